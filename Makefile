@@ -1,0 +1,34 @@
+# Every target sets up what it needs: a virtual environment in .venv with the pinned dependencies.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+CONFIG ?= configs/mt10_quick.yaml
+ARGS ?=
+RUNS ?= runs
+PORT ?= 6006
+STAMP := $(VENV)/.installed
+
+.PHONY: train test test-all lint monitor install
+.DEFAULT_GOAL := train
+
+install: $(STAMP)
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,baselines]"
+	@touch $@
+
+train: $(STAMP)  ## Train MT10 by transference on the quick preset: CONFIG=... ARGS="key=value ..."
+	@$(BIN)/python scripts/train.py $(CONFIG) $(ARGS)
+
+test: lint  ## The test suite
+	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-all: lint  ## Also what is too slow for every commit
+	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+monitor: $(STAMP)  ## TensorBoard on the runs
+	@$(BIN)/tensorboard --logdir $(RUNS) --port $(PORT)
