@@ -1,0 +1,87 @@
+"""Making vector environments."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+from stable_baselines3.common.vec_env import VecEnv
+
+from envs.custom_tasks import check_same_spaces, custom_env_fns, custom_protocol
+from envs.metaworld_suites import MetaWorldOptions, parse_metaworld_suite
+from envs.point import PointVecEnv
+from envs.vec_env import TaskVecEnv
+
+Spec = str | Sequence[str] | Mapping[str, Callable[[], gym.Env]]
+
+
+def make_vec_env(spec: Spec, seed: int = 0, n_procs: int = 1, **options: Any) -> VecEnv:
+    """Make an SB3 vector environment whose sub-environment `t` is task `t`.
+
+    Observations are float32 `[D + T]` in an unbounded box, the one-hot code of the task last (`D` is 39 in Meta-World).
+    `env.get_attr("task_name")` gives the tasks' names in order. `info["is_success"]` is success at any step of the
+    episode so far, `info["episode"]` the return `r` and length `l` of an episode at its end.
+
+    Args:
+        spec: One of
+
+            - `"MT10"`, `"MT25"`, `"MT50"`: Meta-World's benchmarks, with the goals that, for example,
+              `metaworld.MT10(seed=goal_seed)` trains on;
+            - `"MT10:reach-v3,push-v3"`: some tasks of a benchmark, with that benchmark's goals;
+            - `"MT1:reach-v3"` or a list of Meta-World task names: each with the goals of
+              `metaworld.MT1(name, seed=goal_seed)`, whatever else is in the list;
+            - a dict from task name to a function that makes a gymnasium environment. All must have one action space and
+              `Box` observations of one size. Their own time limit applies (wrap with `gymnasium.wrappers.TimeLimit`);
+            - `"Point-5"` (any number from 3): point reaching, see `envs.point.PointVecEnv`.
+        seed: Seeds every task differently; decides the order of random goals, never which goals there are.
+        n_procs: Processes that step environments; 1 is this one only. The result does not depend on it.
+        **options: For Meta-World only; setting one for another suite is an error.
+
+            - `horizon` (500): steps in an episode, at most 500;
+            - `reward_version` (`"v2"`): Meta-World's reward function, `"v1"` or `"v2"`;
+            - `n_goals` (50): goals of each task; fewer are the first of the fifty;
+            - `goal_seed` (0): which goals;
+            - `goals` (`"train"`): the benchmark's training goals, or `"unseen"`: as many that it never trains on;
+            - `goal_order` (`"random"`): goals visited at random, or `"sequential"`: 0, 1, 2, ... and over again;
+            - `render_mode` (None): or `"rgb_array"`.
+
+    Returns:
+        A vector environment that follows SB3's contract for `DummyVecEnv`. `env.set_options({"goal": 0})` before `reset`
+        starts Meta-World tasks at a given goal.
+
+    Raises:
+        ValueError: If something does not exist or is out of range; the message names the nearest choice.
+        TypeError: If an option does not apply to the suite.
+    """
+    if isinstance(spec, str) and (match := re.fullmatch(r"Point-(\d+)", spec)):
+        _no_options(spec, options)
+        if n_procs != 1:
+            raise ValueError(f"{spec} steps all tasks at once in one process; n_procs must be 1, not {n_procs}")
+        return PointVecEnv(int(match[1]), seed)
+    if n_procs < 1:
+        raise ValueError(f"n_procs must be at least 1; got {n_procs}")
+    if isinstance(spec, Mapping):
+        _no_options("a dict of environments", options)
+        env = TaskVecEnv(custom_env_fns(spec), seed, custom_protocol(spec))
+        check_same_spaces(env)
+        return env
+    suite = parse_metaworld_suite(spec)
+    chosen = _metaworld_options(options)
+    goals = suite.draw_goals(chosen)
+    return TaskVecEnv(suite.env_fns(chosen, goals), seed, suite.protocol(chosen, goals))
+
+
+def _metaworld_options(options: dict[str, Any]) -> MetaWorldOptions:
+    known = [field.name for field in dataclasses.fields(MetaWorldOptions)]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"{name!r} is not an option of Meta-World suites; they have: {', '.join(known)}")
+    return MetaWorldOptions(**options)
+
+
+def _no_options(suite: str, options: dict[str, Any]) -> None:
+    if options:
+        raise TypeError(f"{suite} has no options, but {', '.join(map(repr, options))} was given; they are Meta-World's")

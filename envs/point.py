@@ -1,0 +1,196 @@
+"""The Point suite: a multi-task problem with a known answer to "which tasks help which?"."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
+
+HORIZON = 50
+STEP_LENGTH = 0.1
+SUCCESS_RADIUS = 0.1
+NOISE_STD = 10.0
+"""Standard deviation of the harmful task's reward; the others' reward is a distance of about 1 under random actions."""
+
+_WORLD_SEED = 20200515
+_GOAL_SPREAD = 0.3
+
+
+class PointVecEnv(VecEnv):
+    """`n_tasks` points in the square [-1, 1]²: all but the last are to reach a goal, the last one's reward is noise.
+
+    A planted answer for methods that choose which tasks learn together. The reaching tasks alternate between two
+    families. The state is (position, goal), `[4]`; a family shows it through an orthogonal matrix of its own. So inside
+    a family one trunk feature serves all tasks, while the other family needs other features: a trunk narrower than the
+    number of tasks has to choose, a wide one need not (the capacity rule of Wu, Zhang and Ré, arXiv 2005.00944). Tasks of
+    a family differ in where their goals lie. The last task harms whoever shares with it: it looks like a task of the
+    first family, but its reward is noise of ten times the scale.
+
+    - Observation: float32 `[4 + n_tasks]`, the one-hot code of the task last. Action: `[2]` in [-1, 1], a displacement
+      in units of `STEP_LENGTH`.
+    - Reward: minus the distance to the goal; for the last task, a normal draw with standard deviation `NOISE_STD`.
+    - Start: uniform in the square. Goal: uniform within 0.3 (per axis) of a centre of the task's own.
+    - Success: within `SUCCESS_RADIUS` of the goal at any step. The last task has none and always reports False;
+      average success over `solvable_tasks`.
+    - An episode has `HORIZON` steps and is truncated there; all tasks end together.
+
+    The matrices and centres are the same for every seed; the seed decides starts, goals and noise.
+
+    Attributes:
+        families: Per family the indices of its tasks.
+        harmful_tasks: Indices of the tasks that should train with nobody.
+        solvable_tasks: Indices of all others.
+
+    Args:
+        n_tasks: At least 3.
+        seed: Used at the first `reset`.
+    """
+
+    def __init__(self, n_tasks: int, seed: int = 0) -> None:
+        if n_tasks < 3:
+            raise ValueError(f"Point needs at least 3 tasks (two families and the harmful one); got {n_tasks}")
+        self.families = (tuple(range(0, n_tasks - 1, 2)), tuple(range(1, n_tasks - 1, 2)))
+        self.harmful_tasks = (n_tasks - 1,)
+        self.solvable_tasks = tuple(range(n_tasks - 1))
+        self._scrambles, self._centres = _world(n_tasks)
+        self._one_hot = np.eye(n_tasks, dtype=np.float32)
+        self._attributes = _task_attributes(n_tasks)
+        super().__init__(
+            n_tasks,
+            spaces.Box(-np.inf, np.inf, (4 + n_tasks,), np.float32),
+            spaces.Box(-1.0, 1.0, (2,), np.float32),
+        )
+        self.protocol = {
+            "suite": f"Point-{n_tasks}",
+            "task_names": self.get_attr("task_name"),
+            "solvable_tasks": list(self.solvable_tasks),
+            "horizon": HORIZON,
+            "n_goals": None,
+        }
+        self._started = time.time()
+        self._actions = np.zeros((n_tasks, 2))
+        self.seed(seed)
+        self._generator = np.random.default_rng(seed)
+        self._begin_episode()
+
+    def seed(self, seed: int | None = None) -> Sequence[int | None]:
+        """Seed starts, goals and noise at the next `reset`. One generator serves all tasks."""
+        if seed is None:
+            seed = int(np.random.randint(0, np.iinfo(np.uint32).max, dtype=np.uint32))  # noqa: NPY002 - as SB3 does
+        self._seeds = [seed] * self.num_envs
+        return self._seeds
+
+    def reset(self) -> np.ndarray:
+        """Begin an episode of every task; returns `[T, 4 + T]`."""
+        if self._seeds[0] is not None:
+            self._generator = np.random.default_rng(self._seeds[0])
+        self._reset_seeds()
+        self._reset_options()
+        self._begin_episode()
+        return self._observe()
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Take the actions, `[T, 2]`."""
+        self._actions = np.clip(np.asarray(actions, np.float64), -1.0, 1.0)
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Move all points; returns observations `[T, 4 + T]`, rewards `[T]`, dones `[T]` and infos."""
+        self._positions = np.clip(self._positions + STEP_LENGTH * self._actions, -1.0, 1.0)
+        distances = np.linalg.norm(self._goals - self._positions, axis=1)
+        rewards = -distances
+        rewards[-1] = NOISE_STD * self._generator.standard_normal()
+        near = distances <= SUCCESS_RADIUS
+        near[-1] = False
+        self._succeeded |= near
+        self._returns += rewards
+        self._steps += 1
+        done = self._steps >= HORIZON
+        infos: list[dict[str, Any]] = [
+            {"success": float(now), "is_success": bool(ever), "TimeLimit.truncated": done}
+            for now, ever in zip(near, self._succeeded, strict=True)
+        ]
+        observations = self._observe()
+        if done:
+            self._end_episode(infos, observations)
+            observations = self._observe()
+        return observations, rewards.astype(np.float32), np.full(self.num_envs, done), infos
+
+    def hidden_state(self) -> tuple[np.ndarray, np.ndarray]:
+        """The true positions and goals, each `[T, 2]`: for scripted policies and tests."""
+        return self._positions.copy(), self._goals.copy()
+
+    def scripted_actions(self) -> np.ndarray:
+        """The best actions, `[T, 2]`: straight towards the goal, per axis as far as a step goes."""
+        return np.clip((self._goals - self._positions) / STEP_LENGTH, -1.0, 1.0).astype(np.float32)
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Per task: `task_name`, `family` (0, 1, or None for the harmful task) or `render_mode`."""
+        if attr_name not in self._attributes:
+            raise AttributeError(
+                f"Point tasks have no attribute {attr_name!r}; they have: {', '.join(self._attributes)}"
+            )
+        return [self._attributes[attr_name][index] for index in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of tasks."""
+        values = self._attributes.setdefault(attr_name, [None] * self.num_envs)
+        for index in self._get_indices(indices):
+            values[index] = value
+
+    def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
+        """Not available: tasks are rows of arrays."""
+        raise AttributeError(f"Point tasks are rows of arrays and have no method {method_name!r}")
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """True for SB3's `Monitor`, whose `info["episode"]` this class gives by itself; False for all others."""
+        targets: Iterable[int] = self._get_indices(indices)
+        return [wrapper_class is Monitor for _ in targets]
+
+    def _begin_episode(self) -> None:
+        self._steps = 0
+        self._succeeded = np.zeros(self.num_envs, bool)
+        self._returns = np.zeros(self.num_envs)
+        self._positions = self._generator.uniform(-1.0, 1.0, (self.num_envs, 2))
+        offsets = self._generator.uniform(-_GOAL_SPREAD, _GOAL_SPREAD, (self.num_envs, 2))
+        self._goals = self._centres + offsets
+
+    def _end_episode(self, infos: list[dict[str, Any]], observations: np.ndarray) -> None:
+        elapsed = round(time.time() - self._started, 6)
+        for task, info in enumerate(infos):
+            info["terminal_observation"] = observations[task]
+            info["episode"] = {"r": round(float(self._returns[task]), 6), "l": self._steps, "t": elapsed}
+        self._begin_episode()
+
+    def _observe(self) -> np.ndarray:
+        states = np.concatenate([self._positions, self._goals], axis=1)
+        shown = np.einsum("tij,tj->ti", self._scrambles, states)
+        return np.concatenate([shown.astype(np.float32), self._one_hot], axis=1)
+
+
+def _world(n_tasks: int) -> tuple[np.ndarray, np.ndarray]:
+    """Each task's scrambling matrix `[T, 4, 4]` and the centre of its goals `[T, 2]`, on a ring of radius 0.6."""
+    generator = np.random.default_rng(_WORLD_SEED)
+    families = [np.linalg.qr(generator.standard_normal((4, 4)))[0] for _ in range(2)]
+    members = np.arange(n_tasks) % 2
+    members[-1] = 0
+    angles = 2 * np.pi * np.arange(n_tasks) / n_tasks
+    return np.stack([families[member] for member in members]), 0.6 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def _task_attributes(n_tasks: int) -> dict[str, list[Any]]:
+    names = [f"point-{'ab'[index % 2]}{index // 2}" for index in range(n_tasks - 1)]
+    return {
+        "task_name": [*names, "noise"],
+        "family": [*(index % 2 for index in range(n_tasks - 1)), None],
+        "render_mode": [None] * n_tasks,
+    }

@@ -1,0 +1,56 @@
+"""What every sub-environment of a multi-task vector environment has in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+
+class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
+    """Task `index` of `n_tasks`: any gymnasium environment with the task's one-hot code behind its observation.
+
+    - Observation: float32 `[D + n_tasks]`, unbounded box, where `D` is the number of elements of the wrapped one's.
+    - `info["is_success"]` (bool): success at any step of the episode so far, read from the wrapped environment's
+      `info["success"]` or else `info["is_success"]`; absent where it gives neither.
+    - Everything else is the wrapped environment's.
+
+    Args:
+        env: A gymnasium environment with a `Box` observation space.
+        task_name: The task's name.
+        index: The task's place in the benchmark, from 0.
+        n_tasks: Number of tasks in the benchmark.
+    """
+
+    def __init__(self, env: gym.Env, task_name: str, index: int, n_tasks: int) -> None:
+        super().__init__(env)
+        self.task_name = task_name
+        self._width = int(np.prod(env.observation_space.shape))
+        self._one_hot = np.eye(n_tasks, dtype=np.float32)[index]
+        self._succeeded = False
+        self.observation_space = spaces.Box(-np.inf, np.inf, (self._width + n_tasks,), np.float32)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin an episode; seed and options go to the wrapped environment."""
+        self._succeeded = False
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._encode(observation), info
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Step the wrapped environment."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        success = info.get("success", info.get("is_success"))
+        if success is not None:
+            self._succeeded = self._succeeded or bool(success)
+            info = {**info, "is_success": self._succeeded}
+        return self._encode(observation), float(reward), bool(terminated), bool(truncated), info
+
+    def _encode(self, observation: Any) -> np.ndarray:
+        encoded = np.empty(self._width + len(self._one_hot), np.float32)
+        encoded[: self._width] = np.ravel(observation)
+        encoded[self._width :] = self._one_hot
+        return encoded
