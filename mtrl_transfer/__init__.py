@@ -1,0 +1,28 @@
+"""Task gradients, their combination, and lookahead transference, for any multi-task model in torch."""
+
+from mtrl_transfer import candidates
+from mtrl_transfer.combiners import COMBINERS, Combiner, Decision, Mean, PCGrad, Transference, make_combiner
+from mtrl_transfer.context import Context, make_context
+from mtrl_transfer.gradients import TaskGradients, combine, gramian, per_task_gradients
+from mtrl_transfer.lookahead import lookahead_losses, transference
+from mtrl_transfer.steps import step_norm
+
+__all__ = [
+    "COMBINERS",
+    "Combiner",
+    "Context",
+    "Decision",
+    "Mean",
+    "PCGrad",
+    "TaskGradients",
+    "Transference",
+    "candidates",
+    "combine",
+    "gramian",
+    "lookahead_losses",
+    "make_combiner",
+    "make_context",
+    "per_task_gradients",
+    "step_norm",
+    "transference",
+]

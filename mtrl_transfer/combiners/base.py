@@ -1,0 +1,80 @@
+"""What all combiners have in common."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.context import Context
+
+GENERATOR = "generator"
+
+
+class Combiner:
+    """Turns T task gradients into one trunk gradient `Σ_t w_t g_t`, knowing only their Gramian and a context.
+
+    `combiner(gramian [T, T], context=None) -> weights [T]`. All combiners share one scale: a Gramian equal to the
+    identity gives weights `1/T`, so that learning rate and clipping mean the same for all of them. None waits for
+    the device, unless its docstring says so.
+
+    Attributes:
+        needs_gramian: False where the weights do not depend on the gradients (the Gramian's shape is still read).
+        needs_context: True where calling without a context is an error.
+        state: running tensors by name, created by the first call and updated in place.
+        default_seed: seed of the combiner's own generator until `seed` is called.
+    """
+
+    needs_gramian: ClassVar[bool] = True
+    needs_context: ClassVar[bool] = False
+    default_seed: ClassVar[int] = 0
+
+    def __init__(self, generator: torch.Generator | None = None) -> None:
+        self.state: dict[str, Tensor] = {}
+        self._generator = generator
+        self._seed = self.default_seed
+        self._pending: Tensor | None = None
+
+    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+        """Weights `[T]` of the task gradients with inner products `gramian [T, T]`."""
+        raise NotImplementedError
+
+    def after_step(self, losses: Tensor) -> None:
+        """Tell the combiner the losses `[T]` on the same rows after the real step; most have no use for it."""
+
+    def seed(self, seed: int) -> None:
+        """Restart the combiner's own random stream."""
+        self._seed, self._pending = int(seed), None
+        if self._generator is not None:
+            self._generator.manual_seed(self._seed)
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        """The combiner's own generator, created on the device of the first Gramian."""
+        if self._generator is None:
+            self._generator = torch.Generator(device).manual_seed(self._seed)
+        if self._pending is not None:
+            self._restore(self._pending)
+            self._pending = None
+        return self._generator
+
+    def _restore(self, saved: Tensor) -> None:
+        assert self._generator is not None
+        if saved.numel() == self._generator.get_state().numel():
+            self._generator.set_state(saved)
+        else:  # saved on another kind of device, whose streams cannot be continued here
+            self._generator.manual_seed(int.from_bytes(saved[:8].numpy().tobytes(), "little") % 2**63)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a bit-exact continuation needs, as flat named tensors (a generator's state as bytes)."""
+        saved = {name: value.detach().clone() for name, value in self.state.items()}
+        if self._pending is not None:
+            saved[GENERATOR] = self._pending.clone()
+        elif self._generator is not None:
+            saved[GENERATOR] = self._generator.get_state().clone()
+        return saved
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state_dict` returned."""
+        self.state = {name: value.detach().clone() for name, value in state.items() if name != GENERATOR}
+        self._pending = state[GENERATOR].cpu().clone() if GENERATOR in state else None

@@ -1,0 +1,55 @@
+"""How long a lookahead step is, and bringing candidates to one length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.scales import squared_norms
+
+
+def matched_step_size(gramian: Tensor, step_norm: Tensor | None, weights: Tensor | None = None) -> Tensor:
+    """`η` with which a step along `weights` is as long as the trunk's last real step.
+
+    An optimizer such as Adam takes steps much longer than its learning rate times the gradient; at the shorter length
+    a lookahead says no more than the gradient does.
+
+    Args:
+        gramian: `[T, T]`.
+        step_norm: `[]`, norm of the last real step.
+        weights: `[T]`, the candidate to match; the full set (all `1/T`) where not given.
+
+    Returns:
+        `[]`; 0 where the gradient is zero.
+    """
+    if step_norm is None:
+        raise ValueError("step_size='matched' needs context.step_norm, the norm of the trunk's last step (0 at first)")
+    if weights is None:
+        weights = torch.full_like(gramian[0], 1 / len(gramian))
+    length = squared_norms(gramian, weights).sqrt()
+    return torch.where(length > 0, step_norm.to(gramian) / torch.where(length > 0, length, 1), 0)
+
+
+def match_norms(weights: Tensor, gramian: Tensor, reference: Tensor, max_factor: float) -> Tensor:
+    """Scale candidates so that their gradients are as long as the reference's; longer steps would win for being longer.
+
+    Args:
+        weights: `[..., T]`.
+        gramian: `[T, T]`.
+        reference: `[T]`, the candidate with the wanted norm.
+        max_factor: cap on the factor, so that a nearly cancelling candidate is not blown up.
+
+    Returns:
+        `[..., T]`.
+    """
+    wanted, found = squared_norms(gramian, reference), squared_norms(gramian, weights)
+    factor = torch.where(found > 0, (wanted / torch.where(found > 0, found, 1)).sqrt(), 1)
+    return weights * factor.clamp(max=max_factor)[..., None]
+
+
+def step_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Tensor:
+    """Norm `[]` of the difference of two states of the shared parameters; for `Context.step_norm`."""
+    squares = [(after[name].detach() - value.detach()).square().sum() for name, value in before.items()]
+    return torch.stack(squares).sum().sqrt()

@@ -1,0 +1,52 @@
+"""How several tasks are passed around: stacked on a leading axis, or as a list of unlike entries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+Tree: TypeAlias = Any
+"""Any nesting of dicts, tuples and named tuples of tensors."""
+TaskLoss: TypeAlias = Callable[[dict[str, Tensor], Any, Any], Tensor]
+"""`task_loss(shared, head, batch)`: loss of one task, a scalar or one value a row."""
+AllLosses: TypeAlias = Callable[[dict[str, Tensor], Any, Any], Tensor]
+"""`losses(shared, heads, batch) -> [T]`: every task at once, `shared[name]` is `[T, *shape]`."""
+Shared: TypeAlias = Mapping[str, Tensor]
+
+
+def are_unlike(task_loss: TaskLoss | Sequence[TaskLoss] | None, heads: Tree, batch: Tree) -> bool:
+    """Whether any argument is a list with one entry a task (then tasks are looped over)."""
+    return any(isinstance(argument, list) for argument in (task_loss, heads, batch))
+
+
+def count_tasks(task_loss: TaskLoss | Sequence[TaskLoss] | None, heads: Tree, batch: Tree) -> int:
+    """Number of tasks T, read from list lengths and leading axes; raises `ValueError` where these differ."""
+    sizes = {}
+    for name, argument in (("task_loss", task_loss), ("heads", heads), ("batch", batch)):
+        if isinstance(argument, list):
+            sizes[f"len({name})"] = len(argument)
+        elif argument is not None and not callable(argument):
+            for leaf in tree_leaves(argument):
+                if isinstance(leaf, Tensor):
+                    sizes[f"leading axis of {name}"] = leaf.shape[0] if leaf.ndim else 0
+                    break
+    if not sizes:
+        raise ValueError("the number of tasks is unknown: neither heads nor batch holds a tensor or is a list")
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+        raise ValueError(
+            f"one entry a task is expected in all arguments (a list means one entry a task), found {found}"
+        )
+    return next(iter(sizes.values()))
+
+
+def entry(argument: Tree, task: int) -> Tree:
+    """Task's own entry of a list, of a stacked tree, or the loss function that all tasks share."""
+    if isinstance(argument, list):
+        return argument[task]
+    if callable(argument):
+        return argument
+    return tree_map(lambda leaf: leaf[task] if isinstance(leaf, Tensor) else leaf, argument)
