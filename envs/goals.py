@@ -18,7 +18,8 @@ def draw_goals(task_names: Sequence[str], n_goals: int, goal_seed: int) -> dict[
     Bit-identical to the goals in `metaworld.MT10(seed=goal_seed).train_tasks` (or `MT25`, `MT50`, `MT1(name, seed)`)
     when `task_names` are that benchmark's: one legacy random stream runs through all tasks in order, and a goal is
     what the second of the two `reset_model` calls inside Meta-World's `reset` draws. Only the simulation of the arm's
-    homing is left out, on which no goal depends. NumPy's global generator and Meta-World's module globals are untouched.
+    homing is left out, on which no goal depends. NumPy's global generator and Meta-World's module globals stay as they
+    are.
 
     Fewer than 50 goals are the first of the fifty. More than 50 are what Meta-World draws with `num_goals=n_goals`.
 
@@ -26,7 +27,7 @@ def draw_goals(task_names: Sequence[str], n_goals: int, goal_seed: int) -> dict[
         For each task its goals, `[n_goals, D]` float64. A goal is Meta-World's `rand_vec`: the initial position of the
         object and, for most tasks, that of the target; `D` is 3 or 6 (2 for some tasks).
     """
-    stream = np.random.RandomState(goal_seed)  # noqa: NPY002 - the generator Meta-World itself uses
+    stream = np.random.RandomState(goal_seed)  # the generator Meta-World itself uses
     drawn = max(n_goals, BENCHMARK_GOALS)
     return {name: _draw_task_goals(name, drawn, stream)[:n_goals] for name in task_names}
 

@@ -49,8 +49,8 @@ def make_vec_env(spec: Spec, seed: int = 0, n_procs: int = 1, **options: Any) ->
             - `render_mode` (None): or `"rgb_array"`.
 
     Returns:
-        A vector environment that follows SB3's contract for `DummyVecEnv`. `env.set_options({"goal": 0})` before `reset`
-        starts Meta-World tasks at a given goal.
+        A vector environment that follows SB3's contract for `DummyVecEnv`. `env.set_options({"goal": 0})` before
+        `reset` starts Meta-World tasks at a given goal.
 
     Raises:
         ValueError: If something does not exist or is out of range; the message names the nearest choice.

@@ -30,8 +30,8 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
     - Never terminates; truncates after `horizon` steps.
 
     Every `reset` goes to a next goal: a uniformly random one from this environment's own generator
-    (`goal_order="random"`), or the one after the last (`"sequential"`, beginning with goal 0 again after a `reset` with a
-    seed). `reset(options={"goal": k})` goes to goal `k`.
+    (`goal_order="random"`), or the one after the last (`"sequential"`; a `reset` with a seed begins again with goal 0).
+    `reset(options={"goal": k})` goes to goal `k`.
 
     Args:
         task_name: A Meta-World v3 task.

@@ -28,10 +28,10 @@ class PointVecEnv(VecEnv):
 
     A planted answer for methods that choose which tasks learn together. The reaching tasks alternate between two
     families. The state is (position, goal), `[4]`; a family shows it through an orthogonal matrix of its own. So inside
-    a family one trunk feature serves all tasks, while the other family needs other features: a trunk narrower than the
-    number of tasks has to choose, a wide one need not (the capacity rule of Wu, Zhang and Ré, arXiv 2005.00944). Tasks of
-    a family differ in where their goals lie. The last task harms whoever shares with it: it looks like a task of the
-    first family, but its reward is noise of ten times the scale.
+    a family one trunk feature serves all tasks, while the other family needs other features: a trunk narrower than
+    the number of tasks has to choose, a wide one need not (the capacity rule of Wu, Zhang and Ré, arXiv 2005.00944).
+    Tasks of a family differ in where their goals lie. The last task harms whoever shares with it: it looks like a task
+    of the first family, but its reward is noise of ten times the scale.
 
     - Observation: float32 `[4 + n_tasks]`, the one-hot code of the task last. Action: `[2]` in [-1, 1], a displacement
       in units of `STEP_LENGTH`.
@@ -75,6 +75,7 @@ class PointVecEnv(VecEnv):
             "n_goals": None,
         }
         self._started = time.time()
+        self._positions = self._goals = np.zeros((n_tasks, 2))
         self._actions = np.zeros((n_tasks, 2))
         self.seed(seed)
         self._generator = np.random.default_rng(seed)

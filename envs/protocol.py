@@ -15,10 +15,10 @@ def protocol_card(env: VecEnv) -> dict[str, Any]:
 
     Always `suite`, `task_names`, `solvable_tasks` (indices of the tasks over which success is averaged), `horizon`
     (steps, or None if the tasks set their own), `n_goals` (per task, or None if every episode draws its own) and
-    `versions`. Meta-World suites add `reward_version`, `goals`, `goal_seed`, `goal_order`, and `goal_hashes`: per task a
-    SHA-256 of its goals' bytes, so that two runs can be told to have used the same goals.
+    `versions`. Meta-World suites add `reward_version`, `goals`, `goal_seed`, `goal_order`, and `goal_hashes`: per task
+    a SHA-256 of its goals' bytes, so that two runs can be told to have used the same goals.
     """
-    card = dict(env.protocol)  # type: ignore[attr-defined]
+    card = dict(env.protocol)
     card["versions"] = {
         name: version(name) for name in ("metaworld", "mujoco", "gymnasium", "stable-baselines3", "numpy")
     }

@@ -22,8 +22,8 @@ def task_seeds(seed: int, n_tasks: int) -> list[int]:
 class TaskVecEnv(DummyVecEnv):
     """T tasks as an SB3 vector environment whose sub-environment `t` is task `t`.
 
-    Behaves as SB3's `DummyVecEnv` (automatic reset, `terminal_observation`, `TimeLimit.truncated`, fresh arrays), except
-    that `seed` gives the tasks unrelated seeds, see `task_seeds`.
+    Behaves as SB3's `DummyVecEnv` (automatic reset, `terminal_observation`, `TimeLimit.truncated`, fresh arrays),
+    except that `seed` gives the tasks unrelated seeds, see `task_seeds`.
 
     Args:
         env_fns: One factory per task.
