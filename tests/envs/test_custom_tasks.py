@@ -75,7 +75,7 @@ def test_bad_dicts_of_tasks():
         make_vec_env({"near": Line(2.0)})
     with pytest.raises(TypeError, match="'n_goals'"):
         make_vec_env(FACTORIES, n_goals=3)
-    with pytest.raises(ValueError, match="'near' has .* and 'pendulum' has"):
+    with pytest.raises(ValueError, match=r"'near' has .* and 'pendulum' has"):
         make_vec_env({"near": FACTORIES["near"], "pendulum": lambda: gym.make("Pendulum-v1")})
     with pytest.raises(ValueError, match="'discrete' must have a Box"):
         make_vec_env({"discrete": lambda: gym.make("FrozenLake-v1")})

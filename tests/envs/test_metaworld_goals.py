@@ -60,9 +60,9 @@ def test_fewer_goals_are_the_first_and_more_are_metaworlds(monkeypatch):
 
 
 def test_drawing_leaves_global_state_alone():
-    before, count = np.random.get_state(), metaworld._N_GOALS
+    before, count = np.random.get_state(), metaworld._N_GOALS  # noqa: NPY002
     draw_goals(["push-v3"], 2, 0)
-    after = np.random.get_state()
+    after = np.random.get_state()  # noqa: NPY002
     np.testing.assert_array_equal(before[1], after[1])
     assert (before[2], metaworld._N_GOALS) == (after[2], count)
 

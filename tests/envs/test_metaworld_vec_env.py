@@ -252,11 +252,11 @@ def test_bad_input_names_the_nearest_choice(spec, options, message):
 
 
 def test_an_unknown_option_lists_the_known_ones():
-    with pytest.raises(TypeError, match="'n_goal'.*horizon.*n_goals"):
+    with pytest.raises(TypeError, match=r"'n_goal'.*horizon.*n_goals"):
         make_vec_env("MT10", n_goal=3)
 
 
 def test_a_goal_that_does_not_exist(env):
     env.set_options({"goal": 3})
-    with pytest.raises(ValueError, match="goal 3 .* goals 0 to 2"):
+    with pytest.raises(ValueError, match=r"goal 3 .* goals 0 to 2"):
         env.reset()

@@ -168,7 +168,7 @@ def test_contract_of_an_sb3_vector_environment():
     assert [info["episode"]["l"] for info in infos] == [HORIZON] * 4
     np.testing.assert_allclose([info["episode"]["r"] for info in infos], returns, rtol=1e-5)
     assert env.get_attr("task_name") == ["point-a0", "point-b0", "point-a1", "noise"]
-    with pytest.raises(AttributeError, match="'goal'.*task_name"):
+    with pytest.raises(AttributeError, match=r"'goal'.*task_name"):
         env.get_attr("goal")
 
 
