@@ -76,9 +76,10 @@ def _by_expanding(losses: AllLosses, shared: Shared, heads: Tree, batch: Tree, n
     head_leaves, structure = _leaves_requiring_grad(heads)
     with torch.enable_grad():
         values = losses(expanded, tree_unflatten(head_leaves, structure), batch)
+        total = values.sum()
     if values.shape != (n_tasks,):
         raise ValueError(f"losses(shared, heads, batch) must return shape [{n_tasks}], got {list(values.shape)}")
-    grads = torch.autograd.grad(values.sum(), [*expanded.values(), *head_leaves], materialize_grads=True)
+    grads = torch.autograd.grad(total, [*expanded.values(), *head_leaves], materialize_grads=True)
     shared_grads = dict(zip(expanded, grads, strict=False))
     return TaskGradients(values.detach(), shared_grads, tree_unflatten(list(grads[len(expanded) :]), structure))
 

@@ -45,8 +45,7 @@ def lookahead_losses(
         `[K, T]`, detached.
     """
     n_tasks = count_tasks(task_loss, heads, batch)
-    if weights.ndim != 2 or weights.shape[1] != n_tasks:
-        raise ValueError(f"weights must be [K, {n_tasks}] (one candidate a row), got {list(weights.shape)}")
+    _check_weights(weights, n_tasks)
     with torch.no_grad():
         parts = []
         for rows in weights.split(CHUNK):
@@ -58,6 +57,11 @@ def lookahead_losses(
             else:
                 parts.append(_mapped(task_loss, moved, heads, batch))
         return torch.cat(parts)
+
+
+def _check_weights(weights: Tensor, n_tasks: int) -> None:
+    if weights.ndim != 2 or weights.shape[1] != n_tasks:
+        raise ValueError(f"weights must be [K, {n_tasks}] (one candidate a row), got {list(weights.shape)}")
 
 
 def move(
@@ -128,9 +132,11 @@ def transference(
     """
     if not isinstance(scale, Tensor):
         check_choice("scale", scale, scales.STATELESS)
+    n_tasks = count_tasks(task_loss, heads, batch)
+    _check_weights(weights, n_tasks)
     if shared_grads is None:
         shared_grads = per_task_gradients(task_loss, shared, heads, batch, losses=losses).shared_grads
-    n_rows, n_tasks = weights.shape
+    n_rows = len(weights)
     rows = [weights.new_zeros(1, n_tasks), weights]
     if isinstance(scale, str) and scale == "self":
         rows.append(candidates.singletons(n_tasks).to(weights))
