@@ -191,7 +191,7 @@ class Transference(Combiner):
         """Each task's own step `[T, T]`, at the candidates' length; only the scale `self` looks at it."""
         if self.scale != "self":
             return rows[:0]
-        alone = torch.eye(len(gramian)).to(gramian) / len(gramian)
+        alone = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device) / len(gramian)
         return match_norms(alone, gramian, rows[0], self.max_norm_factor) if self.norm_matching else alone
 
     def _scale_for(self, context: Context) -> str:

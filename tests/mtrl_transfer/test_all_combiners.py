@@ -1,0 +1,153 @@
+"""What every combiner promises."""
+
+import copy
+
+import pytest
+import torch
+
+from mtrl_transfer import COMBINERS, Context, make_combiner
+from mtrl_transfer.combiners import pcgrad
+
+N_TASKS = 5
+
+
+def context_for(gram):
+    """Linear losses with these gradients, as far as the Gramian tells."""
+    losses = torch.linspace(1, 2, len(gram)).to(gram)
+    return Context(
+        losses=losses,
+        step_norm=torch.full((), 0.1).to(gram),
+        lookahead=lambda weights, step_size: losses - step_size * weights @ gram,
+        held_out_gramian=lambda: gram,
+    )
+
+
+@pytest.fixture(params=sorted(COMBINERS))
+def name(request):
+    return request.param
+
+
+def awkward_gradients():
+    draw = torch.Generator().manual_seed(0)
+    vectors = torch.randn(N_TASKS, 4, generator=draw, dtype=torch.float64)
+    near = vectors[:1] + 1e-7 * vectors
+    zero_first = vectors * (torch.arange(N_TASKS) > 0)[:, None]
+    return {
+        "random": vectors,
+        "all zero": torch.zeros_like(vectors),
+        "one zero": zero_first,
+        "duplicates": vectors[[0, 0, 1, 1, 2]],
+        "opposite": vectors[[0, 0, 1, 1, 2]] * torch.tensor([1, -1, 1, -1, 1])[:, None],
+        "near-parallel": near,
+        "huge": 1e15 * vectors,
+        "tiny": 1e-15 * vectors,
+        "of all sizes": vectors * 10.0 ** torch.linspace(-15, 15, N_TASKS)[:, None],
+    }
+
+
+@pytest.mark.parametrize("case", awkward_gradients())
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_finite_and_of_the_right_kind(name, case, dtype):
+    vectors = awkward_gradients()[case].to(dtype)
+    gram = vectors @ vectors.T
+    combiner = make_combiner(name)
+    for _ in range(3):
+        weights = combiner(gram, context_for(gram))
+        combiner.after_step(context_for(gram).losses)
+        assert weights.shape == (N_TASKS,)
+        assert weights.dtype == dtype
+        assert weights.isfinite().all()
+        assert (weights @ vectors).isfinite().all()
+
+
+@pytest.mark.parametrize("n_tasks", [1, 2, 7])
+def test_identity_gives_one_over_t(name, n_tasks):
+    gram = torch.eye(n_tasks, dtype=torch.float64)
+    weights = make_combiner(name)(gram, context_for(gram))
+    torch.testing.assert_close(weights, torch.full((n_tasks,), 1 / n_tasks, dtype=torch.float64))
+
+
+def test_follows_a_permutation_of_the_tasks(name, monkeypatch):
+    vectors = awkward_gradients()["random"]
+    permutation = torch.tensor([3, 0, 4, 1, 2])
+    orders = pcgrad.random_orders(N_TASKS, torch.Generator().manual_seed(1))
+    gram, context = vectors @ vectors.T, context_for(vectors @ vectors.T)
+    monkeypatch.setattr(pcgrad, "random_orders", lambda *_: orders)
+    expected = make_combiner(name)(gram, context)[permutation]
+    permuted = permutation.argsort()[orders[permutation]]
+    monkeypatch.setattr(pcgrad, "random_orders", lambda *_: permuted)
+    moved = gram[permutation][:, permutation]
+    context = context_for(gram)
+    moved_context = Context(
+        losses=context.losses[permutation],
+        step_norm=context.step_norm,
+        lookahead=lambda weights, step: context.lookahead(weights[:, permutation.argsort()], step)[:, permutation],
+        held_out_gramian=lambda: moved,
+    )
+    torch.testing.assert_close(make_combiner(name)(moved, moved_context), expected)
+
+
+def test_a_loaded_state_continues_bit_for_bit(name):
+    draw = torch.Generator().manual_seed(2)
+    grams = [(lambda v: v @ v.T)(torch.randn(N_TASKS, 3, generator=draw)) for _ in range(7)]
+    combiner, loaded = make_combiner(name), make_combiner(name)
+    if name == "transference":
+        combiner, loaded = (make_combiner(name, every=2, inner="pcgrad") for _ in range(2))
+
+    def run(combiner, grams):
+        rows = []
+        for gram in grams:
+            rows.append(combiner(gram, context_for(gram)))
+            combiner.after_step(context_for(gram).losses)
+        return torch.stack(rows)
+
+    run(combiner, grams[:3])
+    saved = combiner.state_dict()
+    assert all(isinstance(value, torch.Tensor) for value in saved.values())
+    frozen = copy.deepcopy(saved)
+    expected = run(combiner, grams[3:])
+    assert all(torch.equal(saved[key], frozen[key]) for key in frozen), "a saved state must not move on"
+    loaded.load_state_dict(saved)
+    assert all(torch.equal(loaded.state_dict()[key], frozen[key]) for key in frozen)
+    assert torch.equal(run(loaded, grams[3:]), expected)
+
+
+def test_copies_do_not_share_anything(name):
+    draw = torch.Generator().manual_seed(4)
+    grams = [(lambda v: v @ v.T)(torch.randn(N_TASKS, 2, generator=draw)) for _ in range(4)]
+    original = make_combiner(name)
+    original(grams[0], context_for(grams[0]))
+    clone = copy.deepcopy(original)
+    first = [original(gram, context_for(gram)) for gram in grams]
+    second = [clone(gram, context_for(gram)) for gram in grams]
+    assert all(map(torch.equal, first, second))
+
+
+def test_leaves_gramian_and_global_stream_alone(name):
+    vectors = awkward_gradients()["random"]
+    gram = vectors @ vectors.T
+    before, state = gram.clone(), torch.get_rng_state()
+    make_combiner(name)(gram, context_for(gram))
+    assert torch.equal(gram, before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_runs_on_the_gpu_without_waiting_for_it(name):
+    vectors = awkward_gradients()["random"].cuda()
+    gram = vectors @ vectors.T
+    combiner = make_combiner(name)
+    combiner(gram, context_for(gram))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        weights = combiner(gram, context_for(gram))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert weights.isfinite().all()
+
+
+def test_unknown_names_and_arguments():
+    with pytest.raises(ValueError, match=r"unknown combiner: 'pcgrd'; choose one of .*'mean'.*Did you mean 'pcgrad'"):
+        make_combiner("pcgrd")
+    with pytest.raises(ValueError, match=r"unknown argument of combiner 'transference': 'evry'.*Did you mean 'every'"):
+        make_combiner("transference", evry=2)
