@@ -18,8 +18,8 @@ def draw_goals(task_names: Sequence[str], n_goals: int, goal_seed: int) -> dict[
     Bit-identical to the goals in `metaworld.MT10(seed=goal_seed).train_tasks` (or `MT25`, `MT50`, `MT1(name, seed)`)
     when `task_names` are that benchmark's: one legacy random stream runs through all tasks in order, and a goal is
     what the second of the two `reset_model` calls inside Meta-World's `reset` draws. Only the simulation of the arm's
-    homing is left out, on which no goal depends. NumPy's global generator and Meta-World's module globals stay as they
-    are.
+    homing and the observation are left out, on which no goal depends. NumPy's global generator and Meta-World's module
+    globals stay as they are.
 
     Fewer than 50 goals are the first of the fifty. More than 50 are what Meta-World draws with `num_goals=n_goals`.
 
@@ -40,11 +40,11 @@ def unseen_goal_seed(goal_seed: int) -> int:
 def _draw_task_goals(name: str, n_goals: int, stream: Any) -> np.ndarray:
     env = ALL_V3_ENVIRONMENTS[name]()
     env.np_random, env.seeded_rand_vec, env._freeze_rand_vec = stream, True, False
-    env._set_task_called = True
-    env.do_simulation = lambda *_args: None
+    env.do_simulation = env._get_obs = env._get_curr_obs_combined_no_goal = lambda *_args: None
     goals = []
     for _ in range(n_goals):
-        env.reset()
-        goals.append(env._last_rand_vec.copy())
+        env.reset_model()
+        env.reset_model()
+        goals.append(env._last_rand_vec)
     env.close()
     return np.array(goals)
