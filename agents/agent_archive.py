@@ -1,0 +1,136 @@
+"""What of an agent is stored, and how it comes back."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from stable_baselines3.common.utils import check_for_correct_spaces
+from torch import Tensor
+
+from agents.archive import box_from_json, box_to_json, flatten, to_device, unflatten
+
+if TYPE_CHECKING:
+    from agents.mtsac import MTSAC
+
+ARGUMENTS = (
+    "learning_rate",
+    "buffer_size",
+    "learning_starts",
+    "batch_size",
+    "tau",
+    "gamma",
+    "train_freq",
+    "gradient_steps",
+    "max_grad_norm",
+    "combiner",
+    "combiner_kwargs",
+    "measure_every",
+    "reward_scaling",
+    "target_entropy",
+    "initial_alpha",
+    "policy_kwargs",
+    "tensorboard_log",
+    "verbose",
+    "seed",
+)
+COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_episode_num", "_n_updates", "timing")
+_OBJECT = "object: "
+
+
+def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """JSON-able data and named tensors of an agent."""
+    arguments = {name: getattr(agent, name) for name in ARGUMENTS}
+    arguments["_stats_window_size"] = agent._stats_window_size
+    arguments["train_freq"] = [agent.train_freq.frequency, agent.train_freq.unit.value]
+    if callable(agent.learning_rate):
+        arguments["learning_rate"] = f"{_OBJECT}{agent.learning_rate!r}"
+    if not isinstance(agent.combiner, str):
+        arguments["combiner"] = f"{_OBJECT}{type(agent.combiner).__name__}"
+    parts: dict[str, Any] = {
+        "policy": agent.policy.state_dict(),
+        "actor_optimizer": agent.policy.actor_optimizer.state_dict(),
+        "critic_optimizer": agent.policy.critic_optimizer.state_dict(),
+        "alpha_optimizer": agent.alpha_optimizer.state_dict(),
+        "log_alpha": agent.log_alpha,
+        "noise_generator": agent.noise_generator.get_state(),
+        "critic_update": agent.critic_update.state_dict(),
+        "actor_update": agent.actor_update.state_dict(),
+        "reward_scaler": agent.reward_scaler.state_dict() if agent.reward_scaler else None,
+    }
+    tree, tensors = flatten(parts, "agent")
+    data = {
+        "policy": type(agent.policy).__name__,
+        "task_names": agent.task_names,
+        "observation_space": box_to_json(agent.observation_space),
+        "action_space": box_to_json(agent.action_space),
+        "arguments": arguments,
+        "counters": {name: getattr(agent, name) for name in COUNTERS},
+        "state": tree,
+    }
+    return data, tensors
+
+
+def agent_from_archive(
+    cls: type[MTSAC],
+    data: dict[str, Any],
+    tensors: dict[str, Tensor],
+    env: Any,
+    device: torch.device | str,
+    replaced: dict[str, Any],
+) -> MTSAC:
+    """An agent as :func:`agent_to_archive` described it.
+
+    Raises:
+        ValueError: if the environment's spaces or tasks differ, if a replaced argument does not exist, or if the
+            agent had a combiner object and none is given.
+    """
+    arguments = {**data["arguments"], "train_freq": tuple(data["arguments"]["train_freq"])}
+    unknown = sorted(set(replaced) - set(arguments) - {"policy"})
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: no such argument of MTSAC; known: {', '.join(sorted(arguments))}")
+    policy = replaced.pop("policy", data["policy"])
+    arguments.update(replaced)
+    _check_objects(arguments)
+    observation_space, action_space = box_from_json(data["observation_space"]), box_from_json(data["action_space"])
+    agent = cls(policy, env, device=device, _init_setup_model=False)
+    # Names first: other tasks mostly mean another observation width too, and the names say more.
+    agent.task_names, agent.n_tasks = data["task_names"], len(data["task_names"])
+    agent._identify_tasks()
+    if agent.env is not None:
+        check_for_correct_spaces(agent.env, observation_space, action_space)
+    agent.observation_space, agent.action_space, agent.n_envs = observation_space, action_space, agent.n_tasks
+    agent.__dict__.update(arguments)
+    agent._setup_model()
+    _restore(agent, unflatten(data["state"], to_device(tensors, agent.device)))
+    agent.__dict__.update(data["counters"])
+    return agent
+
+
+def _check_objects(arguments: dict[str, Any]) -> None:
+    combiner, rate = arguments["combiner"], arguments["learning_rate"]
+    if isinstance(combiner, str) and combiner.startswith(_OBJECT):
+        name = combiner.removeprefix(_OBJECT)
+        raise ValueError(f"this agent was trained with a {name} object, which is not stored: pass combiner={name}(...)")
+    if isinstance(rate, str):
+        warnings.warn(
+            f"the agent's learning-rate schedule ({rate.removeprefix(_OBJECT)}) is not stored; 3e-4 is used: pass "
+            "learning_rate to load to train on",
+            stacklevel=4,
+        )
+        arguments["learning_rate"] = 3e-4
+
+
+def _restore(agent: MTSAC, state: dict[str, Any]) -> None:
+    agent.policy.load_state_dict(state["policy"])
+    agent.policy.actor_optimizer.load_state_dict(state["actor_optimizer"])
+    agent.policy.critic_optimizer.load_state_dict(state["critic_optimizer"])
+    agent.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+    with torch.no_grad():
+        agent.log_alpha.copy_(state["log_alpha"])
+    agent.noise_generator.set_state(state["noise_generator"].cpu())
+    agent.critic_update.load_state_dict(state["critic_update"])
+    agent.actor_update.load_state_dict(state["actor_update"])
+    if agent.reward_scaler and state["reward_scaler"]:
+        agent.reward_scaler.load_state_dict(state["reward_scaler"])

@@ -1,0 +1,132 @@
+"""Agents on disk: a zip of one JSON and one safetensors file. Reading one runs no code."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.torch
+import torch
+from gymnasium import spaces
+from safetensors import SafetensorError
+from torch import Tensor
+
+FORMAT = 1
+DATA, TENSORS = "data.json", "tensors.safetensors"
+Target = str | Path | io.BufferedIOBase
+
+
+def write_archive(target: Target, data: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Write JSON-able ``data`` and named ``tensors``; a file appears whole or not at all.
+
+    Raises:
+        ValueError: if ``data`` holds something that JSON cannot; the message names it.
+    """
+    payload = io.BytesIO()
+    with zipfile.ZipFile(payload, "w") as archive:
+        archive.writestr(DATA, json.dumps({"format": FORMAT, **data}, indent=1, default=_refuse))
+        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        archive.writestr(TENSORS, safetensors.torch.save(contiguous))
+    if isinstance(target, io.BufferedIOBase):
+        target.write(payload.getvalue())
+        return
+    path = with_suffix(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(payload.getvalue())
+    os.replace(temporary, path)
+
+
+def read_archive(source: Target) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what :func:`write_archive` wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is not one of ours.
+    """
+    if not isinstance(source, io.BufferedIOBase):
+        source = Path(source) if Path(source).is_file() else with_suffix(source)
+        if not source.is_file():
+            raise FileNotFoundError(f"no agent at {source}")
+    try:
+        with zipfile.ZipFile(source) as archive:
+            data = json.loads(archive.read(DATA))
+            tensors = safetensors.torch.load(archive.read(TENSORS))
+    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise ValueError(
+            f"{source} is not an agent saved by MTSAC ({error}); expected a zip of {DATA} and {TENSORS}. Files of "
+            "other algorithms of stable-baselines3 hold pickles and are not opened"
+        ) from None
+    if data.pop("format", None) != FORMAT:
+        raise ValueError(f"{source} was written in another format; this version reads format {FORMAT}")
+    return data, tensors
+
+
+def with_suffix(path: str | Path) -> Path:
+    """SB3's convention: ``agent`` means ``agent.zip``."""
+    path = Path(path)
+    return path if path.suffix else path.with_suffix(".zip")
+
+
+def box_to_json(box: spaces.Box) -> dict[str, Any]:
+    """A box as JSON; infinities as strings."""
+    return {
+        "low": [str(value) for value in box.low.ravel().tolist()],
+        "high": [str(value) for value in box.high.ravel().tolist()],
+        "shape": list(box.shape),
+        "dtype": str(box.dtype),
+    }
+
+
+def box_from_json(data: dict[str, Any]) -> spaces.Box:
+    """Inverse of :func:`box_to_json`."""
+    shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"]).type
+    low, high = (np.array([float(value) for value in data[side]], dtype).reshape(shape) for side in ("low", "high"))
+    return spaces.Box(low, high, shape, dtype)
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Split nested dicts and lists into a JSON-able tree, where a tensor is ``{"tensor": name}``, and named tensors."""
+    tensors: dict[str, Tensor] = {}
+
+    def walk(node: Any, name: str) -> Any:
+        if isinstance(node, Tensor):
+            tensors[name] = node
+            return {"tensor": name}
+        if isinstance(node, dict):
+            return {"dict": [[key, walk(value, f"{name}.{key}")] for key, value in node.items()]}
+        if isinstance(node, list | tuple):
+            return {"list": [walk(value, f"{name}.{index}") for index, value in enumerate(node)]}
+        return node
+
+    return walk(tree, prefix), tensors
+
+
+def unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
+    """Inverse of :func:`flatten` (tuples come back as lists)."""
+    if not isinstance(tree, dict):
+        return tree
+    if "tensor" in tree:
+        return tensors[tree["tensor"]]
+    if "list" in tree:
+        return [unflatten(value, tensors) for value in tree["list"]]
+    return {key: unflatten(value, tensors) for key, value in tree["dict"]}
+
+
+def _refuse(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise ValueError(
+        f"cannot save {value!r}: agents are saved as JSON and safetensors, so arguments must be numbers, "
+        "strings, lists and dicts"
+    )
+
+
+def to_device(tensors: dict[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+    """All tensors on ``device``."""
+    return {name: value.to(device) for name, value in tensors.items()}

@@ -1,0 +1,68 @@
+"""Evaluation by the protocol: separate environments, each goal once, deterministic policy, success at any step."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.tasks import task_names_of
+
+
+class Predicts(Protocol):
+    """Anything with SB3's ``predict``."""
+
+    def predict(self, observation: np.ndarray, *, deterministic: bool = ...) -> tuple[np.ndarray, object]:
+        """Actions ``[R, A]`` for observations ``[R, D + T]``."""
+        ...
+
+
+class Evaluation(NamedTuple):
+    """Result of :func:`evaluate`: ``success [T]`` (share of episodes), ``returns [T]`` (mean, raw rewards)."""
+
+    task_names: tuple[str, ...]
+    success: np.ndarray
+    returns: np.ndarray
+    episodes: int
+
+    @property
+    def mean_success(self) -> float:
+        """Mean over tasks."""
+        return float(self.success.mean())
+
+
+def evaluate(model: Predicts, env: VecEnv, n_episodes: int) -> Evaluation:
+    """Play ``n_episodes`` episodes of every task with the deterministic policy.
+
+    Sub-environments made with ``goal_order="sequential"`` start at their first goal, so that ``n_episodes`` of them
+    play each of ``n_episodes`` goals once.
+
+    Args:
+        model: the agent.
+        env: environment apart from the training's, sub-environment ``t`` being task ``t``. Success is ``is_success``
+            at an episode's end.
+        n_episodes: episodes per task, at least 1.
+
+    Returns:
+        An :class:`Evaluation`; a task whose environment reports no success counts 0.
+    """
+    if n_episodes < 1:
+        raise ValueError(f"n_episodes={n_episodes} must be at least 1")
+    env.set_options({"goal": 0})
+    observations = env.reset()
+    n_tasks = env.num_envs
+    played, successes, returns = np.zeros(n_tasks, int), np.zeros(n_tasks), np.zeros(n_tasks)
+    running = np.zeros(n_tasks)
+    while (played < n_episodes).any():
+        actions, _ = model.predict(observations, deterministic=True)
+        observations, rewards, dones, infos = env.step(actions)
+        running += rewards
+        for task in np.flatnonzero(dones):
+            # A task with shorter episodes plays on until the last is through, uncounted.
+            if played[task] < n_episodes:
+                played[task] += 1
+                successes[task] += float(infos[task].get("is_success", 0.0))
+                returns[task] += running[task]
+            running[task] = 0.0
+    return Evaluation(tuple(task_names_of(env)), successes / n_episodes, returns / n_episodes, n_episodes)

@@ -1,0 +1,72 @@
+"""What transference predicted for one network's step, and what the real step then did."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from agents.losses import Parameters
+from agents.statistics import Correlation, RunningMeans
+from agents.trunk_lookahead import TrunkLookahead
+from mtrl_transfer import candidates
+from mtrl_transfer.scales import divide
+from mtrl_transfer.steps import match_norms, matched_step_size
+
+
+class Measurement:
+    """Measures transference around an update, under any combiner and without changing anything.
+
+    Improvements are divided by the task's loss (critic) or by its standard deviation over rows (actor).
+
+    Attributes:
+        means: running means of ``pairwise [T, T]`` (giver, receiver), ``predicted``, ``realised`` (trunk's real
+            step, heads as they were), ``realised_step`` (heads stepped too), each ``[T]``, and ``agreement`` of
+            exact and first order.
+        correlation: of predicted with realised.
+        correlation_step: of predicted with the whole step's effect.
+    """
+
+    def __init__(self, n_tasks: int) -> None:
+        self.n_tasks = n_tasks
+        self.means = RunningMeans()
+        self.correlation, self.correlation_step = Correlation(), Correlation()
+
+    @torch.no_grad()
+    def before_step(self, lookahead: TrunkLookahead, weights: Tensor, scales: Tensor | None, heads: Parameters) -> None:
+        """Predict what the step with ``weights [T]`` will do.
+
+        Args:
+            lookahead: of this update.
+            weights: about to be applied.
+            scales: divisors ``[T]``; None: the losses before the step.
+            heads: the network's heads.
+        """
+        gram, alone = lookahead.gramian, candidates.singletons(self.n_tasks).to(weights)
+        full = alone.sum(dim=0)
+        subsets = match_norms(candidates.leave_one_out(self.n_tasks).to(weights), gram, full, max_factor=2.0)
+        step_size = matched_step_size(gram, lookahead.step_norm)
+        table = lookahead(torch.cat([torch.zeros_like(alone[:1]), weights[None], alone, subsets]), step_size)
+        before, improvements = table[0], table[0] - table[1:]
+        divisor = before if scales is None else scales
+        exact = divide(improvements, divisor)
+        first_order = divide(step_size * (subsets @ lookahead.held_out_gramian()), divisor)
+        agree = exact[1 + self.n_tasks :].sum(dim=1).argmax() == first_order.sum(dim=1).argmax()
+        self.means.add("pairwise", exact[1 : 1 + self.n_tasks])
+        self.means.add("predicted", exact[0])
+        self.means.add("agreement", agree.float())
+        self._pending = (lookahead, before, divisor, exact[0], {name: head.clone() for name, head in heads.items()})
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Compare with the real step, on the same rows."""
+        lookahead, before, divisor, predicted, heads = self._pending
+        del self._pending
+        for name, correlation, own_heads in (
+            ("realised", self.correlation, heads),
+            ("realised_step", self.correlation_step, None),
+        ):
+            after = lookahead.row_losses(lookahead.batch, None, own_heads).losses.squeeze(0).mean(dim=-1)
+            realised = divide(before - after, divisor)
+            # Before the first real step the matched step has no length: nothing was predicted.
+            correlation.add(predicted, realised, valid=lookahead.step_norm > 0)
+            self.means.add(name, realised)

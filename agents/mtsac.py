@@ -1,0 +1,458 @@
+"""Multi-task SAC on stable-baselines3: a shared trunk, a head per task, and a combiner of task gradients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.utils import get_system_info, update_learning_rate
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
+
+from agents import archive
+from agents.agent_archive import agent_from_archive, agent_to_archive
+from agents.losses import ActorBatch, ActorRows, CriticBatch, CriticRows, actor_rows, critic_rows, td_targets
+from agents.policy import MultiTaskPolicy
+from agents.replay import MultiTaskReplayBuffer, TaskBatch
+from agents.reward_scaling import MaxReturnScaling
+from agents.roles import role_combiners
+from agents.statistics import RunningMeans
+from agents.tasks import EpisodeWindows, check_one_hot, task_names_of
+from agents.timing import TimedCallback
+from agents.trunk_update import TrunkUpdate
+from mtrl_transfer.choices import check_choice
+from mtrl_transfer.combiners import Combiner
+
+ROWS_PER_TASK = 128
+
+
+class MTSAC(OffPolicyAlgorithm):
+    """Soft Actor-Critic (Haarnoja et al., arXiv 1812.05905) for many tasks at once.
+
+    One network learns all tasks: actor and twin critics have a trunk that the tasks share and a linear head per task,
+    and each task has its own temperature. On every update the combiner turns the task gradients into one gradient for
+    the trunk, separately for the critics and the actor.
+
+    Args:
+        policy: ``"MultiTaskPolicy"`` or a subclass of :class:`agents.policy.MultiTaskPolicy`.
+        env: vector environment in which sub-environment ``t`` is task ``t`` and observations end with the one-hot.
+        learning_rate: of actor, critics and temperatures; a number or a function of the remaining progress.
+        buffer_size: replay capacity in transitions over all tasks.
+        learning_starts: transitions collected at random before the first update.
+        batch_size: rows per update over all tasks, a multiple of their number; None: 128 per task.
+        tau: Polyak coefficient of the target critics.
+        gamma: discount per step.
+        train_freq: vector steps between trainings, as in SB3.
+        gradient_steps: updates per training; -1: as many as vector steps since the last.
+        max_grad_norm: clips the gradient norm of the critics and of the actor; None: no clipping.
+        combiner: a name (``"mean"``, ``"pcgrad"``, ``"transference"``) or a combiner object, which is copied for the
+            critic and for the actor.
+        combiner_kwargs: arguments for a named combiner; the keys ``critic`` and ``actor`` may hold dicts for one of
+            them.
+        measure_every: measure transference every so many updates under any combiner; None: never. It changes no run.
+        reward_scaling: ``"max_return"`` scales each task's rewards when replay is sampled, so that its largest
+            discounted return seen is 10; None: raw rewards.
+        target_entropy: per task, in nats; ``"auto"``: minus the number of action dimensions.
+        initial_alpha: each task's temperature at the start.
+        policy_kwargs: JSON-able arguments of the policy: ``net_arch``, ``critic_net_arch``, ``activation``,
+            ``layer_norm``, ``one_hot_in_trunk``.
+        stats_window_size: episodes per task behind the rollout statistics.
+        tensorboard_log: folder for TensorBoard events; None: none.
+        verbose: 0 silent, 1 info, 2 debug.
+        device: as in SB3.
+        seed: fixes the run bit for bit on a CPU.
+
+    Raises:
+        ValueError: for an unknown combiner, a ``batch_size`` that the number of tasks does not divide, or arguments out
+            of range.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MultiTaskPolicy": MultiTaskPolicy}
+    policy: MultiTaskPolicy
+    replay_buffer: MultiTaskReplayBuffer
+
+    def __init__(
+        self,
+        policy: str | type[MultiTaskPolicy],
+        env: GymEnv | None,
+        learning_rate: float | Schedule = 3e-4,
+        buffer_size: int = 1_000_000,
+        learning_starts: int = 100,
+        batch_size: int | None = None,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        train_freq: int | tuple[int, str] = 1,
+        gradient_steps: int = 1,
+        max_grad_norm: float | None = 1.0,
+        combiner: str | Combiner = "transference",
+        combiner_kwargs: dict[str, Any] | None = None,
+        measure_every: int | None = None,
+        reward_scaling: str | None = None,
+        target_entropy: float | str = "auto",
+        initial_alpha: float = 1.0,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        device: torch.device | str = "auto",
+        seed: int | None = None,
+        _init_setup_model: bool = True,
+    ) -> None:
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            buffer_size,
+            learning_starts,
+            batch_size,
+            tau,
+            gamma,
+            train_freq,
+            gradient_steps,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            monitor_wrapper=False,
+            seed=seed,
+            sde_support=False,
+            supported_action_spaces=(spaces.Box,),
+        )
+        self.batch_size: int | None = batch_size  # type: ignore[assignment]
+        self.max_grad_norm = max_grad_norm
+        self.combiner, self.combiner_kwargs = combiner, combiner_kwargs
+        self.measure_every = measure_every
+        self.reward_scaling = reward_scaling
+        self.target_entropy, self.initial_alpha = target_entropy, initial_alpha
+        self.n_tasks, self.task_names = 0, list[str]()  # until an environment or an archive names them
+        if _init_setup_model:
+            self._setup_model()
+
+    # --- set-up -------------------------------------------------------------------------------------------------------
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self.set_random_seed(self.seed)
+        self._identify_tasks()
+        self._check_arguments()
+        seeds = iter(np.random.SeedSequence(self.seed).generate_state(8).tolist())
+        self.replay_buffer = MultiTaskReplayBuffer(
+            self.buffer_size, self.observation_space, self.action_space, self.device, self.n_tasks, seed=next(seeds)
+        )
+        self.policy = self.policy_class(
+            self.observation_space, self.action_space, self.lr_schedule, n_tasks=self.n_tasks, **self.policy_kwargs
+        ).to(self.device)
+        self._convert_train_freq()
+        self._create_temperatures()
+        self._create_updates(seeds)
+        self.reward_scaler = MaxReturnScaling(self.n_tasks, self.gamma) if self.reward_scaling else None
+        self._statistics = RunningMeans()
+        self._episodes = EpisodeWindows(self.task_names, self._stats_window_size)
+        self._updates_here = 0
+        self.timing = {"environment": 0.0, "update": 0.0, "transference": 0.0}
+
+    def _identify_tasks(self) -> None:
+        """Read the tasks off the environment; on load, compare them with those the agent was trained on."""
+        if self.env is None:
+            return
+        names = task_names_of(self.env)
+        if self.task_names and names != self.task_names:
+            raise ValueError(
+                f"this agent was trained on the tasks {', '.join(self.task_names)}; the environment has "
+                f"{', '.join(names)}: use the same tasks in the same order"
+            )
+        self.task_names, self.n_tasks = names, len(names)
+
+    def _check_arguments(self) -> None:
+        if not self.n_tasks:
+            raise ValueError("MTSAC needs an environment: the number of tasks is read from it")
+        if self.batch_size is None:
+            self.batch_size = ROWS_PER_TASK * self.n_tasks
+        if self.batch_size < self.n_tasks or self.batch_size % self.n_tasks:
+            below = self.batch_size // self.n_tasks * self.n_tasks
+            near = [str(size) for size in (below, below + self.n_tasks) if size > 0]
+            raise ValueError(
+                f"batch_size={self.batch_size} must be a multiple of the {self.n_tasks} tasks, so that every task has "
+                f"as many rows; near: {' or '.join(near)}"
+            )
+        if self.reward_scaling is not None:
+            check_choice("reward_scaling", self.reward_scaling, ["max_return"])
+        if isinstance(self.target_entropy, str):
+            check_choice("target_entropy", self.target_entropy, ["auto"])
+        if self.measure_every is not None and self.measure_every < 1:
+            raise ValueError(f"measure_every={self.measure_every} must be at least 1, or None for never")
+        if not self.initial_alpha > 0:
+            raise ValueError(f"initial_alpha={self.initial_alpha} must be positive")
+
+    def _create_temperatures(self) -> None:
+        auto = self.target_entropy == "auto"
+        self.entropy_target = -float(np.prod(self.action_space.shape)) if auto else float(self.target_entropy)
+        log_alpha = torch.full((self.n_tasks,), float(np.log(self.initial_alpha)), device=self.device)
+        self.log_alpha = torch.nn.Parameter(log_alpha)
+        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=self.lr_schedule(1), fused=True)
+
+    def _create_updates(self, seeds: Iterator[int]) -> None:
+        policy = self.policy
+        combiners = role_combiners(self.combiner, self.combiner_kwargs, seeds)
+
+        def rows_of_critic(batch: CriticBatch, trunk: Any, heads: Any) -> CriticRows:
+            return critic_rows(policy.critic, batch, trunk, heads)
+
+        def rows_of_actor(batch: ActorBatch, trunk: Any, heads: Any) -> ActorRows:
+            return actor_rows(policy.actor, policy.critic, batch, trunk, heads)
+
+        self.noise_generator = torch.Generator(self.device).manual_seed(next(seeds))
+        clip = self.max_grad_norm
+        self.critic_update: TrunkUpdate[CriticRows] = TrunkUpdate(
+            policy.critic, policy.critic_optimizer, rows_of_critic, combiners["critic"], clip, False, next(seeds)
+        )
+        self.actor_update: TrunkUpdate[ActorRows] = TrunkUpdate(
+            policy.actor, policy.actor_optimizer, rows_of_actor, combiners["actor"], clip, True, next(seeds)
+        )
+
+    # --- interaction --------------------------------------------------------------------------------------------------
+
+    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
+        result = super()._setup_learn(*args, **kwargs)
+        check_one_hot(self._last_original_obs if self._vec_normalize_env else self._last_obs, self.n_tasks)
+        return result
+
+    def learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int | None = None,
+        tb_log_name: str = "MTSAC",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> MTSAC:
+        """Train until ``total_timesteps`` transitions; see SB3.
+
+        Args:
+            total_timesteps: transitions over all tasks.
+            callback: as in SB3; frequencies count vector steps.
+            log_interval: episodes between logs; None: the number of tasks, one log per round of episodes.
+            tb_log_name: name of the TensorBoard run.
+            reset_num_timesteps: start counting at 0; False continues.
+            progress_bar: show one.
+        """
+        interval = self.n_tasks if log_interval is None else log_interval
+        super().learn(total_timesteps, callback, interval, tb_log_name, reset_num_timesteps, progress_bar)
+        return self
+
+    def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
+        """SB3's, with the time that environments (not callbacks) take counted."""
+        timed, start = TimedCallback(callback), time.perf_counter()
+        rollout = super().collect_rollouts(env, timed, *args, **kwargs)
+        self.timing["environment"] += time.perf_counter() - start - timed.seconds
+        return rollout
+
+    def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
+        super()._update_info_buffer(infos, dones)
+        self._episodes.update(infos, dones)
+
+    def _store_transition(
+        self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any
+    ) -> None:
+        super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
+        if self.reward_scaler is not None:
+            self.reward_scaler.update(reward, dones)
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        """Take ``gradient_steps`` updates on ``batch_size`` rows each, as SB3 asks for them."""
+        start = time.perf_counter()
+        self.policy.set_training_mode(True)
+        rate = self.lr_schedule(self._current_progress_remaining)
+        for optimizer in (self.policy.actor_optimizer, self.policy.critic_optimizer, self.alpha_optimizer):
+            update_learning_rate(optimizer, rate)
+        before = self._transference_seconds()
+        for _ in range(gradient_steps):
+            self._update(batch_size)
+        transference = self._transference_seconds() - before
+        self.timing["transference"] += transference
+        self.timing["update"] += time.perf_counter() - start - transference
+
+    def _update(self, batch_size: int) -> None:
+        measure = self.measure_every is not None and self._n_updates % self.measure_every == 0
+        batch = self._sample(batch_size, None)
+        critic = self.critic_update.step(
+            self._critic_batch(batch, self.noise_generator), self._draw(self._critic_batch), measure
+        )
+        actor = self.actor_update.step(
+            self._actor_batch(batch, self.noise_generator), self._draw(self._actor_batch), measure
+        )
+        self._update_temperatures(actor.log_probs.squeeze(0))
+        with torch.no_grad():
+            target, online = self.policy.critic_target.parameters(), self.policy.critic.parameters()
+            torch._foreach_lerp_(list(target), list(online), self.tau)
+        self._n_updates += 1
+        self._updates_here += 1
+        self._count(critic, actor)
+
+    def _sample(self, batch_size: int, generator: torch.Generator | None) -> TaskBatch:
+        batch = self.replay_buffer.sample(batch_size, self._vec_normalize_env, generator)
+        if self.reward_scaler is None:
+            return batch
+        return batch._replace(rewards=batch.rewards * self.reward_scaler.factors(self.device).unsqueeze(1))
+
+    def _draw(self, make: Any) -> Any:
+        """``draw(rows, generator)``: a batch of ``rows`` other rows per task, all of it random by ``generator``."""
+        return lambda rows, generator: make(self._sample(rows * self.n_tasks, generator), generator)
+
+    def _critic_batch(self, batch: TaskBatch, generator: torch.Generator) -> CriticBatch:
+        targets = td_targets(
+            self.policy.actor,
+            self.policy.critic_target,
+            batch.next_observations,
+            batch.rewards,
+            batch.terminations,
+            self._noise(batch, generator),
+            self._alphas(),
+            self.gamma,
+        )
+        return CriticBatch(batch.observations, batch.actions, targets)
+
+    def _actor_batch(self, batch: TaskBatch, generator: torch.Generator) -> ActorBatch:
+        return ActorBatch(batch.observations, self._noise(batch, generator), self._alphas())
+
+    def _noise(self, batch: TaskBatch, generator: torch.Generator) -> Tensor:
+        return torch.randn(batch.actions.shape, generator=generator, device=self.device)
+
+    def _alphas(self) -> Tensor:
+        return self.log_alpha.detach().exp().unsqueeze(1)
+
+    def _update_temperatures(self, log_probs: Tensor) -> None:
+        """Each task's own temperature towards the entropy target; Adam works entry by entry, so tasks do not mix."""
+        excess = log_probs.detach().mean(dim=1) + self.entropy_target
+        self.log_alpha.grad = -excess
+        self.alpha_optimizer.step()
+
+    # --- what it tells ------------------------------------------------------------------------------------------------
+
+    @property
+    def updates(self) -> dict[str, TrunkUpdate[Any]]:
+        """The two networks' updates by role."""
+        return {"critic": self.critic_update, "actor": self.actor_update}
+
+    def kept_share(self) -> dict[str, np.ndarray]:
+        """Share ``[T]`` of all updates so far in which each task's gradient had a part in the trunk's, by role."""
+        return {role: (update.kept / max(update.n_combined, 1)).cpu().numpy() for role, update in self.updates.items()}
+
+    def prediction_correlation(self) -> dict[str, float]:
+        """Pearson correlation of predicted transference with the real step's, by role; nan where never measured."""
+        return {role: update.measurement.correlation.overall() for role, update in self.updates.items()}
+
+    def _transference_seconds(self) -> float:
+        return sum(update.transference_seconds for update in self.updates.values())
+
+    def _count(self, critic: CriticRows, actor: ActorRows) -> None:
+        self._statistics.add("critic_loss", critic.losses.squeeze(0).mean(dim=-1))
+        self._statistics.add("q", critic.values.squeeze(0).mean(dim=-1))
+        self._statistics.add("actor_loss", actor.losses.squeeze(0).mean(dim=-1))
+        self._statistics.add("entropy", -actor.log_probs.squeeze(0).mean(dim=-1))
+        self._statistics.add("alpha", self._alphas().squeeze(1))
+
+    def dump_logs(self) -> None:
+        """Record what happened since the last call, per task, and write it."""
+        self._record_means(self._statistics.flush())
+        for role, update in self.updates.items():
+            means = {**update.means.flush(), **update.measurement.means.flush()}
+            pairwise, agreement = means.pop("pairwise", None), means.pop("agreement", None)
+            self._record_means({f"{name}_{role}": value for name, value in means.items()})
+            if pairwise is not None and agreement is not None:
+                self._record_means({f"given_{role}": pairwise.sum(dim=1)})
+                self.logger.record(f"transference/{role}_agreement", float(agreement))
+                measurement = update.measurement
+                self.logger.record(f"transference/{role}_correlation", measurement.correlation.flush())
+                self.logger.record(f"transference/{role}_correlation_step", measurement.correlation_step.flush())
+        for tag, value in self._episodes.means().items():
+            self.logger.record(tag, value, exclude=None if tag.endswith("/mean") else "stdout")
+        self._record_times()
+        super().dump_logs()
+
+    def _record_means(self, means: dict[str, Tensor]) -> None:
+        for tag, values in means.items():
+            for name, value in zip(self.task_names, values.tolist(), strict=True):
+                self.logger.record(f"{tag}/{name}", value, exclude="stdout")
+
+    def _record_times(self) -> None:
+        busy = self.timing["update"] + self.timing["transference"]
+        if busy > 0:
+            self.logger.record("time/updates_per_second", self._updates_here / busy)
+        for part, seconds in self.timing.items():
+            self.logger.record(f"time/{part}_seconds", seconds)
+        self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
+        self.logger.record("train/n_updates", self._n_updates)
+
+    # --- storage ------------------------------------------------------------------------------------------------------
+
+    def save(self, path: archive.Target, exclude: Any = None, include: Any = None) -> None:
+        """Save the agent as a zip of JSON and safetensors; no pickle.
+
+        Args:
+            path: file (``.zip`` is added where there is no suffix) or binary stream.
+            exclude: of SB3's signature; must be None, for there is nothing to choose.
+            include: likewise.
+
+        Raises:
+            ValueError: for an argument that JSON cannot hold.
+        """
+        if exclude is not None or include is not None:
+            raise ValueError("MTSAC.save saves the whole agent: exclude and include must be None")
+        archive.write_archive(path, *agent_to_archive(self))
+
+    @classmethod
+    def load(
+        cls,
+        path: archive.Target,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> MTSAC:
+        """Load an agent. Opening a file runs no code from it.
+
+        Args:
+            path: what :meth:`save` wrote.
+            env: environment with the same tasks, to train on; not needed for prediction.
+            device: as in SB3.
+            custom_objects: arguments that replace stored ones, as in SB3; the same as ``kwargs``.
+            print_system_info: print the versions of the libraries here.
+            force_reset: must be True: training always goes on from a reset environment.
+            **kwargs: arguments that replace stored ones, such as ``combiner`` where the agent had an object.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is not one of ours, or if the environment's tasks or spaces differ.
+        """
+        if not force_reset:
+            raise ValueError("force_reset=False is not supported: training goes on from a reset environment")
+        if print_system_info:
+            get_system_info()
+        data, tensors = archive.read_archive(path)
+        return agent_from_archive(cls, data, tensors, env, device, {**(custom_objects or {}), **kwargs})
+
+    def save_replay_buffer(self, path: Any) -> None:
+        """Write the stored transitions as safetensors (SB3 would pickle them)."""
+        self.replay_buffer.save(path)
+
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+        """Read transitions written by :meth:`save_replay_buffer`; ``truncate_last_traj`` is of SB3's signature."""
+        self.replay_buffer.load(path)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.actor_optimizer", "policy.critic_optimizer", "alpha_optimizer"], ["log_alpha"]

@@ -1,0 +1,144 @@
+"""MLP trunks shared by all tasks, side by side, with one linear head per task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mtrl_transfer.choices import check_choice
+from mtrl_transfer.shared_linear import shared_linear
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": F.relu,
+    "elu": F.elu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
+class MultiTaskMLP(nn.Module):
+    """``N`` trunks side by side (one for an actor, two for twin critics), each with ``T`` linear heads.
+
+    All trunks are evaluated by one batched product per layer. Parameters, with ``N`` and ``T`` leading:
+    ``trunk["weight0"] [N, in, out]``, ``trunk["bias0"] [N, 1, out]``, with LayerNorm also ``trunk["scale0"]`` and
+    ``trunk["shift0"] [N, 1, out]``; ``heads["weight"] [T, N, width, out]``, ``heads["bias"] [T, N, 1, out]``.
+
+    Args:
+        in_dim: width of the input, without the one-hot.
+        out_dim: width of each head's output.
+        hidden: widths of the trunk's layers, at least one.
+        n_tasks: ``T``.
+        n_nets: ``N``.
+        activation: one of :data:`ACTIVATIONS`.
+        layer_norm: normalise each layer before its activation (Ba et al., arXiv 1607.06450).
+        one_hot_in_trunk: also feed the task's one-hot to the trunk.
+
+    Raises:
+        ValueError: for an unknown activation or an empty trunk.
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        out_dim: int,
+        hidden: Sequence[int],
+        n_tasks: int,
+        n_nets: int = 1,
+        activation: str = "relu",
+        layer_norm: bool = False,
+        one_hot_in_trunk: bool = False,
+    ) -> None:
+        super().__init__()
+        check_choice("activation", activation, ACTIVATIONS)
+        if not hidden:
+            raise ValueError("net_arch is empty: the trunk needs at least one layer, e.g. [256, 256]")
+        self.n_tasks, self.n_nets = n_tasks, n_nets
+        self.activation, self.layer_norm, self.one_hot_in_trunk = ACTIVATIONS[activation], layer_norm, one_hot_in_trunk
+        widths = [in_dim + n_tasks * one_hot_in_trunk, *hidden]
+        self.n_layers = len(hidden)
+        self.trunk = nn.ParameterDict()
+        for layer, (fan_in, width) in enumerate(pairwise(widths)):
+            self.trunk[f"weight{layer}"] = _uniform(n_nets, fan_in, width, fan_in=fan_in)
+            self.trunk[f"bias{layer}"] = _uniform(n_nets, 1, width, fan_in=fan_in)
+            if layer_norm:
+                self.trunk[f"scale{layer}"] = nn.Parameter(torch.ones(n_nets, 1, width))
+                self.trunk[f"shift{layer}"] = nn.Parameter(torch.zeros(n_nets, 1, width))
+        self.heads = nn.ParameterDict(
+            {
+                "weight": _uniform(n_tasks, n_nets, widths[-1], out_dim, fan_in=widths[-1]),
+                "bias": _uniform(n_tasks, n_nets, 1, out_dim, fan_in=widths[-1]),
+            }
+        )
+
+    def features(self, x: Tensor, trunk: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Trunk output for rows grouped by task.
+
+        Args:
+            x: ``[T, B, in]``, or ``[N, T, B, in]`` where each trunk has its own input.
+            trunk: parameters to use instead of the module's own: ``[M, ...]`` for any ``M``, or with a task axis
+                ``[T, N, ...]`` (see :func:`mtrl_transfer.shared_linear.shared_linear`).
+
+        Returns:
+            ``[M, T, B, width]``.
+        """
+        x = x if x.dim() == 4 else x.unsqueeze(0)
+        if self.one_hot_in_trunk:
+            one_hot = torch.eye(self.n_tasks, dtype=x.dtype, device=x.device).unsqueeze(1)
+            x = torch.cat([x, one_hot.expand(*x.shape[:-1], -1)], dim=-1)
+        return self._layers(x, dict(self.trunk.items()) if trunk is None else trunk)
+
+    def forward(
+        self, x: Tensor, trunk: Mapping[str, Tensor] | None = None, heads: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """Each task's own output for its own rows.
+
+        Args:
+            x: ``[T, B, in]`` or ``[N, T, B, in]``.
+            trunk: as for :meth:`features`; ``M`` may be ``N * K`` for ``K`` candidates of each trunk, trunk by trunk.
+            heads: parameters to use instead of the module's own.
+
+        Returns:
+            ``[M, T, B, out]``.
+        """
+        heads = dict(self.heads.items()) if heads is None else heads
+        features = self.features(x, trunk)
+        _, n_tasks, rows, width = features.shape
+        features = features.view(self.n_nets, -1, n_tasks, rows, width)
+        weight, bias = heads["weight"].transpose(0, 1).unsqueeze(1), heads["bias"].transpose(0, 1).unsqueeze(1)
+        return (torch.matmul(features, weight) + bias).flatten(0, 1)
+
+    def of_tasks(self, x: Tensor, tasks: Tensor) -> Tensor:
+        """Output for single rows of any mixture of tasks: ``x [R, in]``, ``tasks [R]`` -> ``[N, R, out]``."""
+        if self.one_hot_in_trunk:
+            x = torch.cat([x, F.one_hot(tasks, self.n_tasks).to(x.dtype)], dim=-1)
+        features = (
+            self._layers(x[None, None], dict(self.trunk.items())).squeeze(1).transpose(0, 1).unsqueeze(2)
+        )  # [R, N, 1, width]
+        out = torch.matmul(features, self.heads["weight"][tasks]) + self.heads["bias"][tasks]
+        return out.squeeze(2).transpose(0, 1)
+
+    def _layers(self, x: Tensor, trunk: Mapping[str, Tensor]) -> Tensor:
+        for layer in range(self.n_layers):
+            x = shared_linear(x, trunk[f"weight{layer}"], trunk[f"bias{layer}"])
+            if self.layer_norm:
+                x = F.layer_norm(x, x.shape[-1:])
+                x = torch.addcmul(_per_row(trunk[f"shift{layer}"]), x, _per_row(trunk[f"scale{layer}"]))
+            x = self.activation(x)
+        return x
+
+
+def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
+    """Torch's default for ``nn.Linear``: uniform within ``1 / sqrt(fan_in)``, weights and biases alike."""
+    bound = 1.0 / math.sqrt(fan_in)
+    return nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
+
+
+def _per_row(parameter: Tensor) -> Tensor:
+    """Bring ``[N, 1, d]`` and ``[T, N, 1, d]`` to what broadcasts over ``[N, T, B, d]``."""
+    return parameter.unsqueeze(1) if parameter.dim() == 3 else parameter.transpose(0, 1)

@@ -1,0 +1,85 @@
+"""The multi-task policy: one actor and twin critics, each a shared trunk with a head per task."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor
+
+from agents.distributions import mean_and_log_std, squashed_sample
+from agents.networks import MultiTaskMLP
+
+PUBLISHED_NET_ARCH = (400, 400, 400)
+
+
+class MultiTaskPolicy(BasePolicy):
+    """Actor, twin critics and target critics of multi-task SAC.
+
+    Args:
+        observation_space: box ``[D + T]``, one-hot last.
+        action_space: box ``[A]``.
+        lr_schedule: learning rate as a function of the remaining progress.
+        n_tasks: ``T``.
+        net_arch: widths of the trunk's layers; default 400, 400, 400 (Meta-World+, arXiv 2505.11289).
+        critic_net_arch: widths of the critics' trunks, where they differ.
+        activation: ``relu``, ``elu``, ``gelu``, ``silu`` or ``tanh``.
+        layer_norm: LayerNorm before each activation of the trunks.
+        one_hot_in_trunk: feed the one-hot to the trunks too; by default it only selects the head.
+
+    Raises:
+        ValueError: for an unknown activation, an empty ``net_arch`` or an observation that has no room for the one-hot.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Box,
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        n_tasks: int,
+        net_arch: Sequence[int] | None = None,
+        critic_net_arch: Sequence[int] | None = None,
+        activation: str = "relu",
+        layer_norm: bool = False,
+        one_hot_in_trunk: bool = False,
+    ) -> None:
+        super().__init__(observation_space, action_space, squash_output=True)
+        self.n_tasks = n_tasks
+        self.obs_dim = observation_space.shape[0] - n_tasks
+        if self.obs_dim < 1:
+            raise ValueError(
+                f"observations of width {observation_space.shape[0]} leave no room beside a one-hot of {n_tasks} "
+                "tasks: expected [features, one-hot]"
+            )
+        action_dim = action_space.shape[0]
+        hidden = list(PUBLISHED_NET_ARCH if net_arch is None else net_arch)
+        common: dict[str, Any] = {
+            "n_tasks": n_tasks,
+            "activation": activation,
+            "layer_norm": layer_norm,
+            "one_hot_in_trunk": one_hot_in_trunk,
+        }
+        self.actor = MultiTaskMLP(self.obs_dim, 2 * action_dim, hidden, **common)
+        self.critic = MultiTaskMLP(self.obs_dim + action_dim, 1, critic_net_arch or hidden, n_nets=2, **common)
+        self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        rate = lr_schedule(1)
+        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=rate, fused=True)
+        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=rate, fused=True)
+
+    def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
+        """Scaled actions ``[R, A]`` in (-1, 1) for observations ``[R, D + T]``."""
+        return self._predict(obs, deterministic=deterministic)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        assert isinstance(observation, Tensor)
+        features, one_hot = observation.split([self.obs_dim, self.n_tasks], dim=-1)
+        out = self.actor.of_tasks(features, one_hot.argmax(dim=-1)).squeeze(0)
+        mean, _ = mean_and_log_std(out)
+        if deterministic:
+            return torch.tanh(mean)
+        return squashed_sample(out, torch.randn_like(mean))[0]

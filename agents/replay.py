@@ -1,0 +1,158 @@
+"""Task-balanced replay of raw transitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
+from stable_baselines3.common.vec_env import VecNormalize
+from torch import Tensor
+
+
+class TaskBatch(NamedTuple):
+    """Rows grouped by task: ``observations [T, B, D]``, ``actions [T, B, A]``, ``next_observations [T, B, D]``,
+    ``rewards [T, B]`` (raw), ``terminations [T, B]`` (1 = terminated; truncation counts 0).
+    """
+
+    observations: Tensor
+    actions: Tensor
+    next_observations: Tensor
+    rewards: Tensor
+    terminations: Tensor
+
+
+class MultiTaskReplayBuffer(ReplayBuffer):
+    """Ring buffer with one column per task; every batch holds the same number of rows of each.
+
+    The one-hot is not stored: the column says the task. Everything lies on ``device``, drawn by a generator of its own.
+
+    Args:
+        buffer_size: capacity in transitions over all tasks.
+        observation_space: box ``[D + T]``, one-hot last.
+        action_space: box ``[A]``.
+        device: where transitions live and batches are made.
+        n_envs: ``T``, sub-env ``t`` being task ``t``.
+        seed: of the sampling generator.
+    """
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Space,
+        action_space: spaces.Space,
+        device: torch.device | str = "auto",
+        n_envs: int = 1,
+        seed: int = 0,
+    ) -> None:
+        # ReplayBuffer's own constructor would allocate its numpy arrays: only its base is set up.
+        BaseBuffer.__init__(self, max(buffer_size // n_envs, 1), observation_space, action_space, device, n_envs=n_envs)
+        self.pos: int = 0
+        self.obs_dim = self.obs_shape[0] - n_envs
+        self.optimize_memory_usage = False
+        self.generator = torch.Generator(self.device).manual_seed(seed)
+        zeros = lambda *shape: torch.zeros(self.buffer_size, n_envs, *shape, device=self.device)  # noqa: E731
+        self.storage = TaskBatch(
+            observations=zeros(self.obs_dim),
+            actions=zeros(self.action_dim),
+            next_observations=zeros(self.obs_dim),
+            rewards=zeros(),
+            terminations=zeros(),
+        )
+
+    def add(
+        self,
+        obs: np.ndarray,
+        next_obs: np.ndarray,
+        action: np.ndarray,
+        reward: np.ndarray,
+        done: np.ndarray,
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one vector step: ``[T, D + T]`` observations, ``[T, A]`` actions, ``[T]`` raw rewards and dones."""
+        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+        row = TaskBatch(
+            observations=_tensor(obs[:, : self.obs_dim]),
+            actions=_tensor(action.reshape(self.n_envs, self.action_dim)),
+            next_observations=_tensor(next_obs[:, : self.obs_dim]),
+            rewards=_tensor(reward),
+            # A time limit says nothing about the state's value: bootstrap through it (Pardo et al., arXiv 1712.00378).
+            terminations=_tensor(done & ~truncated),
+        )
+        for column, values in zip(self.storage, row, strict=True):
+            column[self.pos].copy_(values, non_blocking=True)
+        self.pos += 1
+        if self.pos == self.buffer_size:
+            self.full, self.pos = True, 0
+
+    def sample(
+        self, batch_size: int, env: VecNormalize | None = None, generator: torch.Generator | None = None
+    ) -> TaskBatch:
+        """Draw ``batch_size // T`` rows of each task, uniformly with replacement.
+
+        Args:
+            batch_size: rows over all tasks, a multiple of ``T``.
+            env: normalises observations and rewards as SB3's ``VecNormalize`` does, where one is used.
+            generator: draws instead of the buffer's own (a measurement must not advance the training's).
+        """
+        rows = batch_size // self.n_envs
+        generator = self.generator if generator is None else generator
+        index = torch.randint(self.size(), (self.n_envs, rows), generator=generator, device=self.device)
+        # Row (pos, t) of a [size, T, ...] column lies at pos * T + t.
+        flat = index * self.n_envs + torch.arange(self.n_envs, device=self.device).unsqueeze(1)
+        batch = TaskBatch(
+            *(
+                column.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, (self.n_envs, rows))
+                for column in self.storage
+            )
+        )
+        return batch if env is None else self._normalized(batch, env)
+
+    def _normalized(self, batch: TaskBatch, env: VecNormalize) -> TaskBatch:
+        one_hot = np.eye(self.n_envs, dtype=np.float32)[:, None].repeat(batch.rewards.shape[1], axis=1)
+
+        def observations(raw: Tensor) -> Tensor:
+            full = env.normalize_obs(np.concatenate([raw.cpu().numpy(), one_hot], axis=-1))
+            return _tensor(full[..., : self.obs_dim]).to(self.device)
+
+        return batch._replace(
+            observations=observations(batch.observations),
+            next_observations=observations(batch.next_observations),
+            rewards=_tensor(env.normalize_reward(batch.rewards.cpu().numpy())).to(self.device),
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the stored transitions and the generator's state as safetensors (no pickle)."""
+        filled = {name: column[: self.size()].contiguous().cpu() for name, column in self.storage._asdict().items()}
+        filled["generator"] = self.generator.get_state()
+        save_file(filled, str(path), metadata={"pos": str(self.pos)})
+
+    def load(self, path: str | Path) -> None:
+        """Read what :meth:`save` wrote into this buffer.
+
+        Raises:
+            ValueError: if the file holds transitions of other shapes or more than fit.
+        """
+        stored = load_file(str(path))
+        generator = stored.pop("generator")
+        size = stored["rewards"].shape[0]
+        for name, column in self.storage._asdict().items():
+            if size > self.buffer_size or stored[name].shape[1:] != column.shape[1:]:
+                raise ValueError(
+                    f"{path}: {name} is {list(stored[name].shape)}, "
+                    f"but this agent's replay is {list(column.shape)}: other tasks, or a smaller buffer_size"
+                )
+            column[:size].copy_(stored[name])
+        self.generator.set_state(generator)
+        with safe_open(str(path), "pt") as file:
+            self.pos = int(file.metadata()["pos"])
+        self.full = size == self.buffer_size
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))

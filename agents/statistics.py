@@ -1,0 +1,79 @@
+"""Statistics over updates, kept on the device until they are logged."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class RunningMeans:
+    """Means of named tensors since the last flush; no host synchronisation until then."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._counts: dict[str, int] = {}
+
+    def add(self, name: str, value: Tensor) -> None:
+        """Add one update's ``value``, any fixed shape."""
+        value = value.detach()
+        if name in self._sums:
+            self._sums[name] += value
+            self._counts[name] += 1
+        else:
+            self._sums[name], self._counts[name] = value.clone(), 1
+
+    def flush(self) -> dict[str, Tensor]:
+        """Means by name on the CPU; starts anew."""
+        means = {name: (total / self._counts[name]).cpu() for name, total in self._sums.items()}
+        self._sums, self._counts = {}, {}
+        return means
+
+
+class Correlation:
+    """Pearson correlation of paired tensors, since the last flush and overall, from float64 sums on the device.
+
+    Each call's entries are one event: their sums are taken together, so tasks and updates count alike.
+    """
+
+    def __init__(self) -> None:
+        self._window: Tensor | None = None
+        self._overall: Tensor | None = None
+
+    def add(self, x: Tensor, y: Tensor, valid: Tensor) -> None:
+        """Add pairs ``x, y`` (any equal shape); they count nothing where ``valid []`` is false."""
+        x, y = x.double().flatten(), y.double().flatten()
+        moments = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y]).sum(dim=1)
+        moments = torch.where(valid, moments, 0.0)
+        self._window = moments if self._window is None else self._window + moments
+
+    def flush(self) -> float:
+        """Correlation since the last flush (nan without any); starts anew."""
+        window, self._window = self._window, None
+        if window is None:
+            return float("nan")
+        self._overall = window if self._overall is None else self._overall + window
+        return _pearson(window)
+
+    def overall(self) -> float:
+        """Correlation over everything added; nan where nothing was."""
+        parts = [part for part in (self._overall, self._window) if part is not None]
+        return _pearson(torch.stack(parts).sum(dim=0)) if parts else float("nan")
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """What :meth:`overall` needs."""
+        parts = [part for part in (self._overall, self._window) if part is not None]
+        return {"moments": torch.stack(parts).sum(dim=0)} if parts else {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore :meth:`state_dict`."""
+        self._overall, self._window = state.get("moments"), None
+
+
+def _pearson(moments: Tensor) -> float:
+    n, x, y, xx, yy, xy = moments.tolist()
+    if n < 2:
+        return float("nan")
+    variance_x, variance_y = xx - x * x / n, yy - y * y / n
+    if variance_x <= 0 or variance_y <= 0:
+        return float("nan")
+    return float((xy - x * y / n) / (variance_x * variance_y) ** 0.5)

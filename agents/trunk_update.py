@@ -1,0 +1,195 @@
+"""One update of one network: task gradients, combiner, clipping, optimizer. The critics and the actor share it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from agents.measurement import Measurement
+from agents.networks import MultiTaskMLP
+from agents.statistics import RunningMeans
+from agents.trunk_lookahead import RowLosses, TrunkLookahead, detached, task_gradients
+from mtrl_transfer.combiners import Combiner, Transference
+from mtrl_transfer.context import Context
+from mtrl_transfer.gradients import TaskGradients, combine, gramian
+from mtrl_transfer.steps import step_norm
+
+Rows = TypeVar("Rows", bound=Any)
+Draw = Callable[[int, torch.Generator], Any]
+"""``draw(rows, generator)``: a batch of ``rows`` other rows per task, everything random in it by ``generator``."""
+
+
+class TrunkUpdate(Generic[Rows]):
+    """Combines the task gradients of one network and steps its optimizer.
+
+    Heads take their own task's gradient scaled by ``1/T``: so with weights ``1/T`` for the trunk the step is that of
+    plain backward of the mean of the task losses.
+
+    Args:
+        network: the network whose trunk is shared.
+        optimizer: over the network's trunk and heads.
+        row_losses: the network's loss.
+        combiner: chooses the trunk's weights.
+        max_grad_norm: the whole gradient's norm is clipped to it; None leaves it.
+        signed: whether losses may be negative (the actor's).
+        seed: of the generators that draw the lookahead's and the measurement's rows.
+    """
+
+    def __init__(
+        self,
+        network: MultiTaskMLP,
+        optimizer: torch.optim.Optimizer,
+        row_losses: RowLosses,
+        combiner: Combiner,
+        max_grad_norm: float | None,
+        signed: bool,
+        seed: int,
+    ) -> None:
+        self.network, self.optimizer, self.row_losses = network, optimizer, row_losses
+        self.combiner, self.max_grad_norm, self.signed = combiner, max_grad_norm, signed
+        device = network.heads["weight"].device
+        self.generators = {
+            "lookahead": torch.Generator(device).manual_seed(seed),
+            "measurement": torch.Generator(device).manual_seed(seed + 1),
+        }
+        self.means = RunningMeans()
+        self.measurement = Measurement(network.n_tasks)
+        self.step_norm = torch.zeros((), device=device)
+        self.kept, self.n_combined = torch.zeros(network.n_tasks, device=device), 0
+        self.transference_seconds = 0.0
+
+    def step(self, batch: Any, draw: Draw, measure: bool = False) -> Rows:
+        """Take one optimizer step.
+
+        Args:
+            batch: rows of every task, as ``row_losses`` takes them.
+            draw: gives other rows for lookahead.
+            measure: also measure transference, whatever the combiner; it changes nothing.
+
+        Returns:
+            What ``row_losses`` gave at the parameters before the step, detached.
+        """
+        if self.combiner.needs_gramian:
+            tasks: TaskGradients | None
+            tasks, rows = task_gradients(self.network, self.row_losses, batch)
+            weights = self._combine(tasks, rows, batch, draw)
+            gradients = self._weighted(tasks, weights)
+        else:
+            gradients, rows = self._plain(batch)
+            weights = torch.full((self.network.n_tasks,), 1 / self.network.n_tasks, device=rows.losses.device)
+            tasks = task_gradients(self.network, self.row_losses, batch)[0] if measure else None
+        self._count(weights)
+        if measure and tasks is not None:
+            self._timed(self._predict, tasks, rows, batch, draw, weights)
+        self._apply(gradients, note_step=measure or isinstance(self.combiner, Transference))
+        if measure:
+            self._timed(self.measurement.after_step)
+        return rows
+
+    def _combine(self, tasks: TaskGradients, rows: Any, batch: Any, draw: Draw) -> Tensor:
+        start = time.perf_counter()
+        gram = gramian(tasks.shared_grads)
+        self.means.add("grad_norm", gram.diagonal().sqrt())
+        same = getattr(self.combiner, "lookahead_batch", None) == "same"
+        n_rows = getattr(self.combiner, "lookahead_rows", None)
+        lookahead = self._lookahead(tasks, gram, batch, draw, "lookahead", n_rows, same)
+        context = Context(
+            losses=tasks.losses,
+            scales=self._scales(rows),
+            signed=self.signed,
+            step_norm=self.step_norm,
+            lookahead=lookahead,
+            held_out_gramian=None if same else lookahead.held_out_gramian,
+        )
+        weights = self.combiner(gram, context)
+        self.transference_seconds += time.perf_counter() - start
+        return weights
+
+    def _lookahead(
+        self, tasks: TaskGradients, gram: Tensor, batch: Any, draw: Draw, generator: str, n_rows: int | None, same: bool
+    ) -> TrunkLookahead:
+        own_rows = batch[0].shape[1]
+        n_rows = own_rows if n_rows is None else n_rows
+
+        def make_batch() -> Any:
+            return _first_rows(batch, n_rows) if same else draw(n_rows, self.generators[generator])
+
+        return TrunkLookahead(self.network, self.row_losses, tasks, gram, self.step_norm, make_batch)
+
+    def _scales(self, rows: Any) -> Tensor | None:
+        """Magnitude of signed losses: their standard deviation over rows ``[T]``."""
+        return rows.losses.squeeze(0).std(dim=-1) if self.signed else None
+
+    def _predict(self, tasks: TaskGradients, rows: Any, batch: Any, draw: Draw, weights: Tensor) -> None:
+        gram = gramian(tasks.shared_grads)
+        lookahead = self._lookahead(tasks, gram, batch, draw, "measurement", None, same=False)
+        if not self.combiner.needs_gramian:
+            self.means.add("grad_norm", gram.diagonal().sqrt())
+        self.measurement.before_step(lookahead, weights, self._scales(rows), dict(self.network.heads.items()))
+
+    def _plain(self, batch: Any) -> tuple[list[Tensor], Rows]:
+        """Gradient of the mean of the task losses by plain backward, trunk first."""
+        rows = self.row_losses(batch, None, None)
+        gradients = torch.autograd.grad(rows.losses.mean(), list(self.network.parameters()))
+        return list(gradients), detached(rows)
+
+    def _weighted(self, tasks: TaskGradients, weights: Tensor) -> list[Tensor]:
+        trunk = combine(tasks.shared_grads, weights)
+        return [*trunk.values(), *(head / self.network.n_tasks for head in tasks.head_grads.values())]
+
+    def _apply(self, gradients: list[Tensor], note_step: bool) -> None:
+        parameters = [*self.network.trunk.values(), *self.network.heads.values()]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+        before = {name: value.detach().clone() for name, value in self.network.trunk.items()} if note_step else None
+        self.optimizer.step()
+        if before is not None:
+            self.step_norm = step_norm(before, dict(self.network.trunk.items()))
+
+    def _count(self, weights: Tensor) -> None:
+        kept = (weights != 0).float()
+        self.kept += kept
+        self.n_combined += 1
+        self.means.add("kept", kept)
+
+    def _timed(self, function: Callable[..., None], *args: Any) -> None:
+        start = time.perf_counter()
+        function(*args)
+        self.transference_seconds += time.perf_counter() - start
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Everything but network and optimizer, as flat named tensors."""
+        parts = {
+            "combiner": self.combiner.state_dict(),
+            "generator": {name: generator.get_state() for name, generator in self.generators.items()},
+            "correlation": self.measurement.correlation.state_dict(),
+            "correlation_step": self.measurement.correlation_step.state_dict(),
+            "own": {"step_norm": self.step_norm, "kept": self.kept, "n_combined": torch.tensor(self.n_combined)},
+        }
+        return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore :meth:`state_dict`."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            part, name = key.split(".", 1)
+            parts.setdefault(part, {})[name] = value
+        self.combiner.load_state_dict(parts.get("combiner", {}))
+        for name, value in parts["generator"].items():
+            self.generators[name].set_state(value.cpu())
+        self.measurement.correlation.load_state_dict(parts.get("correlation", {}))
+        self.measurement.correlation_step.load_state_dict(parts.get("correlation_step", {}))
+        device = self.step_norm.device
+        self.step_norm, self.kept = parts["own"]["step_norm"].to(device), parts["own"]["kept"].to(device)
+        self.n_combined = int(parts["own"]["n_combined"])
+
+
+def _first_rows(batch: Any, n_rows: int) -> Any:
+    """The first rows of each task; what is one per task (temperatures) stays."""
+    return batch._make(part[:, :n_rows] if part.shape[1] > 1 else part for part in batch)
