@@ -1,0 +1,84 @@
+"""From a config to environments and an agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents import MTSAC
+from agents.runs.schema import CombinerConfig, EnvConfig, RunConfig
+from envs import make_vec_env
+
+
+def is_point(env: EnvConfig) -> bool:
+    """Whether the tasks are the Point suite's, which has none of Meta-World's settings."""
+    return isinstance(env.id, str) and env.id.startswith("Point-")
+
+
+def env_options(env: EnvConfig) -> dict[str, Any]:
+    """The Meta-World settings that the config makes."""
+    options = {
+        "horizon": env.horizon,
+        "reward_version": env.reward_version,
+        "n_goals": env.n_goals,
+        "goal_seed": env.goal_seed,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def training_env(config: RunConfig) -> VecEnv:
+    """The environments that the agent learns in, seeded by the run."""
+    return make_vec_env(_spec(config.env), config.seed, config.env.n_procs, **env_options(config.env))
+
+
+def evaluation_env(env: EnvConfig, goals: str, seed: int) -> VecEnv:
+    """Separate environments that visit ``goals`` ("train" or "unseen") one after the other."""
+    options = env_options(env)
+    if not is_point(env):
+        options |= {"goals": goals, "goal_order": "sequential"}
+    return make_vec_env(_spec(env), seed, env.n_procs, **options)
+
+
+def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
+    """The agent of a config, for environments of its tasks."""
+    agent, net = config.agent, config.agent.net
+    return MTSAC(
+        "MultiTaskPolicy",
+        env,
+        learning_rate=agent.learning_rate,
+        buffer_size=agent.buffer_size,
+        learning_starts=agent.learning_starts,
+        batch_size=agent.batch_size,
+        tau=agent.tau,
+        gamma=agent.gamma,
+        train_freq=agent.train_freq,
+        gradient_steps=agent.gradient_steps,
+        max_grad_norm=agent.max_grad_norm,
+        combiner=config.combiner.name,
+        combiner_kwargs=combiner_kwargs(config.combiner),
+        measure_every=agent.measure_every,
+        reward_scaling=agent.reward_scaling,
+        target_entropy=agent.target_entropy,
+        initial_alpha=agent.initial_alpha,
+        policy_kwargs={
+            "net_arch": list(net.hidden),
+            "critic_net_arch": None if net.critic_hidden is None else list(net.critic_hidden),
+            "activation": net.activation,
+            "layer_norm": net.layer_norm,
+            "one_hot_in_trunk": net.one_hot_in_trunk,
+        },
+        stats_window_size=agent.stats_window_size,
+        device=agent.device,
+        seed=config.seed,
+    )
+
+
+def combiner_kwargs(combiner: CombinerConfig) -> dict[str, Any]:
+    """As :class:`agents.MTSAC` takes them: common settings, and those of one role under its name."""
+    own = {role: settings for role, settings in (("critic", combiner.critic), ("actor", combiner.actor)) if settings}
+    return {**combiner.kwargs, **own}
+
+
+def _spec(env: EnvConfig) -> str | list[str]:
+    return env.id if isinstance(env.id, str) else list(env.id)

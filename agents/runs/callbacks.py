@@ -1,0 +1,150 @@
+"""What happens during a run besides learning: logging, checkpoints, the progress bar, stopping."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+from stable_baselines3.common.callbacks import BaseCallback
+from tqdm import tqdm
+
+from agents import MultiTaskEvalCallback
+
+
+class _EveryTransitions(BaseCallback):
+    """Knows when the count of transitions has passed another multiple of ``every``."""
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.every = every
+        self._last = 0
+
+    def _on_training_start(self) -> None:
+        self._last = self.model.num_timesteps
+
+    def _passed(self) -> bool:
+        now = self.model.num_timesteps
+        passed = now // self.every > self._last // self.every
+        if passed:
+            self._last = now
+        return passed
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class LogEvery(_EveryTransitions):
+    """Writes what was recorded every so many transitions, and at the end what is left.
+
+    At the end of a rollout, because only then do the agent's statistics know of the episodes that ended in it.
+    """
+
+    def _on_rollout_end(self) -> None:
+        if self._passed():
+            self.model.dump_logs()
+
+    def _on_training_end(self) -> None:
+        if self._last != self.model.num_timesteps:
+            self.model.dump_logs()
+
+
+class CheckpointEvery(_EveryTransitions):
+    """Calls ``save`` every so many transitions, between updates: every counted step is stored and learned from."""
+
+    def __init__(self, every: int, save: Callable[[], object]) -> None:
+        super().__init__(every)
+        self._save = save
+
+    def _on_rollout_start(self) -> None:
+        if self._passed():
+            self._save()
+
+
+class ProgressBar(BaseCallback):
+    """Transitions done, with the mean success of training and of the last evaluation.
+
+    Args:
+        total: budget in transitions.
+        evaluation: the callback that evaluates in training, or None.
+        shown: False for no bar.
+    """
+
+    def __init__(self, total: int, evaluation: MultiTaskEvalCallback | None, shown: bool) -> None:
+        super().__init__()
+        self._total, self._evaluation, self._shown = total, evaluation, shown
+
+    def _on_training_start(self) -> None:
+        done = self.model.num_timesteps
+        # A log file gets a line twice a minute, a terminal one that moves.
+        interval = 0.5 if sys.stderr.isatty() else 30.0
+        self.bar = tqdm(
+            total=self._total,
+            initial=done,
+            unit=" transitions",
+            unit_scale=True,
+            disable=not self._shown,
+            mininterval=interval,
+            dynamic_ncols=True,
+        )
+
+    def _on_step(self) -> bool:
+        if self.bar.update(self.training_env.num_envs):
+            self.bar.set_postfix(self._success(), refresh=False)
+        return True
+
+    def _on_training_end(self) -> None:
+        self.bar.set_postfix(self._success())
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal clean, however training ended."""
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+    def _success(self) -> dict[str, str]:
+        finished = self.model.ep_success_buffer
+        shown = {"success": f"{sum(finished) / len(finished):.2f}"} if finished else {}
+        if self._evaluation is not None and self._evaluation.last is not None:
+            shown["evaluated"] = f"{self._evaluation.last.success.mean():.2f}"
+        return shown
+
+
+class StopRequested(Exception):
+    """The user asked to stop, and the run is between two updates: its state is whole."""
+
+
+class StopBetweenUpdates(BaseCallback):
+    """Turns the first Ctrl-C into :class:`StopRequested` between two updates; a second one interrupts at once.
+
+    Use it as a context manager around ``learn``. In a thread, where signals do not arrive, it does nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = False
+
+    def __enter__(self) -> StopBetweenUpdates:
+        self._handles = threading.current_thread() is threading.main_thread()
+        if self._handles:
+            self._previous = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if self._handles:
+            signal.signal(signal.SIGINT, self._previous)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        print("\nStopping after this update; press Ctrl-C again to stop at once.", file=sys.stderr)
+
+    def _on_rollout_start(self) -> None:
+        if self._asked:
+            raise StopRequested
+
+    def _on_step(self) -> bool:
+        return True

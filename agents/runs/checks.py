@@ -1,0 +1,174 @@
+"""Checks of a config's values against each other and against what exists, before any work is done."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Set
+from typing import Any
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+
+from agents.networks import ACTIVATIONS
+from agents.runs.build import env_options, is_point
+from agents.runs.errors import did_you_mean
+from agents.runs.schema import RunConfig
+from envs import make_vec_env
+from envs.metaworld_suites import MetaWorldOptions, parse_metaworld_suite
+from mtrl_transfer.combiners import COMBINERS, make_combiner
+from mtrl_transfer.scales import POSITIVE_LOSSES_ONLY
+
+PROTOCOL_GOALS = MetaWorldOptions().n_goals
+
+
+def inconsistencies(config: RunConfig, unknown: Set[str] = frozenset()) -> list[str]:
+    """All that is wrong between sound values.
+
+    Args:
+        config: values that satisfy the schema.
+        unknown: dotted keys whose value is not the user's (it was bad by itself); what depends on them is not checked.
+
+    Returns:
+        One sentence per problem, beginning with the key.
+    """
+    return [
+        problem
+        for sections, check in CHECKS
+        if not any(key == section or key.startswith(section + ".") for key in unknown for section in sections)
+        for problem in check(config)
+    ]
+
+
+def n_tasks(config: RunConfig) -> int | None:
+    """Number of tasks, or None where the suite does not exist."""
+    try:
+        return _count_tasks(config)
+    except ValueError:
+        return None
+
+
+def _count_tasks(config: RunConfig) -> int:
+    env = config.env
+    if is_point(env):
+        return int(make_vec_env(env.id).num_envs)
+    return len(parse_metaworld_suite(env.id if isinstance(env.id, str) else list(env.id)).task_names)
+
+
+def _suite(config: RunConfig) -> list[str]:
+    try:
+        _count_tasks(config)
+    except ValueError as error:
+        return [f"env.id: {error}"]
+    if is_point(config.env) and config.env.n_procs != 1:
+        return [f"env.n_procs={config.env.n_procs} should be 1: {config.env.id} steps all tasks in one process"]
+    return []
+
+
+def _suite_options(config: RunConfig) -> list[str]:
+    options = env_options(config.env)
+    if is_point(config.env):
+        return [
+            f"env.{name}={value!r}: {config.env.id} has no such setting; leave it out"
+            for name, value in options.items()
+        ]
+    problems = []
+    for name, value in options.items():
+        try:
+            MetaWorldOptions(**{name: value})
+        except ValueError as error:
+            problems.append(f"env.{name}: {error}")
+    return problems
+
+
+def _goals(config: RunConfig) -> list[str]:
+    """Each goal is to be played once; unseen goals are as many as the training's."""
+    there = config.env.n_goals or PROTOCOL_GOALS
+    wanted = {"n_goals": config.evaluation.n_goals, "final_n_goals": config.evaluation.final_n_goals}
+    if is_point(config.env):
+        return []
+    return [
+        f"evaluation.{name}={number} should be at most env.n_goals={there}: each goal is played once"
+        for name, number in wanted.items()
+        if number > there
+    ]
+
+
+def _batch_size(config: RunConfig) -> list[str]:
+    size, tasks = config.agent.batch_size, n_tasks(config)
+    if size is None or tasks is None or size % tasks == 0:
+        return []
+    below = size // tasks * tasks
+    near = " or ".join(str(multiple) for multiple in (below, below + tasks) if multiple)
+    return [f"agent.batch_size={size} should be a multiple of the {tasks} tasks, e.g. {near}"]
+
+
+def _activation(config: RunConfig) -> list[str]:
+    name = config.agent.net.activation
+    return (
+        []
+        if name in ACTIVATIONS
+        else [f"agent.net.activation={name!r} does not exist{did_you_mean(name, ACTIVATIONS)}"]
+    )
+
+
+def _device(config: RunConfig) -> list[str]:
+    name = config.agent.device
+    if name == "auto":
+        return []
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        return [f"agent.device={name!r} should be auto, cpu, cuda or cuda:0, cuda:1, ..."]
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        return [f"agent.device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"]
+    return []
+
+
+def _combiner(config: RunConfig) -> list[str]:
+    combiner = config.combiner
+    if combiner.name not in COMBINERS:
+        return [f"combiner.name={combiner.name!r} does not exist{did_you_mean(combiner.name, COMBINERS)}"]
+    settings = {"kwargs": combiner.kwargs, "critic": combiner.critic, "actor": combiner.actor}
+    problems = [
+        problem
+        for section, values in settings.items()
+        for name, value in values.items()
+        for problem in _setting(combiner.name, f"combiner.{section}.{name}", name, value)
+    ]
+    scale = {**combiner.kwargs, **combiner.actor}.get("scale")
+    if scale in POSITIVE_LOSSES_ONLY:
+        where = "actor" if "scale" in combiner.actor else "kwargs"
+        problems.append(
+            f"combiner.{where}.scale={scale!r} needs positive losses, and the actor's are not; "
+            "set combiner.actor.scale=ema"
+        )
+    return problems
+
+
+def _setting(combiner: str, key: str, name: str, value: Any) -> list[str]:
+    """Check one setting against the combiner's constructor: its name, its type, its range."""
+    hints = typing.get_type_hints(COMBINERS[combiner].__init__)
+    known = {hint_name: hint for hint_name, hint in hints.items() if hint_name not in ("return", "generator")}
+    if name not in known:
+        hint = did_you_mean(name, known) if known else f" ({combiner} has no settings)"
+        return [f"unknown key {key}{hint}"]
+    try:
+        TypeAdapter(known[name]).validate_python(value, strict=True)
+        make_combiner(combiner, **{name: value})
+    except ValidationError as error:
+        expected = dict.fromkeys(detail["msg"].removeprefix("Input ") for detail in error.errors())
+        return [f"{key}={value!r} {' or '.join(expected)}"]
+    except ValueError as error:
+        return [f"{key}: {error}"]
+    return []
+
+
+CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
+    (("env.id", "env.n_procs"), _suite),
+    (("env",), _suite_options),
+    (("env", "evaluation"), _goals),
+    (("env.id", "agent.batch_size"), _batch_size),
+    (("agent.net.activation",), _activation),
+    (("agent.device",), _device),
+    (("combiner",), _combiner),
+)

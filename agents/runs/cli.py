@@ -1,0 +1,60 @@
+"""The command lines ``mtrl-train`` and ``mtrl-evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+
+from agents.runs.config import load_config
+from agents.runs.errors import InputError
+from agents.runs.evaluate import evaluate_run
+from agents.runs.train import Interrupted
+from agents.runs.train import train as train_run
+from agents.runs.yaml_files import presets
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def train(arguments: Sequence[str] | None = None) -> int:
+    """Train an agent: ``CONFIG key.sub=value ...``. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "mtrl-train",
+        description="Train a multi-task agent, evaluate it by the protocol and keep all of it in a run folder.",
+        epilog=f"Presets: {', '.join(presets())}. All keys, with their meaning: agents/runs/schema.py.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset's name")
+    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="e.g. agent.learning_rate=1e-3 seed=3")
+    return _exit_code(parser, arguments, lambda of: train_run(load_config(of.config, of.overrides), Console()))
+
+
+def evaluate(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate an agent: ``CHECKPOINT_OR_RUN_DIR [episodes=50] [goals=unseen]``. Returns the exit code."""
+    parser = argparse.ArgumentParser("mtrl-evaluate", description="Evaluate a trained agent by the protocol.")
+    parser.add_argument("agent", metavar="CHECKPOINT_OR_RUN_DIR", help="a run folder, a checkpoint or an agent's zip")
+    parser.add_argument("options", metavar="key=value", nargs="*", help="episodes=50, goals=train or goals=unseen")
+    return _exit_code(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console()))
+
+
+def _exit_code(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    work: Callable[[argparse.Namespace], object],
+) -> int:
+    """Do the work; bad input is told in one message."""
+    try:
+        work(parser.parse_args(arguments))
+    except InputError as error:
+        lines = "\n  ".join(error.problems)
+        print(f"{parser.prog}: bad input\n  {lines}", file=sys.stderr)
+        return BAD_INPUT
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return INTERRUPTED
+    except KeyboardInterrupt:
+        print("Interrupted; what is not in a checkpoint is lost.", file=sys.stderr)
+        return INTERRUPTED
+    return 0

@@ -1,0 +1,37 @@
+"""The one error of bad input, and how it is worded."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class InputError(ValueError):
+    """Bad input, found before any work was done: the command line prints it and exits with code 2.
+
+    Args:
+        problems: one sentence each; all of them are reported at once.
+    """
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """The known name most like ``name``, or None where nothing is near."""
+    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def did_you_mean(name: object, known: Iterable[str], listed: str = "known") -> str:
+    """A hint to append to an error: the nearest known name, or else all of them.
+
+    Args:
+        name: what was given.
+        known: what would have been right.
+        listed: how to call the list, e.g. ``"presets"``.
+    """
+    known = sorted(known)
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else f" ({listed}: {', '.join(known)})"

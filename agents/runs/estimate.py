@@ -1,0 +1,85 @@
+"""How long a run will take, measured on the spot."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents import MTSAC
+from agents.runs.build import is_point, make_agent, training_env
+from agents.runs.schema import RunConfig
+
+WARM_UP = 8
+"""Vector steps before a measurement: the first ones allocate and initialise."""
+CHUNK = 16
+ENOUGH_SECONDS = 2.0
+
+
+class Estimate(NamedTuple):
+    """Seconds that a run will take, and what they follow from.
+
+    ``training`` and ``evaluation`` in all; for one vector step ``playing`` (environments and policy alone) and
+    ``learning`` (with updates).
+    """
+
+    training: float
+    evaluation: float
+    playing: float
+    learning: float
+
+
+def estimate(config: RunConfig, done: int = 0) -> Estimate:
+    """Time a throw-away agent in environments of its own for a few seconds; nothing of the run is touched.
+
+    Args:
+        config: the run.
+        done: transitions that an earlier session has done.
+    """
+    env = training_env(_small(config))
+    try:
+        model = make_agent(_small(config), env)
+        learning = _seconds_per_step(model)
+        playing = _seconds_per_evaluation_step(model, env)
+        horizon = env.protocol["horizon"]  # type: ignore[attr-defined]
+    finally:
+        env.close()
+    return _extrapolate(config, done, env.num_envs, horizon, playing, learning)
+
+
+def _extrapolate(config: RunConfig, done: int, n_tasks: int, horizon: int, playing: float, learning: float) -> Estimate:
+    random_steps = max(min(config.agent.learning_starts, config.total_timesteps) - done, 0) / n_tasks
+    steps = max(config.total_timesteps - done, 0) / n_tasks
+    every = config.evaluation.every
+    evaluations = 0 if every is None else config.total_timesteps // every - done // every
+    episodes = evaluations * config.evaluation.n_goals + config.evaluation.final_n_goals
+    training = random_steps * playing + (steps - random_steps) * learning
+    return Estimate(training, episodes * horizon * playing, playing, learning)
+
+
+def _small(config: RunConfig) -> RunConfig:
+    """The same work per step, with little to set up: one goal a task, a small replay, learning from the start."""
+    agent = config.agent.model_copy(update={"buffer_size": 10_000, "learning_starts": 0})
+    env = config.env if is_point(config.env) else config.env.model_copy(update={"n_goals": 1})
+    return config.model_copy(update={"agent": agent, "env": env})
+
+
+def _seconds_per_step(model: MTSAC) -> float:
+    tasks = model.env.num_envs
+    model.learn(WARM_UP * tasks)
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < ENOUGH_SECONDS:
+        model.learn(CHUNK * tasks, reset_num_timesteps=False)
+        steps += CHUNK
+    return (time.perf_counter() - start) / steps
+
+
+def _seconds_per_evaluation_step(model: MTSAC, env: VecEnv) -> float:
+    observations = env.reset()
+    steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < ENOUGH_SECONDS / 4:
+        actions, _ = model.predict(observations, deterministic=True)
+        observations = env.step(actions)[0]
+        steps += 1
+    return (time.perf_counter() - start) / steps

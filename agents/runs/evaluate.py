@@ -1,0 +1,107 @@
+"""Evaluating a finished or running run's agent by the protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from rich.console import Console
+
+from agents import MTSAC, Evaluation, evaluate
+from agents.runs import checkpoints, tables
+from agents.runs.build import evaluation_env
+from agents.runs.checks import inconsistencies
+from agents.runs.config import load_config, problems_by_key
+from agents.runs.errors import InputError
+from agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
+from agents.runs.schema import Count, RunConfig, Section
+from agents.runs.yaml_files import parse_overrides
+
+
+class EvaluateOptions(Section):
+    """What can be chosen about an evaluation; the rest is as the run's config says."""
+
+    episodes: Count | None = Field(None, description="episodes (goals) per task; null: as at the run's end")
+    goals: Literal["train", "unseen"] | None = Field(None, description="null: as at the run's end")
+
+
+def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> Evaluation:
+    """Evaluate an agent and write ``evaluation_<goals>.json`` beside it.
+
+    Args:
+        argument: a run folder (its final agent, else its newest checkpoint), a checkpoint's folder, or an agent's file.
+        overrides: ``episodes=`` and ``goals=``.
+        console: where the table is printed.
+
+    Raises:
+        InputError: for a bad option, or where there is no agent or no config of its run.
+    """
+    options = _options(overrides)
+    agent = _find_agent(Path(argument))
+    config = _with_options(load_config(str(_find_config(agent))), options)
+    goals = config.evaluation.goals
+    env = evaluation_env(config.env, goals, config.evaluation.seed)
+    try:
+        model = _load(agent, config)
+        result = evaluate(model, env, config.evaluation.final_n_goals)
+        solvable = env.protocol["solvable_tasks"]  # type: ignore[attr-defined]
+    finally:
+        env.close()
+    written = agent.with_name(f"evaluation_{goals}.json")
+    content = tables.evaluation_json(result, solvable, agent=agent.name, step=model.num_timesteps, goals=goals)
+    write_text(written, to_json(content))
+    console.print(tables.evaluation_table(result))
+    tables.print_mean(console, result, solvable)
+    console.print(f"Written to {written}", highlight=False, soft_wrap=True)
+    return result
+
+
+def _options(overrides: Sequence[str]) -> EvaluateOptions:
+    try:
+        return EvaluateOptions.model_validate(parse_overrides(overrides))
+    except ValidationError as error:
+        raise InputError(list(problems_by_key(error, EvaluateOptions).values())) from None
+
+
+def _find_agent(path: Path) -> Path:
+    if path.is_file():
+        return path
+    if not path.exists():
+        raise InputError(f"{path} does not exist; expected a run folder, a checkpoint or an agent's zip file")
+    if (path / AGENT_FILE).is_file():
+        return path / AGENT_FILE
+    newest = checkpoints.newest(path)
+    if newest is None:
+        raise InputError(f"{path} holds neither {AGENT_FILE} nor a checkpoint")
+    return newest.folder / checkpoints.AGENT
+
+
+def _find_config(agent: Path) -> Path:
+    """The run's config: beside the agent, or above its checkpoint."""
+    for folder in (agent.parent, *agent.resolve().parents[1:3]):
+        if (folder / CONFIG_FILE).is_file():
+            return folder / CONFIG_FILE
+    raise InputError(
+        f"{agent} lies in no run folder: there is no {CONFIG_FILE} beside it that says which tasks it plays"
+    )
+
+
+def _with_options(config: RunConfig, options: EvaluateOptions) -> RunConfig:
+    chosen = {
+        "final_n_goals": options.episodes or config.evaluation.final_n_goals,
+        "goals": options.goals or config.evaluation.goals,
+    }
+    changed = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=chosen)})
+    problems = inconsistencies(changed)
+    if problems:
+        raise InputError([problem.replace("evaluation.final_n_goals", "episodes") for problem in problems])
+    return changed
+
+
+def _load(agent: Path, config: RunConfig) -> MTSAC:
+    try:
+        return MTSAC.load(agent, device=config.agent.device)
+    except ValueError as error:
+        raise InputError(f"cannot load {agent}: {error}") from error

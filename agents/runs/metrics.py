@@ -1,0 +1,112 @@
+"""Where a run's scalars go: TensorBoard events and the same figures in ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from torch.utils.tensorboard import SummaryWriter
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsWriter(KVWriter):
+    """One JSON object per logged step: ``step`` (transitions), then TensorBoard's tags and their values.
+
+    It holds exactly the scalars that TensorBoard gets; what is not finite is written as ``null``. Each line is flushed,
+    so that a killed run leaves at most one half line.
+
+    Args:
+        path: the file, appended to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab")
+        self._row: dict[str, Any] = {}
+        self._begin = 0
+
+    def write(self, key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]], step: int = 0) -> None:
+        """Append the step's scalars; a step written in two parts stays one line."""
+        scalars = {
+            tag: _json_number(value)
+            for tag, value in sorted(key_values.items())
+            if "tensorboard" not in (key_excluded.get(tag) or ()) and _is_scalar(value)
+        }
+        if not scalars:
+            return
+        if self._row.get("step") == step:
+            self._file.truncate(self._begin)
+            self._row |= scalars
+        else:
+            self._begin = self._file.tell()
+            self._row = {"step": step, **scalars}
+        self._file.write(json.dumps(self._row, allow_nan=False).encode() + b"\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class EventsWriter(TensorBoardOutputFormat):
+    """TensorBoard events directly in the run folder.
+
+    Args:
+        folder: the run folder.
+        purge_after: TensorBoard is told to forget what earlier files hold beyond this step (a resumed run repeats it).
+    """
+
+    def __init__(self, folder: Path, purge_after: int | None = None) -> None:
+        # Not super().__init__: it would open a writer that cannot purge.
+        self.writer = SummaryWriter(str(folder), purge_step=None if purge_after is None else purge_after + 1)
+        self._is_closed = False
+
+    def write_text(self, tag: str, text: str, language: str) -> None:
+        """Show a file's text under TensorBoard's *Text*, verbatim."""
+        self.writer.add_text(tag, f"```{language}\n{text}\n```", 0)
+        self.writer.flush()
+
+
+def make_logger(folder: Path, texts: Mapping[str, tuple[str, str]], resumed_at: int | None = None) -> Logger:
+    """The logger of a run.
+
+    Args:
+        folder: the run folder.
+        texts: ``tag -> (text, language)``, shown in TensorBoard.
+        resumed_at: step (transitions) of the checkpoint continued from; later figures are dropped from both places.
+    """
+    metrics = folder / METRICS_FILE
+    if resumed_at is not None:
+        _drop_after(metrics, resumed_at)
+    events = EventsWriter(folder, resumed_at)
+    for tag, (text, language) in texts.items():
+        events.write_text(tag, text, language)
+    return Logger(str(folder), [MetricsWriter(metrics), events])
+
+
+def read_metrics(path: Path) -> list[dict[str, float | None]]:
+    """All whole lines of a ``metrics.jsonl``; a half-written last line is left out."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def _drop_after(path: Path, step: int) -> None:
+    kept = [row for row in read_metrics(path) if row["step"] is not None and row["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _is_scalar(value: Any) -> bool:
+    """What TensorBoard's writer of stable-baselines3 takes for a scalar."""
+    return isinstance(value, np.ScalarType) and not isinstance(value, str | bytes)
+
+
+def _json_number(value: Any) -> float | int | None:
+    number = value.item() if isinstance(value, np.generic) else value
+    return number if math.isfinite(number) else None

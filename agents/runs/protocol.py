@@ -1,0 +1,100 @@
+"""The protocol card: everything about a run, beside its config, that its figures depend on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from agents.runs.schema import RunConfig
+
+PACKAGES = {
+    "mtrl-transfer": "mtrl-transfer",
+    "torch": "torch",
+    "stable_baselines3": "stable-baselines3",
+    "metaworld": "metaworld",
+    "mujoco": "mujoco",
+    "gymnasium": "gymnasium",
+    "numpy": "numpy",
+}
+
+
+def run_protocol(config: RunConfig, environment: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """What a reader needs to compare this run with another.
+
+    Args:
+        config: the resolved config.
+        environment: the training environments' own account (:func:`envs.protocol_card`).
+        device: where the agent runs.
+
+    Returns:
+        JSON-able: ``started``, ``versions``, ``commit`` (or None), ``seeds``, ``environment``, ``evaluation``,
+        ``machine``.
+    """
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "versions": {"python": platform.python_version(), **{name: _version(of) for name, of in PACKAGES.items()}},
+        "commit": _commit(),
+        "seeds": {"run": config.seed, "evaluation": config.evaluation.seed},
+        "environment": {key: value for key, value in environment.items() if key != "versions"},
+        "evaluation": {
+            "goals": config.evaluation.goals,
+            "episodes_per_task": config.evaluation.final_n_goals,
+            "episodes_per_task_in_training": config.evaluation.n_goals,
+            "policy": "deterministic",
+            "success": "at any step of the episode",
+            "environments": "separate from the training's",
+        },
+        "machine": {
+            "cpu": _cpu_model(),
+            "cores": _cores(),
+            "threads": torch.get_num_threads(),
+            "device": device if device == "cpu" else torch.cuda.get_device_name(device),
+            "matmul_precision": torch.get_float32_matmul_precision(),
+            "system": platform.platform(terse=True),
+        },
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with ``+`` where tracked files differ from it; None outside a checkout of ours."""
+    root = Path(__file__).parents[2]
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=10)
+        return done.stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != root:
+            return None
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

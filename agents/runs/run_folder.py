@@ -1,0 +1,119 @@
+"""The run folder: its place and name, and the files that lie directly in it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from agents.runs.config import load_config, to_yaml
+from agents.runs.errors import InputError
+from agents.runs.schema import RunConfig
+
+RUNS = Path("runs")
+CONFIG_FILE = "config.yaml"
+PROTOCOL_FILE = "protocol.json"
+AGENT_FILE = "agent.zip"
+EVALUATION_FILE = "evaluation.json"
+
+MAY_CHANGE = ("run_dir", "resume", "total_timesteps", "threads", "checkpoint", "log")
+"""Keys that may differ when a run is continued: none of them changes what is learned."""
+
+
+def check_run_dir(config: RunConfig) -> None:
+    """Refuse to write over a run, or to continue what is none.
+
+    Raises:
+        InputError: if ``run_dir`` does not fit ``resume``, or holds a run with another config.
+    """
+    if config.run_dir is None:
+        if config.resume:
+            raise InputError("resume=true needs run_dir=, the folder of the run to continue")
+        return
+    folder = Path(config.run_dir)
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"run_dir={config.run_dir} is a file, expected a folder")
+    if config.resume:
+        _check_same_run(config, folder)
+    elif folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"run_dir={config.run_dir} is not empty; choose another, or continue its run with resume=true")
+
+
+def create(config: RunConfig, protocol: Mapping[str, Any]) -> Path:
+    """Make the folder of a new run, with its config and protocol card.
+
+    Returns:
+        ``run_dir``, or ``runs/<date-time>_<name>_s<seed>`` (numbered where that exists already).
+    """
+    folder = Path(config.run_dir) if config.run_dir is not None else _new_folder(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    _keep_config(config, folder)
+    write_text(folder / PROTOCOL_FILE, to_json(protocol))
+    return folder
+
+
+def reopen(config: RunConfig) -> Path:
+    """The folder of a run that is continued; its config is kept as it is from now on."""
+    assert config.run_dir is not None
+    _keep_config(config, Path(config.run_dir))
+    return Path(config.run_dir)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def to_json(content: Mapping[str, Any]) -> str:
+    """JSON for people and programs."""
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _keep_config(config: RunConfig, folder: Path) -> None:
+    """As it can be given again: with the folder, and without the order to resume."""
+    write_text(folder / CONFIG_FILE, to_yaml(config.model_copy(update={"run_dir": str(folder), "resume": False})))
+
+
+def _new_folder(config: RunConfig) -> Path:
+    name = f"{datetime.now():%Y%m%d-%H%M%S}_{config.name}_s{config.seed}"
+    RUNS.mkdir(exist_ok=True)
+    for number in range(1, 1000):
+        folder = RUNS / (name if number == 1 else f"{name}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:  # another run began in the same second
+            continue
+        return folder
+    raise InputError(f"{RUNS / name} and a thousand more exist")
+
+
+def _check_same_run(config: RunConfig, folder: Path) -> None:
+    stored = folder / CONFIG_FILE
+    if not stored.is_file():
+        raise InputError(f"run_dir={config.run_dir} holds no run to resume: {CONFIG_FILE} is missing")
+    before, now = _flat(load_config(str(stored))), _flat(config)
+    changed = [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key.split(".")[0] not in MAY_CHANGE
+    ]
+    if changed:
+        raise InputError([f"cannot resume {folder} with another config ({stored}):", *changed])
+
+
+def _flat(config: RunConfig) -> dict[str, Any]:
+    """Dotted key -> value."""
+    flat: dict[str, Any] = {}
+    pending = [("", config.model_dump(mode="json"))]
+    while pending:
+        prefix, tree = pending.pop()
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                pending.append((f"{prefix}{key}.", value))
+            else:
+                flat[prefix + key] = value
+    return flat

@@ -1,0 +1,101 @@
+"""What a run prints: its estimate and its end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from agents import MTSAC, Evaluation
+from agents.runs.estimate import Estimate
+from agents.runs.run_folder import AGENT_FILE, EVALUATION_FILE
+
+
+def print_estimate(console: Console, estimate: Estimate, transitions: int) -> None:
+    """One line before training."""
+    console.print(
+        f"Estimate: about {duration(estimate.training + estimate.evaluation)} for {transitions:,} transitions "
+        f"(training {duration(estimate.training)}, evaluation {duration(estimate.evaluation)}), from a measured "
+        f"{1e3 * estimate.learning:.1f} ms a vector step with updates and {1e3 * estimate.playing:.1f} ms without.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def evaluation_json(evaluation: Evaluation, solvable: Sequence[int], **about: Any) -> dict[str, Any]:
+    """The content of ``evaluation.json``: ``mean_success`` over the solvable tasks, then each task's figures."""
+    return {
+        **about,
+        "mean_success": mean_success(evaluation, solvable),
+        "tasks": {
+            name: {"success": float(success), "return": float(value), "episodes": evaluation.episodes}
+            for name, success, value in zip(evaluation.task_names, evaluation.success, evaluation.returns, strict=True)
+        },
+    }
+
+
+def mean_success(evaluation: Evaluation, solvable: Sequence[int]) -> float:
+    """Mean over the tasks that can be solved at all (``Point-N`` plants one that can't)."""
+    return float(evaluation.success[list(solvable)].mean())
+
+
+def evaluation_table(evaluation: Evaluation, kept: Mapping[str, np.ndarray] | None = None) -> Table:
+    """Success and return per task, and in which share of the updates its gradient was kept."""
+    table = Table(title=f"Evaluation, {evaluation.episodes} episodes a task")
+    table.add_column("task")
+    roles = list(kept or {})
+    for column in ("success", "return", *(f"kept by {role}" for role in roles)):
+        table.add_column(column, justify="right")
+    for task, name in enumerate(evaluation.task_names):
+        shares = [f"{kept[role][task]:.0%}" for role in roles] if kept else []
+        table.add_row(name, f"{evaluation.success[task]:.2f}", f"{evaluation.returns[task]:.1f}", *shares)
+    return table
+
+
+def print_mean(console: Console, evaluation: Evaluation, solvable: Sequence[int]) -> None:
+    """The line below the table."""
+    over = (
+        "" if len(solvable) == len(evaluation.task_names) else f" (over the {len(solvable)} tasks that can be solved)"
+    )
+    console.print(f"Mean success {mean_success(evaluation, solvable):.3f}{over}", highlight=False, soft_wrap=True)
+
+
+def print_end(
+    console: Console,
+    evaluation: Evaluation,
+    solvable: Sequence[int],
+    model: MTSAC,
+    seconds: Mapping[str, float],
+    folder: Path,
+) -> None:
+    """All that a run ends with."""
+    console.print(evaluation_table(evaluation, model.kept_share()))
+    print_mean(console, evaluation, solvable)
+    correlations = {
+        role: "not measured" if np.isnan(r) else f"{r:.2f}" for role, r in model.prediction_correlation().items()
+    }
+    console.print(
+        "Correlation of predicted with realised improvement: "
+        + ", ".join(f"{role} {value}" for role, value in correlations.items()),
+        highlight=False,
+        soft_wrap=True,
+    )
+    total = sum(seconds.values())
+    shares = ", ".join(f"{part} {duration(spent)} ({spent / total:.0%})" for part, spent in seconds.items())
+    console.print(f"Time {duration(total)}: {shares}", highlight=False, soft_wrap=True)
+    console.print(
+        f"Written to {folder}: {AGENT_FILE}, {EVALUATION_FILE}, logs and checkpoints", highlight=False, soft_wrap=True
+    )
+    console.print(f"Look at it: tensorboard --logdir {folder.parent}", highlight=False, soft_wrap=True)
+
+
+def duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 05 min``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

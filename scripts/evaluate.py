@@ -1,0 +1,5 @@
+"""Evaluate an agent: ``scripts/evaluate.py CHECKPOINT_OR_RUN_DIR [episodes=50] [goals=unseen]``."""
+
+from agents.runs.cli import evaluate
+
+raise SystemExit(evaluate())
