@@ -20,14 +20,16 @@ class Combiner:
     the device, unless its docstring says so.
 
     Attributes:
-        needs_gramian: False where the weights do not depend on the gradients (the Gramian's shape is still read).
+        needs_gramian: False where the weights are always `1/T`: the caller may then leave the Gramian and the call out.
         needs_context: True where calling without a context is an error.
+        needs_after_step: True where `after_step` must follow every call (it costs the caller a forward pass).
         state: running tensors by name, created by the first call and updated in place.
         default_seed: seed of the combiner's own generator until `seed` is called.
     """
 
     needs_gramian: ClassVar[bool] = True
     needs_context: ClassVar[bool] = False
+    needs_after_step: ClassVar[bool] = False
     default_seed: ClassVar[int] = 0
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
@@ -41,7 +43,7 @@ class Combiner:
         raise NotImplementedError
 
     def after_step(self, losses: Tensor) -> None:
-        """Tell the combiner the losses `[T]` on the same rows after the real step; most have no use for it."""
+        """Tell the combiner the losses `[T]` on the same rows after the real step."""
 
     def seed(self, seed: int) -> None:
         """Restart the combiner's own random stream."""

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
 
 
+@register("mean")
 class Mean(Combiner):
     """Every task `1/T`: equals plain backward of the mean of the task losses."""
 

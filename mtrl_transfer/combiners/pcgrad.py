@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
 
 
+@register("pcgrad")
 class PCGrad(Combiner):
     """Gradient surgery (Yu et al., 2020, Algorithm 1), computed on the Gramian.
 

@@ -12,6 +12,7 @@ from mtrl_transfer.candidates import FAMILIES, full
 from mtrl_transfer.choices import check_choice
 from mtrl_transfer.combiners.base import Combiner
 from mtrl_transfer.combiners.pcgrad import pcgrad_weights, random_orders
+from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
 from mtrl_transfer.steps import match_norms, matched_step_size
 
@@ -45,6 +46,7 @@ class Decision(NamedTuple):
     divisor: Tensor
 
 
+@register("transference")
 class Transference(Combiner):
     """Applies the candidate with the largest total transference (Fifty et al., 2020, section 4).
 

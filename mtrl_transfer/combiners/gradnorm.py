@@ -1,0 +1,62 @@
+"""GradNorm: task weights learned so that all tasks train at a similar rate."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.registry import register
+from mtrl_transfer.context import Context
+
+LEAST_WEIGHT = 1e-3
+
+
+@register("gradnorm")
+class GradNorm(Combiner):
+    """GradNorm (Chen et al., 2018, arXiv 1711.02257, Algorithm 1), with the whole trunk as the layer it balances.
+
+    Weights `v_t` follow the gradient of `Σ_t |v_t ‖g_t‖ − Ḡ r_t^α|`, where `Ḡ` is the mean of `v_t ‖g_t‖` and `r_t` the
+    task's loss relative to its first one, over the mean of that ratio. After each step they are brought to sum T. The
+    paper sums weighted losses; here the weights are divided by T (one scale). Norms are taken relative to their mean,
+    so that the rate does not depend on the losses' unit. Signed losses have no training rate: there `r_t = 1`.
+
+    Args:
+        asymmetry: the paper's `α`: how strongly slow tasks are favoured.
+        learning_rate: of the weights.
+    """
+
+    needs_context: ClassVar[bool] = True
+
+    def __init__(self, asymmetry: float = 1.5, learning_rate: float = 0.025) -> None:
+        super().__init__()
+        if learning_rate <= 0:
+            raise ValueError(f"learning_rate={learning_rate} must be positive")
+        self.asymmetry = asymmetry
+        self.learning_rate = learning_rate
+
+    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+        """Weights `[T]`, as they stood before this call's step."""
+        if context is None:
+            raise ValueError("GradNorm needs a context with the losses of the tasks")
+        weights = self.state.setdefault("weights", torch.ones_like(gramian[0]))
+        applied = weights / len(gramian)
+        norms = gramian.diagonal().clamp(min=0).sqrt()
+        norms = torch.where(norms.mean() > 0, norms / norms.mean(), 0)
+        scaled = weights * norms
+        target = scaled.mean() * self._rates(context) ** self.asymmetry
+        stepped = weights - self.learning_rate * torch.sign(scaled - target) * norms
+        stepped = stepped.clamp(min=LEAST_WEIGHT)
+        weights.copy_(stepped * len(gramian) / stepped.sum())
+        return applied
+
+    def _rates(self, context: Context) -> Tensor:
+        """Inverse training rates `r_t`, `[T]`."""
+        losses = context.losses
+        first = self.state.setdefault("first_losses", losses.clone())
+        if context.signed:
+            return torch.ones_like(losses)
+        remaining = torch.where(first > 0, losses / torch.where(first > 0, first, 1), 1)
+        return torch.where(remaining.mean() > 0, remaining / remaining.mean(), 1)

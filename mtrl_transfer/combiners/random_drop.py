@@ -1,0 +1,97 @@
+"""Controls: tasks left out, or weighted, at random."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.registry import register
+from mtrl_transfer.context import Context
+from mtrl_transfer.steps import match_norms
+
+
+class _RandomControl(Combiner):
+    """Random weights, brought to the norm of the mean gradient as `Transference` brings its candidates."""
+
+    def __init__(self, norm_matching: bool, max_norm_factor: float, generator: torch.Generator | None) -> None:
+        super().__init__(generator)
+        if max_norm_factor < 1:
+            raise ValueError(f"max_norm_factor={max_norm_factor} must be at least 1")
+        self.norm_matching = norm_matching
+        self.max_norm_factor = max_norm_factor
+
+    def _matched(self, weights: Tensor, gramian: Tensor) -> Tensor:
+        mean = torch.full_like(weights, 1 / len(weights))
+        return match_norms(weights, gramian, mean, self.max_norm_factor) if self.norm_matching else weights
+
+
+@register("random_drop")
+class RandomDrop(_RandomControl):
+    """Leaves tasks out by chance, as often as another combiner does by choice: does the *choice* matter?
+
+    Every task is left out with its own rate, independently; where none would be left, all are kept.
+
+    Args:
+        rates: share of updates in which a task is left out, one number or one a task; 0 is the mean.
+        norm_matching: bring the rest to the norm of the mean gradient.
+        max_norm_factor: cap on the factor of norm matching.
+        generator: source of the chance.
+    """
+
+    def __init__(
+        self,
+        rates: float | Sequence[float] = 0.1,
+        norm_matching: bool = True,
+        max_norm_factor: float = 2.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(norm_matching, max_norm_factor, generator)
+        self.rates = [float(rate) for rate in rates] if isinstance(rates, Sequence) else float(rates)
+        for rate in self.rates if isinstance(self.rates, list) else [self.rates]:
+            if not 0 <= rate < 1:
+                raise ValueError(f"rates must be at least 0 and below 1, got {rate}")
+
+    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+        """Weights `[T]`: of those kept the norm-matched `1/T`, of the others 0."""
+        n_tasks = len(gramian)
+        if isinstance(self.rates, list) and len(self.rates) != n_tasks:
+            raise ValueError(f"rates has {len(self.rates)} entries for {n_tasks} tasks")
+        draws = torch.rand(n_tasks, generator=self.generator(gramian.device), device=gramian.device)
+        kept = draws >= self._rates_on(gramian)
+        kept = kept | ~kept.any()
+        return self._matched(kept.to(gramian.dtype) / n_tasks, gramian)
+
+    def _rates_on(self, gramian: Tensor) -> Tensor | float:
+        if isinstance(self.rates, float):
+            return self.rates
+        if "rates" not in self.state:
+            self.state["rates"] = torch.tensor(self.rates, device=gramian.device)
+        return self.state["rates"]
+
+
+@register("random_weights")
+class RandomWeights(_RandomControl):
+    """Softmax of normal draws as task weights (random loss weighting; Lin et al., 2022, arXiv 2111.10603).
+
+    Args:
+        norm_matching: bring the result to the norm of the mean gradient.
+        max_norm_factor: cap on the factor of norm matching.
+        generator: source of the draws.
+    """
+
+    def __init__(
+        self,
+        norm_matching: bool = True,
+        max_norm_factor: float = 2.0,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(norm_matching, max_norm_factor, generator)
+
+    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+        """Weights `[T]`, positive."""
+        generator = self.generator(gramian.device)
+        draws = torch.randn(len(gramian), generator=generator, device=gramian.device, dtype=torch.float64)
+        return self._matched(torch.softmax(draws, 0).to(gramian.dtype), gramian)

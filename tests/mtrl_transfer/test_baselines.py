@@ -1,0 +1,209 @@
+import sys
+
+import pytest
+import torch
+
+from mtrl_transfer import Context, make_combiner
+from mtrl_transfer.combiners import FAMO, GradNorm, NormalizedSum, RandomDrop, RandomWeights
+from mtrl_transfer.combiners.gradvac import gradvac_weights
+from mtrl_transfer.combiners.torchjd import MGDA
+
+
+def gram_of(vectors):
+    return vectors @ vectors.T
+
+
+def test_normalized_sum(gradients):
+    vectors = gradients(0)
+    vectors[2] = 0
+    weights = NormalizedSum()(gram_of(vectors))
+    units = torch.nn.functional.normalize(vectors)
+    torch.testing.assert_close(weights @ vectors, units.sum(0) * vectors.norm(dim=1).mean() / 5)
+    torch.testing.assert_close(NormalizedSum()(9 * gram_of(vectors)), weights)
+
+
+def literal_gradvac(vectors, orders, targets, beta):
+    """Algorithm 1 of Wang et al. (2021) on real vectors."""
+    total, targets = torch.zeros_like(vectors[0]), targets.clone()
+    for i, order in enumerate(orders.tolist()):
+        corrected = vectors[i].clone()
+        for j in (j for j in order if j != i):
+            cosine = torch.cosine_similarity(corrected, vectors[j], dim=0)
+            goal = targets[i, j].clone()
+            if cosine < goal:
+                factor = goal * (1 - cosine**2).sqrt() - cosine * (1 - goal**2).sqrt()
+                length = corrected.norm() / (vectors[j].norm() * (1 - goal**2).sqrt())
+                corrected = corrected + length * factor * vectors[j]
+            targets[i, j] = (1 - beta) * goal + beta * cosine
+        total = total + corrected
+    return total / len(vectors), targets
+
+
+def test_gradvac_equals_a_literal_loop(gradients):
+    targets, expected_targets = torch.zeros(2, 5, 5, dtype=torch.float64)
+    for seed in range(5):
+        vectors = gradients(seed, size=4)
+        orders = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(seed + i)) for i in range(5)])
+        weights, cosines = gradvac_weights(gram_of(vectors), orders, targets)
+        targets = targets.lerp(cosines, 0.3)
+        expected, expected_targets = literal_gradvac(vectors, orders, expected_targets, 0.3)
+        torch.testing.assert_close(weights @ vectors, expected)
+        torch.testing.assert_close(targets, expected_targets)
+
+
+def test_gradvac_reaches_the_target_cosine():
+    vectors = torch.tensor([[1.0, 0.0], [-0.2, 1.0]]).double()
+    orders = torch.tensor([[0, 1], [1, 0]])
+    alone = torch.tensor([[0.0, 0.6], [-1.0, 0.0]]).double()
+    weights, _ = gradvac_weights(gram_of(vectors), orders, alone)
+    corrected = 2 * weights @ vectors - vectors[1]
+    torch.testing.assert_close(torch.cosine_similarity(corrected, vectors[1], dim=0), torch.tensor(0.6).double())
+
+
+def test_gradvac_updates_its_targets(gradients):
+    combiner = make_combiner("gradvac", beta=0.5)
+    gram = gram_of(gradients(0, size=50) + 1)
+    for _ in range(30):
+        combiner(gram)
+    norms = gram.diagonal().sqrt()
+    cosines = gram / norms[:, None] / norms
+    off = ~torch.eye(5, dtype=torch.bool)
+    torch.testing.assert_close(combiner.state["targets"][off], cosines[off], rtol=1e-4, atol=1e-4)
+
+
+def test_gradnorm_follows_the_gradient_of_its_objective(gradients):
+    vectors = gradients(1)
+    norms = vectors.norm(dim=1) / vectors.norm(dim=1).mean()
+    combiner = GradNorm(asymmetry=0.7, learning_rate=0.1)
+    expected = torch.ones(5).double()
+    first = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).double()
+    for step in range(4):
+        losses = first * torch.tensor([1.0, 0.9, 0.8, 0.5, 1.2]).double() ** step
+        weights = combiner(gram_of(vectors), Context(losses=losses))
+        torch.testing.assert_close(weights, expected / 5)
+        variable = expected.clone().requires_grad_()
+        rates = losses / first / (losses / first).mean()
+        target = ((variable * norms).mean() * rates**0.7).detach()
+        (gradient,) = torch.autograd.grad((variable * norms - target).abs().sum(), variable)
+        expected = expected - 0.1 * gradient
+        expected = expected * 5 / expected.sum()
+
+
+def test_gradnorm_evens_out_the_norms_of_signed_losses(gradients):
+    vectors = gradients(1)
+    combiner = GradNorm(learning_rate=0.002)
+    for _ in range(3000):
+        weights = combiner(gram_of(vectors), Context(losses=-torch.rand(5).double(), signed=True))
+    scaled = weights * vectors.norm(dim=1)
+    assert scaled.std() / scaled.mean() < 0.02
+
+
+def test_famo_equals_the_paper_by_autograd():
+    combiner = FAMO(learning_rate=0.1, decay=0.01)
+    logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([logits], lr=0.1, weight_decay=0.01)
+    losses = torch.tensor([1.0, 10.0, 0.1]).double()
+    for step in range(5):
+        weights = combiner(torch.eye(3).double(), Context(losses=losses))
+        shares = torch.softmax(logits.detach(), 0)
+        torch.testing.assert_close(weights, shares / losses / (shares / losses).sum())
+        after = losses * torch.tensor([0.9, 0.5, 1.0]).double() ** (step + 1)
+        combiner.after_step(after)
+        (logits.grad,) = torch.autograd.grad(torch.softmax(logits, 0), logits, losses.log() - after.log())
+        optimizer.step()
+        losses = after
+    assert logits[1] == logits.min(), "the task that made most progress loses weight"
+
+
+def test_famo_of_signed_losses_takes_differences():
+    combiner = FAMO()
+    context = Context(losses=torch.tensor([-1.0, 2.0]), scales=torch.tensor([4.0, 1.0]), signed=True)
+    torch.testing.assert_close(combiner(torch.eye(2), context), torch.tensor([0.2, 0.8]))
+    combiner.after_step(torch.tensor([-5.0, 1.9]))
+    assert combiner.state["logits"][0] < 0 < combiner.state["logits"][1]
+
+
+def test_famo_survives_a_loss_that_reaches_zero():
+    combiner = FAMO()
+    for losses in ([1.0, 0.0], [0.0, 0.0], [1.0, 1.0]):
+        weights = combiner(torch.eye(2), Context(losses=torch.tensor(losses)))
+        combiner.after_step(torch.tensor([0.0, 0.5]))
+        assert weights.isfinite().all()
+        assert combiner.state["logits"].isfinite().all()
+    with pytest.raises(ValueError, match="needs a call before it"):
+        combiner.after_step(torch.ones(2))
+
+
+def test_random_drop_leaves_out_at_the_given_rates():
+    combiner = RandomDrop(rates=[0.0, 0.2, 0.5, 0.9], norm_matching=False)
+    gram = torch.eye(4)
+    rows = torch.stack([combiner(gram) for _ in range(2000)])
+    assert set(rows.unique().tolist()) == {0.0, 0.25}
+    torch.testing.assert_close((rows == 0).float().mean(0), torch.tensor([0.0, 0.2, 0.5, 0.9]), atol=0.03, rtol=0)
+
+
+def test_random_drop_never_drops_all():
+    combiner = RandomDrop(rates=0.9, norm_matching=False)
+    rows = torch.stack([combiner(torch.eye(2)) for _ in range(100)])
+    assert (rows.sum(1) > 0).all()
+    assert (rows.sum(1) == 0.5).any()
+
+
+@pytest.mark.parametrize("kind", [RandomDrop, RandomWeights])
+def test_random_controls_match_the_mean_norm(gradients, kind):
+    vectors = gradients(0) + 0.5
+    combiner = kind(max_norm_factor=100.0)
+    rows = torch.stack([combiner(gram_of(vectors)) for _ in range(10)])
+    torch.testing.assert_close((rows @ vectors).norm(dim=1), vectors.mean(0).norm().expand(10))
+    assert len(rows.unique(dim=0)) > 2
+
+
+@pytest.mark.parametrize(
+    ("name", "weighting", "kwargs", "factor"),
+    [
+        ("upgrad", "UPGradWeighting", {}, 1.0),
+        ("cagrad", "CAGradWeighting", {"c": 0.5}, 1 / 1.5),
+        ("mgda", "MGDAWeighting", {}, 1.0),
+        ("imtl_g", "IMTLGWeighting", {}, 1.0),
+        ("aligned_mtl", "AlignedMTLWeighting", {}, 1.0),
+    ],
+)
+def test_torchjd_weightings_at_our_scale(gradients, name, weighting, kwargs, factor):
+    aggregation = pytest.importorskip("torchjd.aggregation")
+    gram = gram_of(gradients(3))
+    gram = gram / gram.diagonal().max()
+    try:
+        expected = getattr(aggregation, weighting)(**kwargs)(gram) * factor
+        found = make_combiner(name, **kwargs)(7.0 * gram)
+    except ImportError as error:
+        pytest.skip(str(error))
+    torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_missing_extra_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchjd", None)
+    with pytest.raises(ImportError, match=r'combiner MGDA needs TorchJD.*pip install "mtrl-transfer\[baselines\]"'):
+        MGDA()
+
+
+@pytest.mark.parametrize(
+    ("name", "kwargs", "message"),
+    [
+        ("gradvac", {"beta": 1.5}, "beta=1.5 must be between 0 and 1"),
+        ("gradnorm", {"learning_rate": 0.0}, "learning_rate=0.0 must be positive"),
+        ("famo", {"learning_rate": -1.0}, "learning_rate=-1.0 must be positive"),
+        ("random_drop", {"rates": 1.0}, "rates must be at least 0 and below 1, got 1.0"),
+        ("random_weights", {"max_norm_factor": 0.0}, "must be at least 1"),
+    ],
+)
+def test_bad_arguments(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        make_combiner(name, **kwargs)
+
+
+def test_what_must_be_given():
+    for name in ("famo", "gradnorm"):
+        with pytest.raises(ValueError, match="needs a context"):
+            make_combiner(name)(torch.eye(2))
+    with pytest.raises(ValueError, match="rates has 2 entries for 3 tasks"):
+        RandomDrop(rates=[0.1, 0.2])(torch.eye(3))
