@@ -13,12 +13,12 @@ from stable_baselines3.common.vec_env import VecEnv
 from envs.custom_tasks import check_same_spaces, custom_env_fns, custom_protocol
 from envs.metaworld_suites import MetaWorldOptions, parse_metaworld_suite
 from envs.point import PointVecEnv
-from envs.vec_env import TaskVecEnv
+from envs.vec_env import TaskVecEnv, available_cores
 
 Spec = str | Sequence[str] | Mapping[str, Callable[[], gym.Env]]
 
 
-def make_vec_env(spec: Spec, seed: int = 0, n_procs: int = 1, **options: Any) -> VecEnv:
+def make_vec_env(spec: Spec, seed: int = 0, n_procs: int | None = 1, **options: Any) -> VecEnv:
     """Make an SB3 vector environment whose sub-environment `t` is task `t`.
 
     Observations are float32 `[D + T]` in an unbounded box, the one-hot code of the task last (`D` is 39 in Meta-World).
@@ -37,7 +37,9 @@ def make_vec_env(spec: Spec, seed: int = 0, n_procs: int = 1, **options: Any) ->
               `Box` observations of one size. Their own time limit applies (wrap with `gymnasium.wrappers.TimeLimit`);
             - `"Point-5"` (any number from 3): point reaching, see `envs.point.PointVecEnv`.
         seed: Seeds every task differently; decides the order of random goals, never which goals there are.
-        n_procs: Processes that step environments; 1 is this one only. The result does not depend on it.
+        n_procs: Processes that step environments, several tasks in each; the result does not depend on it. 1 is this
+            process alone. None is one per core (no more than tasks). Above 1 workers are started, so a script must
+            create the environment under `if __name__ == "__main__":`.
         **options: For Meta-World only; setting one for another suite is an error.
 
             - `horizon` (500): steps in an episode, at most 500;
@@ -46,7 +48,8 @@ def make_vec_env(spec: Spec, seed: int = 0, n_procs: int = 1, **options: Any) ->
             - `goal_seed` (0): which goals;
             - `goals` (`"train"`): the benchmark's training goals, or `"unseen"`: as many that it never trains on;
             - `goal_order` (`"random"`): goals visited at random, or `"sequential"`: 0, 1, 2, ... and over again;
-            - `render_mode` (None): or `"rgb_array"`.
+            - `render_mode` (None): or `"rgb_array"`;
+            - `fast` (True): False steps Meta-World's own code instead of the faster one with equal results.
 
     Returns:
         A vector environment that follows SB3's contract for `DummyVecEnv`. `env.set_options({"goal": 0})` before
@@ -58,20 +61,22 @@ def make_vec_env(spec: Spec, seed: int = 0, n_procs: int = 1, **options: Any) ->
     """
     if isinstance(spec, str) and (match := re.fullmatch(r"Point-(\d+)", spec)):
         _no_options(spec, options)
-        if n_procs != 1:
+        if n_procs not in (None, 1):
             raise ValueError(f"{spec} steps all tasks at once in one process; n_procs must be 1, not {n_procs}")
         return PointVecEnv(int(match[1]), seed)
+    if n_procs is None:
+        n_procs = available_cores()
     if n_procs < 1:
         raise ValueError(f"n_procs must be at least 1; got {n_procs}")
     if isinstance(spec, Mapping):
         _no_options("a dict of environments", options)
-        env = TaskVecEnv(custom_env_fns(spec), seed, custom_protocol(spec))
+        env = TaskVecEnv(custom_env_fns(spec), seed, n_procs, custom_protocol(spec))
         check_same_spaces(env)
         return env
     suite = parse_metaworld_suite(spec)
     chosen = _metaworld_options(options)
     goals = suite.draw_goals(chosen)
-    return TaskVecEnv(suite.env_fns(chosen, goals), seed, suite.protocol(chosen, goals))
+    return TaskVecEnv(suite.env_fns(chosen, goals), seed, n_procs, suite.protocol(chosen, goals))
 
 
 def _metaworld_options(options: dict[str, Any]) -> MetaWorldOptions:

@@ -33,6 +33,7 @@ class MetaWorldOptions:
     goals: str = "train"
     goal_order: str = "random"
     render_mode: str | None = None
+    fast: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.horizon <= MAX_HORIZON:
@@ -85,7 +86,7 @@ class MetaWorldSuite:
     def protocol(self, options: MetaWorldOptions, goals: dict[str, np.ndarray]) -> dict[str, Any]:
         """The suite's part of the protocol card."""
         chosen = dataclasses.asdict(options)
-        del chosen["render_mode"]
+        del chosen["render_mode"], chosen["fast"]  # neither changes a result
         return {
             "suite": self.name,
             "task_names": list(self.task_names),
@@ -131,5 +132,6 @@ def _make_task(name: str, index: int, n_tasks: int, goals: np.ndarray, options: 
         reward_version=options.reward_version,
         goal_order=options.goal_order,
         render_mode=options.render_mode,
+        fast=options.fast,
     )
     return Monitor(TaskEnv(task, name, index, n_tasks))

@@ -11,6 +11,8 @@ from gymnasium import spaces
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.types import Task
 
+from envs.fast_metaworld import fast_class
+
 MAX_HORIZON = 500
 """Meta-World raises when stepped beyond this many steps."""
 
@@ -40,6 +42,7 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
         reward_version: Meta-World's reward function, `"v1"` or `"v2"`.
         goal_order: `"random"` or `"sequential"`.
         render_mode: None or `"rgb_array"`.
+        fast: Use `envs.fast_metaworld`, which has equal results.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012 - gymnasium's own form
@@ -53,6 +56,7 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
         reward_version: str = "v2",
         goal_order: str = "random",
         render_mode: str | None = None,
+        fast: bool = True,
     ) -> None:
         self.task_name = task_name
         self.render_mode = render_mode
@@ -63,7 +67,8 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
         self._steps = 0
         env_cls = ALL_V3_ENVIRONMENTS[task_name]
         self._tasks = [_encode(task_name, env_cls, goal) for goal in goals]
-        self._env = env_cls(reward_function_version=reward_version, render_mode=render_mode, camera_name="corner2")
+        make = fast_class(env_cls) if fast else env_cls
+        self._env = make(reward_function_version=reward_version, render_mode=render_mode, camera_name="corner2")
         self.observation_space = spaces.Box(-np.inf, np.inf, (39,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
 

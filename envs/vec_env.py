@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
+
+from envs.workers import Group, LocalGroup, WorkerGroup
 
 
 def task_seeds(seed: int, n_tasks: int) -> list[int]:
@@ -19,21 +24,36 @@ def task_seeds(seed: int, n_tasks: int) -> list[int]:
     return [int(child.generate_state(1)[0]) for child in children]
 
 
-class TaskVecEnv(DummyVecEnv):
+def available_cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class TaskVecEnv(VecEnv):
     """T tasks as an SB3 vector environment whose sub-environment `t` is task `t`.
 
-    Behaves as SB3's `DummyVecEnv` (automatic reset, `terminal_observation`, `TimeLimit.truncated`, fresh arrays),
-    except that `seed` gives the tasks unrelated seeds, see `task_seeds`.
+    Keeps the contract of SB3's `DummyVecEnv` (automatic reset, `terminal_observation`, `TimeLimit.truncated`, fresh
+    arrays from every call), except that `seed` gives the tasks unrelated seeds, see `task_seeds`. With `n_procs` above
+    1 this process steps every `n_procs`-th task, and workers step the others meanwhile; results are the same.
 
     Args:
-        env_fns: One factory per task.
+        env_fns: One factory per task. For workers, picklable by cloudpickle.
         seed: Used at the first `reset`.
+        n_procs: Processes that step environments, this one included; no more than tasks are used.
         protocol: What `envs.protocol_card` reports.
     """
 
-    def __init__(self, env_fns: Sequence[Callable[[], gym.Env]], seed: int, protocol: dict[str, Any]) -> None:
-        super().__init__(list(env_fns))
+    def __init__(
+        self, env_fns: Sequence[Callable[[], gym.Env]], seed: int, n_procs: int, protocol: dict[str, Any]
+    ) -> None:
         self.protocol = protocol
+        self.num_envs = len(env_fns)
+        n_procs = min(n_procs, self.num_envs)
+        self._members = [list(range(first, self.num_envs, n_procs)) for first in range(n_procs)]
+        self._groups = _make_groups(env_fns, self._members, protocol["task_names"])
+        self._closed = False
+        (observation_space,), (action_space,) = self.get_attr("observation_space", 0), self.get_attr("action_space", 0)
+        super().__init__(len(env_fns), observation_space, action_space)
         self.seed(seed)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
@@ -42,3 +62,115 @@ class TaskVecEnv(DummyVecEnv):
             seed = int(np.random.randint(0, np.iinfo(np.uint32).max, dtype=np.uint32))  # noqa: NPY002
         self._seeds = list(task_seeds(seed, self.num_envs))
         return self._seeds
+
+    def reset(self) -> np.ndarray:
+        """Begin an episode of every task; returns `[T, D + T]`."""
+        arguments = [
+            ([self._seeds[task] for task in members], [self._options[task] for task in members])
+            for members in self._members
+        ]
+        observations, infos = zip(*self._call("reset", arguments), strict=True)
+        self.reset_infos = self._in_order(infos)
+        self._reset_seeds()
+        self._reset_options()
+        return self._stacked(observations)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Hand the actions, one row a task, to the processes."""
+        actions = np.asarray(actions)
+        for group, members in zip(self._groups, self._members, strict=True):
+            group.send("step", actions[members])
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """Wait for all tasks; returns observations `[T, D + T]`, rewards `[T]`, dones `[T]` and infos."""
+        observations, rewards, dones, infos, reset_infos = zip(*self._receive(), strict=True)
+        self.reset_infos = self._in_order(reset_infos)
+        return self._stacked(observations), self._stacked(rewards), self._stacked(dones), self._in_order(infos)
+
+    def close(self) -> None:
+        """Close all tasks and end the workers."""
+        if not self._closed:
+            self._closed = True
+            for group in self._groups:
+                group.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute of each task, looked up through its wrappers."""
+        return self._call_some("get_attr", (attr_name,), indices)
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute of each task, on its outermost wrapper."""
+        self._call_some("set_attr", (attr_name, value), indices)
+
+    def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
+        """Call a method of each task."""
+        return self._call_some("env_method", (method_name, args, kwargs), indices)
+
+    def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
+        """Whether each task is wrapped in a class."""
+        return self._call_some("env_is_wrapped", (wrapper_class,), indices)
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """A picture of each task."""
+        if self.render_mode != "rgb_array":
+            warnings.warn(f"render_mode is {self.render_mode}; for images it must be 'rgb_array'", stacklevel=2)
+            return [None] * self.num_envs
+        return self.env_method("render")
+
+    def _call_some(self, method: str, arguments: tuple[Any, ...], indices: VecEnvIndices) -> list[Any]:
+        tasks = list(self._get_indices(indices))
+        wanted = [[place for place, task in enumerate(members) if task in tasks] for members in self._members]
+        results = self._call(method, [(*arguments, places) for places in wanted])
+        found = {
+            members[place]: value
+            for members, places, values in zip(self._members, wanted, results, strict=True)
+            for place, value in zip(places, values, strict=True)
+        }
+        return [found[range(self.num_envs)[task]] for task in tasks]
+
+    def _call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
+        for group, own in zip(self._groups, arguments, strict=True):
+            group.send(method, *own)
+        return self._receive()
+
+    def _receive(self) -> list[Any]:
+        return _receive_all(self._groups)
+
+    def _in_order(self, parts: Sequence[Sequence[Any]]) -> list[Any]:
+        ordered: list[Any] = [None] * self.num_envs
+        for members, part in zip(self._members, parts, strict=True):
+            for task, value in zip(members, part, strict=True):
+                ordered[task] = value
+        return ordered
+
+    def _stacked(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        whole = np.empty((self.num_envs, *parts[0].shape[1:]), parts[0].dtype)
+        for members, part in zip(self._members, parts, strict=True):
+            whole[members] = part
+        return whole
+
+
+def _make_groups(
+    env_fns: Sequence[Callable[[], gym.Env]], members: Sequence[Sequence[int]], task_names: Sequence[str]
+) -> list[Group]:
+    """The first group in this process, the others in workers, which start first because that takes longest."""
+    workers: list[WorkerGroup] = [
+        WorkerGroup([env_fns[task] for task in tasks], [task_names[task] for task in tasks]) for tasks in members[1:]
+    ]
+    groups: list[Group] = [LocalGroup([env_fns[task] for task in members[0]]), *workers]
+    for worker in workers:
+        worker.receive()  # it answers once when its environments stand
+    return groups
+
+
+def _receive_all(groups: Sequence[Group]) -> list[Any]:
+    """Every group's result. All are collected before an exception goes on, so that no answer is left in a pipe."""
+    results, errors = [], []
+    for group in groups:
+        try:
+            results.append(group.receive())
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return results
