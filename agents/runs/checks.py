@@ -33,10 +33,15 @@ def inconsistencies(config: RunConfig, unknown: Set[str] = frozenset()) -> list[
     """
     return [
         problem
-        for sections, check in CHECKS
-        if not any(key == section or key.startswith(section + ".") for key in unknown for section in sections)
+        for needed, check in CHECKS
+        if not any(_overlap(key, section) for key in unknown for section in needed)
         for problem in check(config)
     ]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one dotted key is the other or lies inside it."""
+    return one == other or one.startswith(other + ".") or other.startswith(one + ".")
 
 
 def n_tasks(config: RunConfig) -> int | None:

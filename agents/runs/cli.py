@@ -27,7 +27,9 @@ def train(arguments: Sequence[str] | None = None) -> int:
         epilog=f"Presets: {', '.join(presets())}. All keys, with their meaning: agents/runs/schema.py.",
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset's name")
-    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="e.g. agent.learning_rate=1e-3 seed=3")
+    parser.add_argument(
+        "overrides", metavar="key.sub=value", nargs="*", default=[], help="e.g. agent.learning_rate=1e-3 seed=3"
+    )
     return _exit_code(parser, arguments, lambda of: train_run(load_config(of.config, of.overrides), Console()))
 
 
@@ -35,7 +37,9 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     """Evaluate an agent: ``CHECKPOINT_OR_RUN_DIR [episodes=50] [goals=unseen]``. Returns the exit code."""
     parser = argparse.ArgumentParser("mtrl-evaluate", description="Evaluate a trained agent by the protocol.")
     parser.add_argument("agent", metavar="CHECKPOINT_OR_RUN_DIR", help="a run folder, a checkpoint or an agent's zip")
-    parser.add_argument("options", metavar="key=value", nargs="*", help="episodes=50, goals=train or goals=unseen")
+    parser.add_argument(
+        "options", metavar="key=value", nargs="*", default=[], help="episodes=50, goals=train or goals=unseen"
+    )
     return _exit_code(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console()))
 
 
@@ -47,6 +51,8 @@ def _exit_code(
     """Do the work; bad input is told in one message."""
     try:
         work(parser.parse_args(arguments))
+    except SystemExit as stop:  # argparse has said what is wrong, or printed its help
+        return int(stop.code or 0)
     except InputError as error:
         lines = "\n  ".join(error.problems)
         print(f"{parser.prog}: bad input\n  {lines}", file=sys.stderr)

@@ -14,6 +14,9 @@ from agents.runs.errors import InputError, nearest
 from agents.runs.schema import RunConfig
 from agents.runs.yaml_files import Tree, find_config, merge, parse_overrides, read_tree
 
+_STAND_INS = {"name": "unnamed", "total_timesteps": 1, "env": {"id": "Point-3"}}
+"""For required values that are bad, so that the others can still be judged."""
+
 Path_ = tuple[str | int, ...]
 
 
@@ -27,30 +30,23 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         InputError: with every bad key and value at once.
     """
-    tree = merge(read_tree(find_config(argument)), parse_overrides(overrides))
-    return validate(tree)
+    above, unreadable = parse_overrides(overrides)
+    config, problems = _validated(merge(read_tree(find_config(argument)), above))
+    if config is None or unreadable:
+        raise InputError([*unreadable, *problems])
+    return config
 
 
-def validate(tree: Tree) -> RunConfig:
-    """Check a tree against the schema, and its values against each other.
-
-    Raises:
-        InputError: with every bad key and value at once; an unknown key comes with the nearest good one.
-    """
+def _validated(tree: Tree) -> tuple[RunConfig | None, list[str]]:
+    """The tree as a config, or None and what is wrong: with the schema, and between the values."""
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:
-        problems = problems_by_key(error, RunConfig)
-        sound = _without(tree, problems)
-        try:
-            others = inconsistencies(RunConfig.model_validate(sound), unknown=set(problems))
-        except ValidationError:
-            others = []
-        raise InputError([*problems.values(), *others]) from None
-    problems_between = inconsistencies(config)
-    if problems_between:
-        raise InputError(problems_between)
-    return config
+        bad = problems_by_key(error, RunConfig)
+        sound = RunConfig.model_validate(merge(_STAND_INS, _without(tree, bad)))
+        return None, [*bad.values(), *inconsistencies(sound, unknown=set(bad))]
+    problems = inconsistencies(config)
+    return (None if problems else config), problems
 
 
 def to_yaml(config: RunConfig) -> str:
@@ -120,9 +116,9 @@ def _nearest_key(path: str, model: type[BaseModel]) -> str:
     """Hint for an unknown key: the nearest at its level, else the same name elsewhere, else the nearest of all."""
     parent, _, name = path.rpartition(".")
     siblings = {key.rpartition(".")[2]: key for key in _children(parent, model)}
-    same_name = [key for key in keys(model) if key.rpartition(".")[2] == name]
     near = nearest(name, siblings)
-    found = siblings[near] if near else (same_name or [nearest(path, keys(model))])[0]
+    elsewhere = (key for key in keys(model) if key.rpartition(".")[2] == name)
+    found = siblings[near] if near else next(elsewhere, nearest(path, keys(model)))
     return f"; did you mean {found}?" if found else f" (known: {', '.join(siblings.values())})"
 
 

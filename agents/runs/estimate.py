@@ -42,7 +42,7 @@ def estimate(config: RunConfig, done: int = 0) -> Estimate:
         model = make_agent(_small(config), env)
         learning = _seconds_per_step(model)
         playing = _seconds_per_evaluation_step(model, env)
-        horizon = env.protocol["horizon"]  # type: ignore[attr-defined]
+        horizon = env.protocol["horizon"]
     finally:
         env.close()
     return _extrapolate(config, done, env.num_envs, horizon, playing, learning)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
 from agents import MTSAC, Evaluation, evaluate
@@ -23,8 +23,10 @@ from agents.runs.yaml_files import parse_overrides
 class EvaluateOptions(Section):
     """What can be chosen about an evaluation; the rest is as the run's config says."""
 
-    episodes: Count | None = Field(None, description="episodes (goals) per task; null: as at the run's end")
-    goals: Literal["train", "unseen"] | None = Field(None, description="null: as at the run's end")
+    episodes: Count | None = None
+    """Episodes (goals) per task; null: as at the run's end."""
+    goals: Literal["train", "unseen"] | None = None
+    """The training goals, or others; null: as at the run's end."""
 
 
 def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> Evaluation:
@@ -46,7 +48,7 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     try:
         model = _load(agent, config)
         result = evaluate(model, env, config.evaluation.final_n_goals)
-        solvable = env.protocol["solvable_tasks"]  # type: ignore[attr-defined]
+        solvable = env.protocol["solvable_tasks"]
     finally:
         env.close()
     written = agent.with_name(f"evaluation_{goals}.json")
@@ -59,10 +61,14 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
 
 
 def _options(overrides: Sequence[str]) -> EvaluateOptions:
+    tree, problems = parse_overrides(overrides)
     try:
-        return EvaluateOptions.model_validate(parse_overrides(overrides))
+        options = EvaluateOptions.model_validate(tree)
     except ValidationError as error:
-        raise InputError(list(problems_by_key(error, EvaluateOptions).values())) from None
+        problems += problems_by_key(error, EvaluateOptions).values()
+    if problems:
+        raise InputError(problems)
+    return options
 
 
 def _find_agent(path: Path) -> Path:

@@ -102,7 +102,7 @@ def _check_same_run(config: RunConfig, folder: Path) -> None:
         if before.get(key) != now.get(key) and key.split(".")[0] not in MAY_CHANGE
     ]
     if changed:
-        raise InputError([f"cannot resume {folder} with another config ({stored}):", *changed])
+        raise InputError([f"cannot resume {folder} with another config; its own is {stored}", *changed])
 
 
 def _flat(config: RunConfig) -> dict[str, Any]:

@@ -80,8 +80,11 @@ class _Session:
 
     def save(self) -> Path:
         """Write a checkpoint."""
-        state = {"seconds": self.time.total(), "evaluation_seconds": self.evaluation.seconds}
-        state["best_mean_success"] = self.evaluation.best_mean_success
+        state = {
+            "seconds": self.time.total(),
+            "evaluation_seconds": self.evaluation.seconds,
+            "best_mean_success": self.evaluation.best_mean_success,
+        }
         return checkpoints.save(self.folder, self.model, state, self.config.checkpoint.keep)
 
 
@@ -171,7 +174,7 @@ def _finish(session: _Session, console: Console) -> Path:
     start = time.perf_counter()
     result: Evaluation = evaluate(model, env, config.evaluation.final_n_goals)
     session.time.final_evaluation = time.perf_counter() - start
-    solvable = env.protocol["solvable_tasks"]  # type: ignore[attr-defined]
+    solvable = env.protocol["solvable_tasks"]
     env.close()
     content = tables.evaluation_json(
         result, solvable, step=model.num_timesteps, goals=config.evaluation.goals, seconds=session.time.seconds()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ Tree = dict[str, Any]
 class _Loader(yaml.SafeLoader):
     """YAML as people write it: ``3e-4`` is a number (YAML 1.2), and a key given twice is an error."""
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> Tree:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -114,11 +114,11 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     return merged
 
 
-def parse_overrides(arguments: Sequence[str]) -> Tree:
+def parse_overrides(arguments: Sequence[str]) -> tuple[Tree, list[str]]:
     """``["agent.learning_rate=1e-3", "seed=3"]`` as a tree; values are YAML.
 
-    Raises:
-        InputError: listing all that cannot be read or that contradict each other.
+    Returns:
+        The tree, and one sentence for each argument that cannot be read or contradicts another.
     """
     tree: Tree = {}
     problems = []
@@ -135,9 +135,7 @@ def parse_overrides(arguments: Sequence[str]) -> Tree:
             continue
         if not _place(tree, parts, value):
             problems.append(f"{argument!r}: {key} is given twice")
-    if problems:
-        raise InputError(problems)
-    return tree
+    return tree, problems
 
 
 def _place(tree: Tree, parts: list[str], value: Any) -> bool:
@@ -159,4 +157,4 @@ def _one_line(error: yaml.YAMLError) -> str:
 
 
 def _kind(value: Any) -> str:
-    return {list: "list", str: "text"}.get(type(value), type(value).__name__)
+    return "text" if isinstance(value, str) else type(value).__name__

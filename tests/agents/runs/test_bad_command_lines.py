@@ -1,0 +1,155 @@
+"""Bad input costs one message and exit code 2; nothing is written, nothing is computed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agents.runs import cli, train
+
+ROOT = Path(__file__).parents[3]
+
+# The command line after `train`, and what the message must say.
+BAD_TRAININGS = [
+    ("", "CONFIG"),
+    ("--lr 3", "unrecognized arguments"),
+    ("pont", "did you mean point?"),
+    ("mt10quick", "did you mean mt10_quick?"),
+    ("zzz", "presets: mt10_mean"),
+    ("nowhere/point.yaml", "no config 'nowhere/point.yaml'"),
+    (f"{ROOT}/configs/mt10_men.yaml", "mt10_mean.yaml?"),
+    (f"{ROOT}/configs", "is a folder"),
+    ("point seed", "key=value"),
+    ("point =3", "key=value"),
+    ("point agent..tau=1", "key=value"),
+    ("point seed=[", "not valid YAML"),
+    ("point seed=1 seed=2", "given twice"),
+    ("point agent=1 agent.tau=1", "given twice"),
+    ("point sed=1", "did you mean seed?"),
+    ("point base=mt10_mean.yaml", "unknown key base"),
+    ("point lr=1", "unknown key lr"),
+    ("point batch_size=256", "did you mean agent.batch_size?"),
+    ("point agent.seed=1", "did you mean seed?"),
+    ("point agent.net.hiden=[3]", "did you mean agent.net.hidden?"),
+    ("point agent.tau.x=1", "agent.tau={'x': 1}"),
+    ("point agent=3", "keys of its own: agent.learning_rate"),
+    ("point seed=-1", "seed=-1"),
+    ("point seed=1.5", "seed=1.5"),
+    ("point seed=true", "seed=True"),
+    ("point seed=4294967296", "seed=4294967296"),
+    ("point total_timesteps=0", "total_timesteps=0"),
+    ("point total_timesteps=many", "total_timesteps='many'"),
+    ("point name=a/b", "name='a/b'"),
+    ("point name=..", "name='..'"),
+    ("point agent.learning_rate=0", "greater than 0"),
+    ("point agent.learning_rate=.nan", "finite"),
+    ("point agent.learning_rate=1e999", "finite"),
+    ("point agent.gamma=1.1", "less than or equal to 1"),
+    ("point agent.batch_size=9", "multiple of the 8 tasks, e.g. 8 or 16"),
+    ("point agent.batch_size=3", "e.g. 8"),
+    ("point agent.net.hidden=[]", "agent.net.hidden"),
+    ("point agent.net.hidden=[0]", "agent.net.hidden"),
+    ("point agent.net.hidden=32", "agent.net.hidden"),
+    ("point agent.net.activation=rlu", "did you mean relu?"),
+    ("point agent.net.layer_norm=perhaps", "agent.net.layer_norm"),
+    ("point agent.device=gpu", "agent.device='gpu'"),
+    ("point agent.device=cuda:99", "CUDA devices"),
+    ("point agent.reward_scaling=max", "max_return"),
+    ("point agent.target_entropy=automatic", "'auto'"),
+    ("point combiner.name=pcgrd", "did you mean pcgrad?"),
+    ("point combiner.name=7", "combiner.name"),
+    ("point combiner.name=mean combiner.kwargs.every=2", "mean has no settings"),
+    ("point combiner.kwargs.evry=2", "did you mean every?"),
+    ("point combiner.kwargs.every=0", "at least 1"),
+    ("point combiner.kwargs.every=two", "combiner.kwargs.every='two'"),
+    ("point combiner.kwargs.measure=exakt", "exact"),
+    ("point combiner.critic.norm_matching=3", "combiner.critic.norm_matching=3"),
+    ("point combiner.actor.scale=ratio", "combiner.actor.scale=ema"),
+    ("point combiner.kwargs.scale=ratio", "combiner.actor.scale=ema"),
+    ("point combiner.kwargs=3", "combiner.kwargs=3"),
+    ("point env.id=Point-2", "at least 3"),
+    ("point env.id=Point-x", "env.id"),
+    ("point env.id=MT11", "MT10"),
+    ("point env.id=[]", "env.id"),
+    ("point env.id=[reach-v3,push-v2]", "push-v3"),
+    ("point env.id=[reach-v3,reach-v3]", "twice"),
+    ("point env.horizon=20", "Point-8 has no such setting"),
+    ("point env.n_procs=2", "one process"),
+    ("mt10_quick env.horizon=501", "500"),
+    ("mt10_quick env.reward_version=v3", "v2"),
+    ("mt10_quick env.n_goals=10", "evaluation.final_n_goals=50 should be at most env.n_goals=10"),
+    ("mt10_quick evaluation.n_goals=51", "evaluation.n_goals=51 should be at most env.n_goals=50"),
+    ("point evaluation.goals=seen", "'unseen'"),
+    ("point checkpoint.keep=0", "checkpoint.keep=0"),
+    ("point log.every=-5", "log.every=-5"),
+    ("point matmul_precision=low", "'highest', 'high' or 'medium'"),
+    ("point threads=0", "threads=0"),
+    ("point resume=true", "needs run_dir="),
+    ("point resume=true run_dir=nowhere", "config.yaml is missing"),
+    (f"point run_dir={ROOT}/configs", "is not empty"),
+    (f"point run_dir={ROOT}/pyproject.toml", "is a file"),
+]
+BAD_EVALUATIONS = [
+    ("", "CHECKPOINT_OR_RUN_DIR"),
+    ("nowhere", "does not exist"),
+    (f"{ROOT}/configs", "neither agent.zip nor a checkpoint"),
+    (f"{ROOT}/pyproject.toml", "lies in no run folder"),
+    (f"{ROOT}/configs episode=3", "did you mean episodes?"),
+    (f"{ROOT}/configs episodes=0", "episodes=0"),
+    (f"{ROOT}/configs goals=other", "'unseen'"),
+]
+
+
+def check_refusal(code: int | str | None, printed: str, told: str) -> None:
+    assert code == 2
+    assert told in printed
+    assert "Traceback" not in printed
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def _no_work_in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("work has begun")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(train, "estimate", refuse)
+
+
+@pytest.mark.parametrize(("line", "told"), BAD_TRAININGS, ids=[line or "empty" for line, _ in BAD_TRAININGS])
+def test_bad_training(line: str, told: str, capsys: pytest.CaptureFixture[str]):
+    code = cli.train(line.split())
+    check_refusal(code, capsys.readouterr().err, told)
+
+
+@pytest.mark.parametrize(("line", "told"), BAD_EVALUATIONS, ids=[line or "empty" for line, _ in BAD_EVALUATIONS])
+def test_bad_evaluation(line: str, told: str, capsys: pytest.CaptureFixture[str]):
+    code = cli.evaluate(line.split())
+    check_refusal(code, capsys.readouterr().err, told)
+
+
+def test_a_required_key_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    inside = tmp_path / "empty"
+    inside.mkdir()
+    (tmp_path / "c.yaml").write_text("name: x\nenv: {}\n", encoding="utf-8")
+    os.chdir(inside)
+    code = cli.train(["../c.yaml"])
+    printed = capsys.readouterr().err
+    check_refusal(code, printed, "env.id is missing")
+    assert "total_timesteps is missing" in printed
+
+
+def test_the_script_itself_exits_with_2():
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "train.py", "point", "agent.tua=1", "agent.gama=1"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    check_refusal(done.returncode, done.stderr, "did you mean agent.tau?")
+    assert "did you mean agent.gamma?" in done.stderr
+    assert done.stdout == ""

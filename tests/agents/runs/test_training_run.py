@@ -1,0 +1,282 @@
+"""Short real runs of the Point suite, from the command line to the files."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from short_runs import SHORT, Run, arguments, short_run
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from agents import MTSAC, evaluate
+from agents.runs import cli, estimate
+from agents.runs.callbacks import LogEvery
+from agents.runs.config import keys, load_config
+from agents.runs.schema import RunConfig, Section
+from envs import make_vec_env
+
+TASKS = ["point-a0", "point-b0", "noise"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate, "ENOUGH_SECONDS", 0.02)
+        return short_run(tmp_path_factory.mktemp("run") / "a")
+
+
+def scalars(folder: Path) -> dict[int, dict[str, float]]:
+    """TensorBoard's own reading of a folder: step -> tag -> value."""
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    events.Reload()
+    found: dict[int, dict[str, float]] = {}
+    for tag in events.Tags()["scalars"]:
+        for event in events.Scalars(tag):
+            assert tag not in found.setdefault(event.step, {}), f"{tag} twice at {event.step}"
+            found[event.step][tag] = event.value
+    return found
+
+
+def check_metrics_equal_tensorboard(run: Run) -> None:
+    shown = scalars(run.folder)
+    assert [row["step"] for row in run.metrics] == sorted(shown)
+    for row in run.metrics:
+        expected = shown[int(row.pop("step"))]
+        assert row.keys() == expected.keys()
+        for tag, value in row.items():
+            np.testing.assert_array_equal(
+                np.float32(np.nan if value is None else value), np.float32(expected[tag]), tag
+            )
+
+
+def parameters(run: Run) -> dict[str, torch.Tensor]:
+    return MTSAC.load(run.folder / "agent.zip").policy.state_dict()
+
+
+def assert_same_parameters(one: Run, other: Run) -> None:
+    ours, theirs = parameters(one), parameters(other)
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def test_the_folder_holds_all_that_is_promised(run: Run):
+    names = {path.name for path in run.folder.iterdir() if "tfevents" not in path.name}
+    assert names >= {"config.yaml", "protocol.json", "metrics.jsonl", "agent.zip", "evaluation.json", "checkpoints"}
+    assert not [path for path in run.folder.rglob("*") if path.suffix in (".tmp", ".partial")]
+    assert sum("tfevents" in path.name for path in run.folder.iterdir()) == 1
+
+
+def test_the_config_is_resolved_and_reads_back(run: Run):
+    config = load_config(str(run.folder / "config.yaml"))
+    assert (config.env.id, config.total_timesteps, config.agent.net.hidden, config.seed) == ("Point-3", 900, (8,), 5)
+    assert config.run_dir == str(run.folder)
+
+
+def test_the_protocol_card(run: Run):
+    card = run.json("protocol.json")
+    assert card["seeds"] == {"run": 5, "evaluation": 10_000}
+    assert (card["environment"]["suite"], card["environment"]["horizon"]) == ("Point-3", 50)
+    assert card["environment"]["task_names"] == TASKS
+    assert card["versions"]["torch"] == torch.__version__
+    assert card["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert set(card["versions"]) >= {"mtrl-transfer", "stable_baselines3", "metaworld", "mujoco", "gymnasium", "numpy"}
+    assert card["machine"].keys() >= {"cpu", "cores", "threads", "device", "matmul_precision"}
+
+
+def test_metrics_equal_tensorboard(run: Run):
+    assert [row["step"] for row in run.metrics] == [150, 300, 450, 600, 750, 900]
+    check_metrics_equal_tensorboard(run)
+
+
+def test_evaluations_are_logged_where_they_belong(run: Run):
+    evaluated = [row["step"] for row in run.metrics if "success/mean" in row]
+    assert evaluated == [300, 600, 900]
+    assert all(f"success/{task}" in run.metrics[-1] and f"return/{task}" in run.metrics[-1] for task in TASKS)
+
+
+def test_config_and_protocol_are_shown_in_tensorboard(run: Run):
+    events = EventAccumulator(str(run.folder), size_guidance={"tensors": 0})
+    events.Reload()
+    shown = {
+        tag: events.Tensors(f"{tag}/text_summary")[0].tensor_proto.string_val[0].decode()
+        for tag in ("config", "protocol")
+    }
+    assert (run.folder / "protocol.json").read_text(encoding="utf-8").strip() in shown["protocol"]
+    assert "total_timesteps: 900" in shown["config"]
+
+
+def test_only_the_newest_checkpoints_are_kept(run: Run):
+    assert run.checkpoints == ["600", "900"]
+    newest = run.folder / "checkpoints" / "900"
+    assert {path.name for path in newest.iterdir()} == {"agent.zip", "replay.safetensors", "state.json"}
+    assert load_file(newest / "replay.safetensors")["rewards"].shape == (300, 3)
+    assert load_file(run.folder / "checkpoints" / "600" / "replay.safetensors")["rewards"].shape == (200, 3)
+
+
+def test_the_evaluation_is_the_protocols(run: Run):
+    """Repeated from the saved agent alone."""
+    told = run.json("evaluation.json")
+    env = make_vec_env("Point-3", seed=10_000)
+    result = evaluate(MTSAC.load(run.folder / "agent.zip"), env, 3)
+    assert list(told["tasks"]) == TASKS
+    for task, name in enumerate(TASKS):
+        assert told["tasks"][name] == {
+            "success": result.success[task],
+            "return": pytest.approx(result.returns[task], rel=1e-6),
+            "episodes": 3,
+        }
+    assert told["mean_success"] == pytest.approx(result.success[:2].mean())
+    assert (told["step"], told["goals"]) == (900, "train")
+
+
+def test_every_key_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Reading a key to check it is no use of it."""
+    read: set[tuple[type, str]] = set()
+
+    def noting(section: Section, name: str):
+        caller = Path(sys._getframe(1).f_code.co_filename)
+        if caller.parent.name == "runs" and caller.stem not in ("schema", "config", "checks"):
+            read.add((type(section), name))
+        return object.__getattribute__(section, name)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Section, "__getattribute__", noting, raising=False)
+    assert cli.train(["point", *SHORT]) == 0
+    unread = []
+    for key in keys(RunConfig):
+        section: type = RunConfig
+        *parents, name = key.split(".")
+        for parent in parents:
+            section = section.model_fields[parent].annotation
+        if (section, name) not in read:
+            unread.append(key)
+    assert unread == []
+
+
+def test_watching_changes_nothing(run: Run, tmp_path: Path):
+    """Estimate, evaluation, logging, checkpoints and measuring leave the parameters bit for bit as they are."""
+    watched = ["evaluation.every=null", "checkpoint.every=null", "log.every=450", "agent.measure_every=null"]
+    assert_same_parameters(run, short_run(tmp_path / "a", *watched))
+
+
+def test_the_seed_matters(run: Run, tmp_path: Path):
+    other = short_run(tmp_path / "a", "seed=6")
+    assert any(not torch.equal(one, parameters(other)[name]) for name, one in parameters(run).items())
+
+
+def test_resuming_continues_the_count(run: Run, tmp_path: Path):
+    folder = shutil.copytree(run.folder, tmp_path / "a")
+    before = load_file(folder / "checkpoints" / "900" / "replay.safetensors")
+    resumed = ["resume=true", f"run_dir={folder}", "total_timesteps=1200"]
+    assert cli.train([str(folder / "config.yaml"), *resumed]) == 0
+    after = Run(folder)
+    assert [row["step"] for row in after.metrics] == [150, 300, 450, 600, 750, 900, 1050, 1200]
+    assert after.metrics[:6] == run.metrics
+    assert [row["step"] for row in after.metrics if "success/mean" in row] == [300, 600, 900, 1200]
+    assert after.metrics[-1]["train/n_updates"] == after.metrics[5]["train/n_updates"] + 100
+    check_metrics_equal_tensorboard(after)
+    assert (after.json("evaluation.json")["step"], after.checkpoints) == (1200, ["1200", "900"])
+    stored = load_file(folder / "checkpoints" / "1200" / "replay.safetensors")
+    assert stored["rewards"].shape == (400, 3)
+    assert torch.equal(stored["observations"][:300], before["observations"])
+    assert load_config(str(folder / "config.yaml")).total_timesteps == 1200
+
+
+def test_resuming_after_a_kill_repeats_what_was_after_the_checkpoint(run: Run, tmp_path: Path):
+    folder = shutil.copytree(run.folder, tmp_path / "a")
+    shutil.rmtree(folder / "checkpoints" / "900")
+    (folder / "checkpoints" / ".900.partial").mkdir()
+    (folder / "evaluation.json").unlink()
+    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 901, "train')
+    assert cli.train([str(folder / "config.yaml"), "resume=true", f"run_dir={folder}"]) == 0
+    after = Run(folder)
+    assert [row["step"] for row in after.metrics] == [150, 300, 450, 600, 750, 900]
+    assert after.metrics[:4] == run.metrics[:4]
+    check_metrics_equal_tensorboard(after)
+
+
+def test_a_finished_run_and_another_config_are_not_resumed(run: Run, capsys: pytest.CaptureFixture[str]):
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.folder.rglob("*"))
+    line = [str(run.folder / "config.yaml"), "resume=true", f"run_dir={run.folder}"]
+    assert cli.train(line) == 2
+    assert "is complete at 900" in capsys.readouterr().err
+    assert cli.train([*line, "total_timesteps=1200", "agent.gamma=0.5", "combiner.name=mean"]) == 2
+    printed = capsys.readouterr().err
+    assert "agent.gamma was 0.95, is 0.5" in printed
+    assert "combiner.name was 'transference', is 'mean'" in printed
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.folder.rglob("*")) == before
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    write = LogEvery._on_rollout_end
+
+    def interrupting(callback: LogEvery) -> None:
+        write(callback)
+        if callback.num_timesteps == 210:
+            signal.raise_signal(signal.SIGINT)
+
+    handler = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(LogEvery, "_on_rollout_end", interrupting)
+    assert cli.train(arguments(tmp_path / "a")) == 130
+    printed = capsys.readouterr().err
+    command = f"{tmp_path}/a/config.yaml resume=true"
+    assert command in printed
+    assert signal.getsignal(signal.SIGINT) is handler
+    interrupted = Run(tmp_path / "a")
+    assert interrupted.checkpoints == ["210"]
+    state = load_file(tmp_path / "a" / "checkpoints" / "210" / "replay.safetensors")
+    assert state["rewards"].shape == (70, 3)
+    assert cli.train(command.split()) == 0
+    assert interrupted.json("evaluation.json")["step"] == 900
+
+
+def test_the_command_line_evaluates(run: Run, capsys: pytest.CaptureFixture[str]):
+    assert cli.evaluate([str(run.folder)]) == 0
+    told = run.json("evaluation.json")
+    again = run.json("evaluation_train.json")
+    assert again["tasks"] == told["tasks"]
+    assert "Mean success" in capsys.readouterr().out
+    checkpoint = run.folder / "checkpoints" / "600"
+    assert cli.evaluate([str(checkpoint), "episodes=2", "goals=unseen"]) == 0
+    of_checkpoint = Run(checkpoint).json("evaluation_unseen.json")
+    assert (of_checkpoint["step"], of_checkpoint["tasks"]["noise"]["episodes"]) == (600, 2)
+
+
+def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    made = short_run(tmp_path / "a", "log.progress=true")
+    captured = capsys.readouterr()
+    first, *_, last = captured.out.strip().splitlines()
+    assert first.startswith("Estimate: about")
+    assert "tensorboard --logdir" in last
+    model = MTSAC.load(made.folder / "agent.zip")
+    for role, shares in model.kept_share().items():
+        assert f"kept by {role}" in captured.out
+        rows = [line for line in captured.out.splitlines() if line.startswith("│ point") or line.startswith("│ noise")]
+        assert all(f"{share:.0%}" in row for share, row in zip(shares, rows, strict=True))
+    correlations = model.prediction_correlation()
+    assert f"critic {correlations['critic']:.2f}, actor {correlations['actor']:.2f}" in captured.out
+    for part in ("environment", "update", "transference", "evaluation", "other"):
+        assert part in captured.out
+    assert "900/900" in captured.err
+    assert "success=" in captured.err
+
+
+def test_new_folders_sort_by_time_and_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from agents.runs import run_folder
+
+    monkeypatch.chdir(tmp_path)
+    config = load_config("point", ["seed=3"])
+    made = [run_folder.create(config, {}) for _ in range(3)]
+    assert len(set(made)) == 3
+    assert all(folder.parent == Path("runs") and "_point_s3" in folder.name for folder in made)
+    assert [folder.name for folder in made] == sorted(folder.name for folder in made)
+    assert all(load_config(str(folder / "config.yaml")).run_dir == str(folder) for folder in made)
