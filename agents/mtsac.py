@@ -128,7 +128,7 @@ class MTSAC(OffPolicyAlgorithm):
             sde_support=False,
             supported_action_spaces=(spaces.Box,),
         )
-        self.batch_size: int | None = batch_size  # type: ignore[assignment]
+        self.batch_size: int | None = batch_size
         self.max_grad_norm = max_grad_norm
         self.combiner, self.combiner_kwargs = combiner, combiner_kwargs
         self.measure_every = measure_every

@@ -26,7 +26,7 @@ def role_combiners(
     """
     if isinstance(combiner, str):
         common = {name: value for name, value in (kwargs or {}).items() if name not in ROLES}
-        made = {role: make_combiner(combiner, **common, **_own(kwargs, role)) for role in ROLES}
+        made = {role: make_combiner(combiner, **{**common, **_own(kwargs, role)}) for role in ROLES}
     elif isinstance(combiner, Combiner):
         if kwargs:
             raise ValueError(f"combiner_kwargs={kwargs} go with a combiner's name; set them on the object instead")

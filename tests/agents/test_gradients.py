@@ -1,0 +1,122 @@
+"""The network's task gradients, lookahead and steps against literal computations in float64."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from agents.losses import ActorBatch, CriticBatch, actor_rows, critic_rows
+from agents.networks import MultiTaskMLP
+from agents.trunk_lookahead import TrunkLookahead, task_gradients
+from agents.trunk_update import TrunkUpdate
+from mtrl_transfer import Combiner, Mean, PCGrad
+from mtrl_transfer.gradients import gramian
+
+T, B, D, A = 3, 7, 5, 2
+
+
+def critic_problem(generator: torch.Generator, **net: Any) -> tuple[MultiTaskMLP, Any, Any]:
+    critic = MultiTaskMLP(D + A, 1, [8, 6], T, n_nets=2, **net).double()
+    batch = CriticBatch(*(normal(generator, *shape) for shape in ((T, B, D), (T, B, A), (T, B))))
+    return critic, lambda batch, trunk, heads: critic_rows(critic, batch, trunk, heads), batch
+
+
+def actor_problem(generator: torch.Generator, **net: Any) -> tuple[MultiTaskMLP, Any, Any]:
+    actor = MultiTaskMLP(D, 2 * A, [8, 6], T, **net).double()
+    critic, _, _ = critic_problem(generator)
+    batch = ActorBatch(normal(generator, T, B, D), normal(generator, T, B, A), torch.rand(T, 1, dtype=torch.float64))
+    return actor, lambda batch, trunk, heads: actor_rows(actor, critic, batch, trunk, heads), batch
+
+
+def normal(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@pytest.fixture(params=["critic", "actor"])
+def problem(request: pytest.FixtureRequest) -> tuple[MultiTaskMLP, Any, Any]:
+    torch.manual_seed(0)
+    make = critic_problem if request.param == "critic" else actor_problem
+    return make(torch.Generator().manual_seed(1), layer_norm=True)
+
+
+def own_losses(row_losses: Any, batch: Any) -> Tensor:
+    return row_losses(batch, None, None).losses[0].mean(dim=-1)
+
+
+def test_task_gradients_equal_separate_autograd_calls(problem: Any) -> None:
+    network, row_losses, batch = problem
+    tasks, _ = task_gradients(network, row_losses, batch)
+    names = [*network.trunk.keys()]
+    for task, loss in enumerate(own_losses(row_losses, batch)):
+        trunk = [network.trunk[name] for name in names]
+        heads = [network.heads["weight"], network.heads["bias"]]
+        expected = torch.autograd.grad(loss, trunk + heads, retain_graph=True)
+        for name, gradient in zip(names, expected, strict=False):
+            torch.testing.assert_close(tasks.shared_grads[name][task], gradient)
+        torch.testing.assert_close(tasks.head_grads["weight"][task], expected[-2][task])
+        torch.testing.assert_close(tasks.head_grads["bias"][task], expected[-1][task])
+
+
+def test_lookahead_equals_a_copy_stepped_by_hand(problem: Any) -> None:
+    network, row_losses, batch = problem
+    tasks, _ = task_gradients(network, row_losses, batch)
+    lookahead = TrunkLookahead(
+        network, row_losses, tasks, gramian(tasks.shared_grads), torch.tensor(0.3).double(), lambda: batch
+    )
+    weights = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.5, -0.2], [0.0, 0.0, 2.0]], dtype=torch.float64)
+    found = lookahead(weights, 0.05)
+    saved = copy.deepcopy(network.state_dict())
+    for row, candidate in enumerate(weights):
+        with torch.no_grad():
+            for name, parameter in network.trunk.items():
+                for task in range(T):
+                    parameter -= 0.05 * candidate[task] * tasks.shared_grads[name][task]
+        torch.testing.assert_close(found[row], own_losses(row_losses, batch), rtol=1e-12, atol=1e-12)
+        network.load_state_dict(saved)
+    # None is the matched step: as long along the full set as the trunk's last real step.
+    full_norm = (gramian(tasks.shared_grads).sum().sqrt() / T).item()
+    torch.testing.assert_close(lookahead(weights), lookahead(weights, 0.3 / full_norm))
+
+
+class EqualWeights(Combiner):
+    """The mean, but computed from task gradients."""
+
+    def __call__(self, gramian: Tensor, context: Any = None) -> Tensor:
+        return torch.full_like(gramian[0], 1 / len(gramian))
+
+
+def stepped(problem: Any, combiner: Combiner, clip: float | None) -> dict[str, Tensor]:
+    network, row_losses, batch = problem
+    saved = copy.deepcopy(network.state_dict())
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    TrunkUpdate(network, optimizer, row_losses, combiner, clip, signed=True, seed=0).step(batch, draw=None)  # type: ignore[arg-type]
+    result = copy.deepcopy(network.state_dict())
+    network.load_state_dict(saved)
+    return result
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_mean_equals_plain_backward_of_the_mean_loss(problem: Any, clip: float | None) -> None:
+    network, row_losses, batch = problem
+    plain = copy.deepcopy(network.state_dict())
+    gradients = torch.autograd.grad(own_losses(row_losses, batch).mean(), list(network.parameters()))
+    norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
+    factor = 1.0 if clip is None else min(1.0, clip / (norm.item() + 1e-6))
+    for (name, _), gradient in zip(network.named_parameters(), gradients, strict=True):
+        plain[name] = plain[name] - 0.1 * factor * gradient
+    for combiner in (Mean(), EqualWeights()):
+        result = stepped(problem, combiner, clip)
+        for name, expected in plain.items():
+            torch.testing.assert_close(result[name], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_combiner_touches_the_trunk_alone(problem: Any) -> None:
+    mean, surgery = stepped(problem, Mean(), None), stepped(problem, PCGrad(), None)
+    assert any(not torch.equal(mean[name], surgery[name]) for name in mean if name.startswith("trunk"))
+    for name in mean:
+        if name.startswith("heads"):
+            torch.testing.assert_close(mean[name], surgery[name], rtol=1e-10, atol=1e-12)

@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.vec_env import VecNormalize
+
+from agents import MTSAC, MultiTaskEvalCallback, evaluate
+from envs import make_vec_env
+from mtrl_transfer import Transference
+
+Make = Callable[..., MTSAC]
+STEPS = 150  # transitions: 30 updates after warm-up
+
+
+def parameters(agent: MTSAC) -> dict[str, torch.Tensor]:
+    return {**agent.policy.state_dict(), "log_alpha": agent.log_alpha.detach()}
+
+
+def assert_identical(one: MTSAC, other: MTSAC) -> None:
+    for name, value in parameters(one).items():
+        assert torch.equal(value, parameters(other)[name]), name
+
+
+@pytest.mark.parametrize("combiner", ["mean", "pcgrad", "transference"])
+def test_a_seed_fixes_the_run_bit_for_bit(make_agent: Make, combiner: str) -> None:
+    agents = [make_agent(combiner=combiner, reward_scaling="max_return").learn(STEPS) for _ in range(2)]
+    assert_identical(*agents)
+    assert agents[0]._n_updates == 30
+    with pytest.raises(AssertionError):
+        assert_identical(agents[0], make_agent(combiner=combiner, reward_scaling="max_return", seed=1).learn(STEPS))
+
+
+@pytest.mark.parametrize("combiner", ["mean", "pcgrad", "transference"])
+def test_measuring_changes_no_bit(make_agent: Make, combiner: str) -> None:
+    plain = make_agent(combiner=combiner).learn(STEPS)
+    measured = make_agent(combiner=combiner, measure_every=1).learn(STEPS)
+    assert_identical(plain, measured)
+    assert all(np.isnan(value) for value in plain.prediction_correlation().values())
+    assert all(-1 <= value <= 1 for value in measured.prediction_correlation().values())
+
+
+def test_evaluating_changes_no_bit(make_agent: Make) -> None:
+    plain = make_agent().learn(STEPS)
+    watched = make_agent().learn(STEPS, MultiTaskEvalCallback(make_vec_env("Point-3", seed=5), 10, 1))
+    assert_identical(plain, watched)
+
+
+def test_td_targets_come_from_next_observations(make_agent: Make) -> None:
+    agent = make_agent().learn(90)
+    batch = agent._sample(24, torch.Generator().manual_seed(0))
+    targets = lambda batch: agent._critic_batch(batch, torch.Generator().manual_seed(1)).targets  # noqa: E731
+    moved = batch._replace(observations=batch.observations + 1.0)
+    assert torch.equal(targets(batch), targets(moved))
+    assert not torch.equal(targets(batch), targets(batch._replace(next_observations=batch.next_observations + 1.0)))
+    ended = batch._replace(terminations=torch.ones_like(batch.terminations))
+    assert torch.equal(targets(ended), batch.rewards)
+
+
+def test_the_one_hot_selects_the_head_and_nothing_else(make_agent: Make) -> None:
+    agent = make_agent()
+    heads = agent.policy.actor.heads
+    row = np.random.default_rng(0).normal(size=agent.policy.obs_dim).astype(np.float32)
+    observations = np.concatenate([np.tile(row, (3, 1)), np.eye(3, dtype=np.float32)], axis=1)
+    actions = agent.predict(observations, deterministic=True)[0]
+    assert not np.allclose(actions[0], actions[1])
+    with torch.no_grad():
+        for head in heads.values():
+            head.copy_(head[:1].expand_as(head))
+    actions = agent.predict(observations, deterministic=True)[0]
+    # Up to rounding: rows of one product may be grouped differently.
+    np.testing.assert_allclose(actions, np.tile(actions[0], (3, 1)), rtol=1e-6)
+
+
+def test_one_hot_in_trunk_is_an_option(make_agent: Make) -> None:
+    agent = make_agent(policy_kwargs={"net_arch": [16], "one_hot_in_trunk": True})
+    assert agent.policy.actor.trunk["weight0"].shape[1] == agent.policy.obs_dim + 3
+    with torch.no_grad():
+        for head in agent.policy.actor.heads.values():
+            head.copy_(head[:1].expand_as(head))
+    observations = np.concatenate([np.ones((3, agent.policy.obs_dim)), np.eye(3)], axis=1).astype(np.float32)
+    actions = agent.predict(observations, deterministic=True)[0]
+    assert not np.allclose(actions[0], actions[1])
+    agent.learn(90)
+
+
+def test_predict_takes_any_mixture_of_tasks(make_agent: Make) -> None:
+    agent = make_agent().learn(90)
+    observations = np.random.default_rng(0).normal(size=(3, agent.policy.obs_dim)).astype(np.float32)
+    rows = np.concatenate([observations, np.eye(3, dtype=np.float32)], axis=1)
+    grouped = torch.tanh(agent.policy.actor(torch.tensor(observations)[:, None])[0, :, 0, :2]).detach().numpy()
+    order = [2, 0, 2, 1]
+    actions = agent.predict(rows[order], deterministic=True)[0]
+    np.testing.assert_allclose(actions, grouped[order], rtol=1e-5)
+    np.testing.assert_allclose(agent.predict(rows[1], deterministic=True)[0], grouped[1], rtol=1e-5)
+
+
+def test_save_and_load(make_agent: Make, tmp_path: Path) -> None:
+    agent = make_agent(combiner="transference", measure_every=2, reward_scaling="max_return", max_grad_norm=0.5)
+    agent.learn(STEPS).save(tmp_path / "agent")
+    loaded = MTSAC.load(tmp_path / "agent", env=agent.get_env())
+    assert_identical(agent, loaded)
+    assert (loaded.num_timesteps, loaded._n_updates, loaded.max_grad_norm) == (150, 30, 0.5)
+    assert loaded.prediction_correlation() == agent.prediction_correlation()
+    for role, share in agent.kept_share().items():
+        np.testing.assert_array_equal(loaded.kept_share()[role], share)
+    # From equal replay both take the same next update: optimizers, scales, generators and combiners came along.
+    agent.save_replay_buffer(tmp_path / "replay.safetensors")
+    loaded.load_replay_buffer(tmp_path / "replay.safetensors")
+    for one in (agent, loaded):
+        one.train(gradient_steps=3, batch_size=24)
+    assert_identical(agent, loaded)
+
+
+def test_an_archive_holds_no_pickle(make_agent: Make, tmp_path: Path) -> None:
+    import zipfile
+
+    make_agent().save(tmp_path / "agent.zip")
+    with zipfile.ZipFile(tmp_path / "agent.zip") as archive:
+        assert sorted(archive.namelist()) == ["data.json", "tensors.safetensors"]
+
+
+def test_prediction_needs_no_environment(make_agent: Make, tmp_path: Path) -> None:
+    agent = make_agent()
+    agent.save(tmp_path / "agent")
+    observation = agent.get_env().reset()
+    loaded = MTSAC.load(tmp_path / "agent")
+    np.testing.assert_array_equal(
+        loaded.predict(observation, deterministic=True)[0], agent.predict(observation, deterministic=True)[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 25}, "batch_size=25 must be a multiple of the 3 tasks.*near: 24 or 27"),
+        ({"batch_size": 2}, "near: 3"),
+        ({"combiner": "pcgrat"}, "'pcgrat'.*mean.*Did you mean 'pcgrad'"),
+        ({"combiner": "transference", "combiner_kwargs": {"evry": 2}}, "evry.*Did you mean 'every'"),
+        ({"combiner": Transference(), "combiner_kwargs": {"every": 2}}, "set them on the object"),
+        ({"combiner": 3}, "name or a mtrl_transfer.Combiner"),
+        ({"combiner": "transference", "combiner_kwargs": {"critic": 3}}, "dict of arguments for the critic"),
+        ({"reward_scaling": "max"}, "'max'; choose one of 'max_return'"),
+        ({"target_entropy": "automatic"}, "Did you mean 'auto'"),
+        ({"measure_every": 0}, "measure_every=0"),
+        ({"initial_alpha": 0.0}, "initial_alpha=0.0 must be positive"),
+        ({"policy_kwargs": {"activation": "rely"}}, "Did you mean 'relu'"),
+        ({"policy_kwargs": {"net_arch": []}}, "net_arch is empty"),
+    ],
+)
+def test_bad_arguments_get_one_clear_message(make_agent: Make, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_agent(**change)
+
+
+def test_other_tasks_on_load_are_named(make_agent: Make, tmp_path: Path) -> None:
+    make_agent().save(tmp_path / "agent")
+    with pytest.raises(ValueError, match="trained on the tasks.*the environment has.*same tasks"):
+        MTSAC.load(tmp_path / "agent", env=make_vec_env("Point-4"))
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "agent.zip").write_bytes(b"not a zip")
+    with pytest.raises(ValueError, match="not an agent saved by MTSAC"):
+        MTSAC.load(tmp_path / "agent")
+    with pytest.raises(FileNotFoundError, match="no agent at"):
+        MTSAC.load(tmp_path / "nothing")
+
+
+def test_a_combiner_object_must_come_along(make_agent: Make, tmp_path: Path) -> None:
+    agent = make_agent(combiner=Transference(every=2)).learn(90)
+    assert agent.critic_update.combiner is not agent.actor_update.combiner
+    agent.save(tmp_path / "agent")
+    with pytest.raises(ValueError, match=r"pass combiner=Transference"):
+        MTSAC.load(tmp_path / "agent")
+    assert_identical(agent, MTSAC.load(tmp_path / "agent", combiner=Transference(every=2)))
+
+
+def test_sub_environments_must_be_the_tasks_in_order(make_agent: Make) -> None:
+    agent = make_agent()
+    reset = agent.env.reset
+    agent.env.reset = lambda: reset()[::-1]
+    with pytest.raises(ValueError, match="sub-environment 0 must be task 0"):
+        agent.learn(30)
+
+
+def test_callbacks_of_sb3_and_ours(make_agent: Make, tmp_path: Path) -> None:
+    agent = make_agent()
+    checkpoints = CheckpointCallback(20, str(tmp_path / "checkpoints"), save_replay_buffer=True)
+    watching = MultiTaskEvalCallback(make_vec_env("Point-3", seed=5), 25, 2, tmp_path / "best")
+    agent.learn(STEPS, [checkpoints, watching])
+    assert len(list((tmp_path / "checkpoints").glob("*.zip"))) == 2
+    assert watching.last is not None
+    assert watching.last.episodes == 2
+    best = MTSAC.load(tmp_path / "best" / "best_model")
+    found = evaluate(best, make_vec_env("Point-3", seed=5), 2)
+    np.testing.assert_array_equal(found.success, watching.last.success)
+
+
+def test_vec_normalize(make_agent: Make) -> None:
+    env = VecNormalize(make_vec_env("Point-3", seed=0))
+    agent = MTSAC(
+        "MultiTaskPolicy", env, combiner="mean", batch_size=24, learning_starts=60, policy_kwargs={"net_arch": [8]}
+    ).learn(STEPS)
+    raw, normalized = (agent.replay_buffer.sample(6, one, torch.Generator().manual_seed(0)) for one in (None, env))
+    one_hot = np.eye(3, dtype=np.float32)[:, None].repeat(2, axis=1)
+    expected = env.normalize_obs(np.concatenate([raw.observations.numpy(), one_hot], axis=-1))[..., :-3]
+    np.testing.assert_allclose(normalized.observations.numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(normalized.rewards.numpy(), env.normalize_reward(raw.rewards.numpy()), rtol=1e-6)
+
+
+def test_temperatures_are_per_task(make_agent: Make) -> None:
+    agent = make_agent()
+    agent._update_temperatures(torch.tensor([[9.0], [agent.entropy_target * -1], [-9.0]]))
+    low, kept, high = agent.log_alpha.tolist()
+    # Too little entropy (log pi high) raises a task's temperature; on target it stays.
+    assert low > kept == 0.0 > high
+
+
+def test_transference_can_differ_by_role(make_agent: Make) -> None:
+    agent = make_agent(combiner="transference", combiner_kwargs={"every": 4, "actor": {"every": 2}})
+    assert (agent.critic_update.combiner.every, agent.actor_update.combiner.every) == (4, 2)
+    assert agent.critic_update.combiner.default_seed is not None
+    agent.learn(90)

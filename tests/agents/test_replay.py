@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from agents import MultiTaskReplayBuffer
+from agents.reward_scaling import LARGEST_RETURN, MaxReturnScaling
+
+T, D, A = 3, 2, 1
+
+
+def make_buffer(size: int = 5 * T, seed: int = 0) -> MultiTaskReplayBuffer:
+    observations = spaces.Box(-np.inf, np.inf, (D + T,), np.float32)
+    return MultiTaskReplayBuffer(size, observations, spaces.Box(-1, 1, (A,)), "cpu", n_envs=T, seed=seed)
+
+
+def add(buffer: MultiTaskReplayBuffer, step: int, done: bool = False, truncated: bool = False) -> None:
+    """Every stored number says its task and step: 100 task + step."""
+    values = 100.0 * np.arange(T) + step
+    observations = np.concatenate([np.tile(values[:, None], D), np.eye(T)], axis=1)
+    infos: list[dict[str, Any]] = [{"TimeLimit.truncated": truncated} for _ in range(T)]
+    buffer.add(observations, observations + 0.5, values[:, None] / 1000, values, np.full(T, done), infos)
+
+
+def test_every_task_gets_as_many_rows_of_its_own() -> None:
+    buffer = make_buffer()
+    for step in range(4):
+        add(buffer, step)
+    batch = buffer.sample(T * 50)
+    assert batch.observations.shape == (T, 50, D)
+    for task in range(T):
+        assert set(batch.rewards[task].tolist()) == {100.0 * task + step for step in range(4)}
+    # The parts of a row belong together.
+    torch.testing.assert_close(batch.observations[..., 0], batch.rewards)
+    torch.testing.assert_close(batch.next_observations[..., 1], batch.rewards + 0.5)
+    torch.testing.assert_close(batch.actions[..., 0], batch.rewards / 1000)
+
+
+def test_the_ring_forgets_the_oldest() -> None:
+    buffer = make_buffer()
+    for step in range(7):
+        add(buffer, step)
+    assert set(buffer.sample(T * 100).rewards[0].tolist()) == {2.0, 3.0, 4.0, 5.0, 6.0}
+
+
+@pytest.mark.parametrize(("truncated", "termination"), [(True, 0.0), (False, 1.0)])
+def test_truncation_is_not_termination(truncated: bool, termination: float) -> None:
+    buffer = make_buffer()
+    add(buffer, 0, done=True, truncated=truncated)
+    assert set(buffer.sample(T * 4).terminations.flatten().tolist()) == {termination}
+
+
+def test_a_foreign_generator_leaves_the_own_stream_alone() -> None:
+    buffers = make_buffer(), make_buffer()
+    for buffer in buffers:
+        for step in range(5):
+            add(buffer, step)
+    buffers[0].sample(T * 8, generator=torch.Generator().manual_seed(9))
+    assert torch.equal(buffers[0].sample(T * 8).rewards, buffers[1].sample(T * 8).rewards)
+
+
+@pytest.mark.parametrize("steps", [3, 5, 7])
+def test_save_and_load(tmp_path: Path, steps: int) -> None:
+    buffer, other = make_buffer(), make_buffer(seed=1)
+    for step in range(steps):
+        add(buffer, step)
+    buffer.sample(T)
+    buffer.save(tmp_path / "replay.safetensors")
+    other.load(tmp_path / "replay.safetensors")
+    for one in (buffer, other):
+        add(one, steps)
+    assert (other.pos, other.full) == (buffer.pos, buffer.full)
+    assert torch.equal(other.sample(T * 8).rewards, buffer.sample(T * 8).rewards)
+
+
+def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    buffer = make_buffer()
+    for step in range(5):
+        add(buffer, step)
+    buffer.save(tmp_path / "replay.safetensors")
+    with pytest.raises(ValueError, match="smaller buffer_size"):
+        make_buffer(size=4 * T).load(tmp_path / "replay.safetensors")
+
+
+def test_max_return_scaling_equals_a_literal_computation() -> None:
+    generator = np.random.default_rng(0)
+    rewards, dones = generator.normal(size=(40, T)), generator.random((40, T)) < 0.1
+    rewards[:, 2] = 0.0
+    scaling = MaxReturnScaling(T, gamma=0.9)
+    for row, done in zip(rewards, dones, strict=True):
+        scaling.update(row, done)
+    largest = np.zeros(T)
+    for task in range(T):
+        start = 0
+        for end in range(40):
+            value = sum(0.9 ** (end - step) * rewards[step, task] for step in range(start, end + 1))
+            largest[task] = max(largest[task], abs(value))
+            start = end + 1 if dones[end, task] else start
+    factors = scaling.factors(torch.device("cpu")).numpy()
+    np.testing.assert_allclose(factors[:2], LARGEST_RETURN / largest[:2], rtol=1e-6)
+    assert factors[2] == 1.0
