@@ -64,9 +64,7 @@ class WorkerGroup:
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gym.Env]], task_names: Sequence[str]) -> None:
-        # Not "fork": the parent's threads (PyTorch, MuJoCo) may hold locks, and the child would keep pipes open.
-        method = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
-        context: Any = mp.get_context(method)
+        context = _context()
         self._task_names = list(task_names)
         self._pipe, child = context.Pipe()
         arguments = (child, CloudpickleWrapper(list(env_fns)), self._task_names)
@@ -106,6 +104,15 @@ class WorkerGroup:
         self._process.join(timeout=1.0)
         names = ", ".join(self._task_names)
         return RuntimeError(f"the worker process of {names} has died (exit code {self._process.exitcode})")
+
+
+def _context() -> Any:
+    """How to start workers. Not by "fork": locks of the parent's threads stay locked, and pipes of others stay open."""
+    if "forkserver" not in mp.get_all_start_methods():
+        return mp.get_context("spawn")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(["envs.metaworld_suites"])  # imported once, shared by all workers
+    return context
 
 
 def _work(pipe: Connection, env_fns: CloudpickleWrapper, task_names: Sequence[str]) -> None:
