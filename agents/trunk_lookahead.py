@@ -40,8 +40,8 @@ def detached(rows: Any) -> Any:
 class TrunkLookahead:
     """``lookahead(weights [K, T], step_size=None) -> losses [K, T]`` for one update of one network.
 
-    On a GPU all candidates are evaluated by one batched product per layer. The rows are drawn at the first call, so that an
-    update that asks for no lookahead pays nothing.
+    On a GPU all candidates are evaluated by one batched product per layer. The rows are drawn at the first call, so
+    that an update that asks for no lookahead pays nothing.
 
     Args:
         network: whose trunk would step.

@@ -160,7 +160,7 @@ def test_bad_arguments_get_one_clear_message(make_agent: Make, change: dict[str,
 
 def test_other_tasks_on_load_are_named(make_agent: Make, tmp_path: Path) -> None:
     make_agent().save(tmp_path / "agent")
-    with pytest.raises(ValueError, match="trained on the tasks.*the environment has.*same tasks"):
+    with pytest.raises(ValueError, match=r"trained on the tasks.*the environment has.*same tasks"):
         MTSAC.load(tmp_path / "agent", env=make_vec_env("Point-4"))
 
 
