@@ -12,6 +12,7 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.types import Task
 
 from envs.fast_metaworld import fast_class
+from envs.rendering import choose_backend, upright
 
 MAX_HORIZON = 500
 """Meta-World raises when stepped beyond this many steps."""
@@ -67,6 +68,8 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
         self._steps = 0
         env_cls = ALL_V3_ENVIRONMENTS[task_name]
         self._tasks = [_encode(task_name, env_cls, goal) for goal in goals]
+        if render_mode is not None:
+            choose_backend()
         make = fast_class(env_cls) if fast else env_cls
         self._env = make(reward_function_version=reward_version, render_mode=render_mode, camera_name="corner2")
         self.observation_space = spaces.Box(-np.inf, np.inf, (39,), np.float32)
@@ -90,10 +93,8 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
         return observation.astype(np.float32), float(reward), False, self._steps >= self._horizon, info
 
     def render(self) -> np.ndarray | None:
-        """The picture of camera `corner2`, `[480, 480, 3]` uint8, or None without a render mode."""
-        if self.render_mode is None:
-            return None
-        return np.rot90(self._env.render(), 2)  # the camera is mounted upside down
+        """The picture of camera `corner2`, upright, `[480, 480, 3]` uint8, or None without a render mode."""
+        return None if self.render_mode is None else upright(self._env.render)
 
     def close(self) -> None:
         """Free the renderer."""
