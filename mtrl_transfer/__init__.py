@@ -2,9 +2,10 @@
 
 from mtrl_transfer import candidates
 from mtrl_transfer.combiners import COMBINERS, Combiner, Decision, Mean, PCGrad, Transference, make_combiner
-from mtrl_transfer.context import Context, make_context
+from mtrl_transfer.context import Context
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, per_task_gradients
 from mtrl_transfer.lookahead import lookahead_losses, transference
+from mtrl_transfer.model_context import make_context
 from mtrl_transfer.steps import step_norm
 
 __all__ = [

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor
-
-from mtrl_transfer.gradients import TaskGradients, gramian, per_task_gradients
-from mtrl_transfer.lookahead import lookahead_losses
-from mtrl_transfer.steps import matched_step_size
-from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree
 
 
 class Lookahead(Protocol):
@@ -34,6 +29,10 @@ class Context:
         lookahead: losses at the end of candidates' steps, on the rows the caller chose for it.
         held_out_gramian: `[T giver, T receiver]`, inner products of the task gradients with gradients on the
             lookahead's own rows. Called only by first-order transference on held-out rows.
+        optimizer_lookahead: `weights [K, T] -> losses [1 + K, T]`, at `θ` and where the trunk's optimizer would go with
+            each candidate's gradient (see `functional_step`).
+        predict: `(weights [K, T], step_size []) -> predictions [K, T, ...]`, what `lookahead` would turn into losses.
+        loss_of: losses `[T]` of predictions `[T, ...]` on the lookahead's rows, differentiable twice.
     """
 
     losses: Tensor
@@ -42,51 +41,6 @@ class Context:
     step_norm: Tensor | None = None
     lookahead: Lookahead | None = None
     held_out_gramian: Callable[[], Tensor] | None = None
-
-
-def make_context(
-    task_loss: TaskLoss | Sequence[TaskLoss] | None,
-    shared: Shared,
-    heads: Tree,
-    batch: Tree,
-    grads: TaskGradients,
-    *,
-    lookahead_batch: Tree | None = None,
-    step_norm: Tensor | None = None,
-    scales: Tensor | None = None,
-    signed: bool = False,
-    losses: AllLosses | None = None,
-) -> Context:
-    """Context of any multi-task model, for a training loop of one's own.
-
-    Args:
-        task_loss: loss of one task, as in `per_task_gradients`.
-        shared: shared parameters by name.
-        heads: heads of all tasks.
-        batch: rows of all tasks.
-        grads: what `per_task_gradients` returned for `batch`.
-        lookahead_batch: held-out rows for the lookahead, in the same form as `batch`; `batch` itself where not given.
-        step_norm: see `Context`.
-        scales: see `Context`.
-        signed: see `Context`.
-        losses: losses of all tasks at once, as in `per_task_gradients`.
-    """
-    rows = batch if lookahead_batch is None else lookahead_batch
-
-    def lookahead(weights: Tensor, step_size: Tensor | float | None = None) -> Tensor:
-        if step_size is None:
-            step_size = matched_step_size(gramian(grads.shared_grads), step_norm)
-        return lookahead_losses(task_loss, shared, heads, rows, weights, step_size, grads.shared_grads, losses=losses)
-
-    def held_out_gramian() -> Tensor:
-        held_out = per_task_gradients(task_loss, shared, heads, rows, losses=losses)
-        return gramian(grads.shared_grads, held_out.shared_grads)
-
-    return Context(
-        losses=grads.losses,
-        scales=scales,
-        signed=signed,
-        step_norm=step_norm,
-        lookahead=lookahead,
-        held_out_gramian=None if lookahead_batch is None else held_out_gramian,
-    )
+    optimizer_lookahead: Callable[[Tensor], Tensor] | None = None
+    predict: Callable[[Tensor, Tensor], Tensor] | None = None
+    loss_of: Callable[[Tensor], Tensor] | None = None

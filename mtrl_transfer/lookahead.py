@@ -44,19 +44,31 @@ def lookahead_losses(
     Returns:
         `[K, T]`, detached.
     """
+    _check_weights(weights, count_tasks(task_loss, heads, batch))
+    parts = []
+    for rows in weights.split(CHUNK):
+        moved = move(shared, shared_grads, rows, step_size)
+        parts.append(losses_at(task_loss, moved, heads, batch, losses=losses))
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def losses_at(
+    task_loss: TaskLoss | Sequence[TaskLoss] | None,
+    moved: dict[str, Tensor],
+    heads: Tree,
+    batch: Tree,
+    *,
+    losses: AllLosses | None = None,
+) -> Tensor:
+    """Losses `[K, T]` of all tasks at K values of the shared parameters, `moved[name]` being `[K, *shape]`."""
     n_tasks = count_tasks(task_loss, heads, batch)
-    _check_weights(weights, n_tasks)
-    with torch.no_grad():
-        parts = []
-        for rows in weights.split(CHUNK):
-            moved = move(shared, shared_grads, rows, step_size)
-            if losses is not None:
-                parts.append(_all_at_once(losses, moved, heads, batch, len(rows), n_tasks))
-            elif are_unlike(task_loss, heads, batch):
-                parts.append(_looped(task_loss, moved, heads, batch, len(rows), n_tasks))
-            else:
-                parts.append(_mapped(task_loss, moved, heads, batch))
-        return torch.cat(parts)
+    if losses is not None:
+        return _all_at_once(losses, moved, heads, batch, n_tasks)
+    if are_unlike(task_loss, heads, batch):
+        return _looped(task_loss, moved, heads, batch, n_tasks)
+    loss: Any = task_loss
+    return over_candidates(lambda *task: loss(*task).mean(), moved, heads, batch)
 
 
 def _check_weights(weights: Tensor, n_tasks: int) -> None:
@@ -64,6 +76,7 @@ def _check_weights(weights: Tensor, n_tasks: int) -> None:
         raise ValueError(f"weights must be [K, {n_tasks}] (one candidate a row), got {list(weights.shape)}")
 
 
+@torch.no_grad()
 def move(
     shared: Shared, shared_grads: Mapping[str, Tensor], weights: Tensor, step_size: Tensor | float
 ) -> dict[str, Tensor]:
@@ -72,28 +85,29 @@ def move(
     return {name: value - steps[name] for name, value in shared.items()}
 
 
-def _all_at_once(
-    losses: AllLosses, moved: dict[str, Tensor], heads: Tree, batch: Tree, n_rows: int, n_tasks: int
-) -> Tensor:
-    # A loop over candidates: each forward is one product over all tasks' rows against one matrix, never copied T times.
-    rows = [expand_over_tasks({name: value[k] for name, value in moved.items()}, n_tasks) for k in range(n_rows)]
-    return torch.stack([losses(row, heads, batch) for row in rows])
-
-
-def _mapped(task_loss: Any, moved: dict[str, Tensor], heads: Tree, batch: Tree) -> Tensor:
-    def mean_loss(shared: dict[str, Tensor], head: Tree, rows: Tree) -> Tensor:
-        return task_loss(shared, head, rows).mean()
-
-    over_tasks = vmap(mean_loss, in_dims=(None, 0, 0))
+@torch.no_grad()
+def over_candidates(function: Any, moved: dict[str, Tensor], heads: Tree, batch: Tree) -> Tensor:
+    """`function(shared, head, batch)` for every candidate and task, `[K, T, ...]`; tasks must be alike."""
+    over_tasks = vmap(function, in_dims=(None, 0, 0))
     return vmap(over_tasks, in_dims=(0, None, None))(moved, heads, batch)  # candidates outside: about twice as fast
 
 
-def _looped(task_loss: Any, moved: dict[str, Tensor], heads: Tree, batch: Tree, n_rows: int, n_tasks: int) -> Tensor:
+def _values(moved: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    n_rows = len(next(iter(moved.values())))
+    return [{name: value[k] for name, value in moved.items()} for k in range(n_rows)]
+
+
+def _all_at_once(losses: AllLosses, moved: dict[str, Tensor], heads: Tree, batch: Tree, n_tasks: int) -> Tensor:
+    # A loop over candidates: each forward is one product over all tasks' rows against one matrix, never copied T times.
+    return torch.stack([losses(expand_over_tasks(value, n_tasks), heads, batch) for value in _values(moved)])
+
+
+def _looped(task_loss: Any, moved: dict[str, Tensor], heads: Tree, batch: Tree, n_tasks: int) -> Tensor:
     table = []
-    for k in range(n_rows):
-        row = {name: value[k] for name, value in moved.items()}
-        table += [entry(task_loss, t)(row, entry(heads, t), entry(batch, t)).mean() for t in range(n_tasks)]
-    return torch.stack(table).view(n_rows, n_tasks)
+    for value in _values(moved):
+        row = [entry(task_loss, t)(value, entry(heads, t), entry(batch, t)).mean() for t in range(n_tasks)]
+        table.append(torch.stack(row))
+    return torch.stack(table)
 
 
 def transference(

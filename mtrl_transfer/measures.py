@@ -1,4 +1,4 @@
-"""How the improvement of every task by every candidate's step is found out: by lookahead, or to first order."""
+"""How the improvement of every task by every candidate's step is found out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mtrl_transfer.basis import Quadratic, quadratic_from_predictions
 from mtrl_transfer.context import Context
+
+MEASURES = ("exact", "first_order", "basis")
 
 
 class Improvement(NamedTuple):
@@ -25,16 +28,32 @@ def exact(context: Context, rows: Tensor, step_size: Tensor) -> Improvement:
     return Improvement(table[0], table[0] - table[1:])
 
 
-def first_order(losses: Tensor, gradients: Tensor, rows: Tensor, step_size: Tensor) -> Improvement:
-    """`η ⟨g_w, g_j⟩` for candidates `rows [K, T]`, without any forward pass.
+def exact_by_optimizer(context: Context, rows: Tensor) -> Improvement:
+    """Lookahead at `θ` and at the end of every candidate's true optimizer step."""
+    if context.optimizer_lookahead is None:
+        raise ValueError("step_size='optimizer' needs context.optimizer_lookahead; see `functional_step`")
+    table = context.optimizer_lookahead(rows)
+    return Improvement(table[0], table[0] - table[1:])
+
+
+def first_order(losses: Tensor, gradients: Tensor, step_size: Tensor) -> Quadratic:
+    """`L_j(w) ≈ L_j − η ⟨g_w, g_j⟩`, without any forward pass.
 
     Args:
         losses: `[T]`, at `θ`.
         gradients: `[T giver, T receiver]`, the Gramian; or inner products with gradients on held-out rows.
-        rows: `[K, T]`.
-        step_size: `η`.
+        step_size: `η`, `[]`.
     """
-    return Improvement(losses, step_size * (rows @ gradients))
+    return Quadratic(losses, -step_size * gradients.mT, None)
+
+
+def basis(context: Context, n_tasks: int, step_size: Tensor) -> Quadratic:
+    """Quadratic from the predictions at `θ` and at the end of each single task's step (T + 1 forwards)."""
+    if context.predict is None or context.loss_of is None:
+        raise ValueError("measure='basis' needs context.predict and context.loss_of, which say how losses arise")
+    units = torch.eye(n_tasks, dtype=step_size.dtype, device=step_size.device) / n_tasks
+    predictions = context.predict(torch.cat([torch.zeros_like(units[:1]), units]), step_size)
+    return quadratic_from_predictions(predictions, 1 / n_tasks, context.loss_of)
 
 
 def receiving_gramian(context: Context, gramian: Tensor, lookahead_batch: str) -> Tensor:

@@ -21,6 +21,11 @@ SCALES = ("ratio", "log_ratio", "ema", "cosine", "self")
 STATELESS = ("ratio", "log_ratio", "cosine", "self")
 POSITIVE_LOSSES_ONLY = ("ratio", "log_ratio")
 
+FLOOR = 0.1
+"""A divisor is at least this fraction of its running mean."""
+RATE = 0.01
+"""Share of the newest value in a running mean."""
+
 
 def divide(improvement: Tensor, divisor: Tensor) -> Tensor:
     """`improvement / divisor`, and 0 where the divisor is not positive."""
@@ -44,3 +49,52 @@ def cosine(gramian: Tensor, weights: Tensor, step_size: Tensor | float) -> Tenso
 def squared_norms(gramian: Tensor, weights: Tensor) -> Tensor:
     """`‖Σ_t w_t g_t‖² = wᵀGw` for every row of `weights [..., T]`."""
     return ((weights @ gramian) * weights).sum(-1).clamp(min=0)
+
+
+def running_mean(state: dict[str, Tensor], name: str, value: Tensor) -> Tensor:
+    """Running mean of `value` in `state[name]`, kept in place; values that are not finite are passed over."""
+    mean = state.setdefault(name, value.nan_to_num(0, 0, 0))
+    return mean.lerp_(torch.where(value.isfinite(), value, mean), RATE)
+
+
+class Scale:
+    """One scale at one update, with its running mean.
+
+    Args:
+        name: one of `SCALES`.
+        state: holds the running mean, under `divisor`; updated in place.
+        before: `[T]`, losses before the step.
+        own: `[T]`, decrease of each task's loss by its own step (only `self` reads it).
+        magnitude: `[T]`, of the losses at this instant (only `ema` reads it).
+        gramian: `[T, T]` of the training gradients (only `cosine` reads it).
+        step_size: `[]` (only `cosine` reads it).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        state: dict[str, Tensor],
+        *,
+        before: Tensor,
+        own: Tensor,
+        magnitude: Tensor,
+        gramian: Tensor,
+        step_size: Tensor,
+    ) -> None:
+        self.name, self.before, self.gramian, self.step_size = name, before, gramian, step_size
+        if name == "ema":
+            self.shared_divisor = running_mean(state, "divisor", magnitude).clone()
+        elif name != "cosine":
+            now = own.clamp(min=0) if name == "self" else before
+            self.floor = FLOOR * running_mean(state, "divisor", now)
+            self.shared_divisor = torch.maximum(now, self.floor)
+
+    def divisor(self, rows: Tensor) -> Tensor:
+        """What the improvement by candidates `rows [K, T]` is divided by: `[T]`, or `[K, T]` for `cosine`."""
+        return cosine(self.gramian, rows, self.step_size) if self.name == "cosine" else self.shared_divisor
+
+    def transference(self, decrease: Tensor, rows: Tensor) -> Tensor:
+        """`[K, T]`, from the decrease `[K, T]` of the losses by candidates `rows [K, T]`."""
+        if self.name == "log_ratio":
+            return log_ratio(self.before, self.before - decrease, self.floor)
+        return divide(decrease, self.divisor(rows))

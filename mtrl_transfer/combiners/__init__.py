@@ -10,7 +10,8 @@ from mtrl_transfer.combiners.pcgrad import PCGrad
 from mtrl_transfer.combiners.random_drop import RandomDrop, RandomWeights
 from mtrl_transfer.combiners.registry import COMBINERS, make_combiner
 from mtrl_transfer.combiners.torchjd import IMTLG, MGDA, AlignedMTL, CAGrad, UPGrad
-from mtrl_transfer.combiners.transference import Decision, Transference
+from mtrl_transfer.combiners.transference import Transference
+from mtrl_transfer.decision import Decision
 
 __all__ = [
     "COMBINERS",

@@ -15,9 +15,9 @@ GENERATOR = "generator"
 class Combiner:
     """Turns T task gradients into one trunk gradient `Σ_t w_t g_t`, knowing only their Gramian and a context.
 
-    `combiner(gramian [T, T], context=None) -> weights [T]`. All combiners share one scale: a Gramian equal to the
-    identity gives weights `1/T`, so that learning rate and clipping mean the same for all of them. None waits for
-    the device, unless its docstring says so.
+    `combiner(gramian [T, T], context=None) -> weights [T]`; subclasses implement `weigh`. All combiners share one
+    scale: a Gramian equal to the identity gives weights `1/T`, so that learning rate and clipping mean the same for
+    all of them. None waits for the device, unless its docstring says so.
 
     Attributes:
         needs_gramian: False where the weights are always `1/T`: the caller may then leave the Gramian and the call out.
@@ -40,6 +40,14 @@ class Combiner:
 
     def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
         """Weights `[T]` of the task gradients with inner products `gramian [T, T]`."""
+        if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
+            raise ValueError(f"gramian must be [T, T], got {list(gramian.shape)}")
+        for name, value in self.state.items():  # a loaded state may come from another device
+            self.state[name] = value.to(gramian.device)
+        return self.weigh(gramian, context)
+
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
+        """What `__call__` returns; a combiner implements this."""
         raise NotImplementedError
 
     def after_step(self, losses: Tensor) -> None:

@@ -40,7 +40,7 @@ class FAMO(Combiner):
         self.decay = decay
         self._before: tuple[Tensor, Tensor, bool] | None = None
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, summing to 1."""
         if context is None:
             raise ValueError("FAMO needs a context with the losses of the tasks")

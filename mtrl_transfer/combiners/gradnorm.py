@@ -37,7 +37,7 @@ class GradNorm(Combiner):
         self.asymmetry = asymmetry
         self.learning_rate = learning_rate
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, as they stood before this call's step."""
         if context is None:
             raise ValueError("GradNorm needs a context with the losses of the tasks")

@@ -33,7 +33,7 @@ class GradVac(Combiner):
             raise ValueError(f"beta={beta} must be between 0 and 1")
         self.beta = beta
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]` of the original task gradients."""
         targets = self.state.setdefault("targets", torch.zeros_like(gramian))
         orders = pcgrad.random_orders(len(gramian), self.generator(gramian.device))

@@ -18,6 +18,6 @@ class Mean(Combiner):
 
     needs_gramian: ClassVar[bool] = False
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, all `1/T`."""
         return torch.full_like(gramian[0], 1 / len(gramian))

@@ -18,7 +18,7 @@ class NormalizedSum(Combiner):
     of them does. A zero gradient gets weight 0.
     """
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, `mean_s ‖g_s‖ / (T ‖g_t‖)`."""
         norms = gramian.diagonal().clamp(min=0).sqrt()
         present = norms > 0

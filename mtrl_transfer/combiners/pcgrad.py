@@ -22,7 +22,7 @@ class PCGrad(Combiner):
         generator: source of the orders; its own, on the Gramian's device, where not given (see `seed`).
     """
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]` of the original task gradients."""
         return pcgrad_weights(gramian, random_orders(len(gramian), self.generator(gramian.device)))
 

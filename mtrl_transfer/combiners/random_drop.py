@@ -54,7 +54,7 @@ class RandomDrop(_RandomControl):
             if not 0 <= rate < 1:
                 raise ValueError(f"rates must be at least 0 and below 1, got {rate}")
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`: of those kept the norm-matched `1/T`, of the others 0."""
         n_tasks = len(gramian)
         if isinstance(self.rates, list) and len(self.rates) != n_tasks:
@@ -90,7 +90,7 @@ class RandomWeights(_RandomControl):
     ) -> None:
         super().__init__(norm_matching, max_norm_factor, generator)
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, positive."""
         generator = self.generator(gramian.device)
         draws = torch.randn(len(gramian), generator=generator, device=gramian.device, dtype=torch.float64)

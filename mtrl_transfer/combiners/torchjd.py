@@ -39,7 +39,7 @@ class TorchJDWeighting(Combiner):
             raise ImportError(f"combiner {type(self).__name__} needs TorchJD with its solvers: {INSTALL}") from error
         self._factors: dict[int, float] = {}
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`."""
         n_tasks = len(gramian)
         if n_tasks not in self._factors:

@@ -2,66 +2,53 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mtrl_transfer import measures, scales
-from mtrl_transfer.candidates import FAMILIES, full
-from mtrl_transfer.choices import check_choice
+from mtrl_transfer import measures, scales, search
+from mtrl_transfer.basis import Quadratic
+from mtrl_transfer.candidates import MAX_POWER_SET
 from mtrl_transfer.combiners.base import Combiner
-from mtrl_transfer.combiners.pcgrad import pcgrad_weights, random_orders
 from mtrl_transfer.combiners.registry import register
+from mtrl_transfer.combiners.transference_options import CONTINUOUS, check_options, is_named
 from mtrl_transfer.context import Context
+from mtrl_transfer.decision import Decision
+from mtrl_transfer.proposals import Listed, Proposals, Proposed
+from mtrl_transfer.scales import Scale
+from mtrl_transfer.selection import choose, lets_return, softmax_shares, usable_scores
 from mtrl_transfer.steps import match_norms, matched_step_size
-
-MEASURES = ("exact", "first_order")
-LOOKAHEAD_BATCHES = ("held_out", "same")
-FLOOR = 0.1
-"""A divisor is at least this fraction of its running mean."""
-RUNNING_RATE = 0.01
-"""Share of the newest value in a running mean."""
-
-
-class Decision(NamedTuple):
-    """What a `Transference` combiner saw and did last; K candidates, T tasks.
-
-    - `candidates`: `[K, T]` as they would be applied (after PCGrad and norm matching); row 0 is the full set.
-    - `transference`: `[K, T]`; `scores`: `[K]`, total transference; `choice`: `[]` long, the row applied.
-    - `weights`: `[T]`, returned to the caller; `step_size`: `[]`.
-    - `fresh`: whether it was measured in this call; otherwise all but `weights` are the last measurement's.
-    - `losses`: `[T]`, on the lookahead's rows before the step.
-    - `divisor`: `[T]` or `[K, T]`, what the improvement was divided by.
-    """
-
-    candidates: Tensor
-    transference: Tensor
-    scores: Tensor
-    choice: Tensor
-    weights: Tensor
-    step_size: Tensor
-    fresh: bool
-    losses: Tensor
-    divisor: Tensor
 
 
 @register("transference")
 class Transference(Combiner):
     """Applies the candidate with the largest total transference (Fifty et al., 2020, section 4).
 
+    The full set is always the first candidate, and the fallback wherever nothing can be measured. The paper sums the
+    gradients of a subset; here members weigh `1/T` (one scale).
+
     Args:
-        candidates: family of subsets: `leave_one_out`, `singletons`, `pairs`, `power_set`. The full set is always
-            the first candidate; the fallback wherever nothing can be measured.
-        measure: `exact` looks ahead; `first_order` predicts from inner products of gradients, without forwards.
+        candidates: `leave_one_out`, `singletons`, `pairs` or `power_set`; rows of weights `[K, T]`; a list of such
+            names, of combiners (by name or object) and of subsets (lists of task indices); or `continuous`, the best
+            weights at all (needs `basis` or `first_order`). `power_set` of more than 16 tasks is searched locally
+            (the same two measures).
+        measure: `exact` looks ahead; `first_order` predicts from inner products of gradients, without forwards;
+            `basis` takes T + 1 forwards and the losses of all candidates as quadratics in the weights.
         scale: what divides an improvement, see `scales`; `auto` is `ratio`, or `ema` where losses are signed.
         lookahead_batch: rows that the caller should look ahead on: `held_out`, or the `same` as the gradients'.
         lookahead_rows: how many held-out rows a task the caller should take; None leaves it to the caller.
-        step_size: `matched` to the trunk's last real step, or a fixed number.
+        step_size: `matched` to the trunk's last real step; `optimizer`, the true step of the trunk's optimizer; or a
+            fixed number.
         norm_matching: bring all candidates to the full set's gradient norm.
         max_norm_factor: cap on the factor of norm matching.
         every: measure on every n-th call; in between the last choice is applied again.
         inner: `pcgrad` runs PCGrad within each subset; None adds its gradients up.
+        choice: `argmax`, or `softmax`: a mixture of all candidates.
+        temperature: of the softmax, in standard deviations of the scores.
+        max_absence: most calls in a row that a task may be left out of; None sets no bound.
+        smoothing: share of the past in the running mean of transference that is chosen by; 0 takes the newest alone.
+        heads: heads that the caller should look ahead with: `fixed`, or `stepped` by their own gradients first.
         generator: source of PCGrad's orders.
 
     Attributes:
@@ -74,7 +61,7 @@ class Transference(Combiner):
 
     def __init__(
         self,
-        candidates: str = "leave_one_out",
+        candidates: Listed = "leave_one_out",
         measure: str = "exact",
         scale: str = "auto",
         lookahead_batch: str = "held_out",
@@ -84,22 +71,14 @@ class Transference(Combiner):
         max_norm_factor: float = 2.0,
         every: int = 1,
         inner: str | None = None,
+        choice: str = "argmax",
+        temperature: float = 1.0,
+        max_absence: int | None = None,
+        smoothing: float = 0.0,
+        heads: str = "fixed",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(generator)
-        check_choice("candidates", candidates, FAMILIES)
-        check_choice("measure", measure, MEASURES)
-        check_choice("scale", scale, ("auto", *scales.SCALES))
-        check_choice("lookahead_batch", lookahead_batch, LOOKAHEAD_BATCHES)
-        if inner is not None:
-            check_choice("inner", inner, ("pcgrad",))
-        if isinstance(step_size, str):
-            check_choice("step_size", step_size, ("matched",))
-        elif not step_size > 0:
-            raise ValueError(f"step_size={step_size} must be positive, or 'matched'")
-        for name, value in (("every", every), ("lookahead_rows", lookahead_rows), ("max_norm_factor", max_norm_factor)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
         self.candidates = candidates
         self.measure = measure
         self.scale = scale
@@ -110,9 +89,17 @@ class Transference(Combiner):
         self.max_norm_factor = max_norm_factor
         self.every = every
         self.inner = inner
+        self.choice = choice
+        self.temperature = temperature
+        self.max_absence = max_absence
+        self.smoothing = smoothing
+        self.heads = heads
+        check_options(self)
+        listed = "full" if is_named(candidates, CONTINUOUS) else candidates
+        self._proposals = Proposals(listed, inner, norm_matching, max_norm_factor)
+        self._searched = Proposals("full", None, norm_matching, max_norm_factor)
         self.last: Decision | None = None
         self._calls = 0
-        self._subsets: Tensor | None = None
 
     @property
     def due(self) -> bool:
@@ -121,138 +108,180 @@ class Transference(Combiner):
 
     @property
     def members(self) -> Tensor | None:
-        """`[T]` bool: the tasks of the subset applied last."""
+        """`[T]` bool: the tasks of the candidate applied last."""
         return self.state.get("members")
 
-    def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]` of the chosen candidate."""
         if context is None:
             raise ValueError("Transference needs a context with losses and a lookahead; see `make_context`")
-        subsets = self._family(gramian)
-        rows = self._proposals(gramian, subsets)
+        searches = self._searches(len(gramian))
         if self.due:
-            self.last = self._decide(gramian, context, rows)
-            self._store("choice", self.last.choice)
-            weights = self.last.weights
+            proposed, self.last = self._decide(gramian, context, searches)
         else:
-            weights = rows.index_select(0, self.state["choice"][None])[0]
-            if self.last is not None:
-                self.last = self.last._replace(weights=weights, fresh=False)
-        self._store("members", subsets.index_select(0, self.state["choice"][None])[0] != 0)
+            proposed = self._propose(gramian, context, self.state["found"] if searches else None)
+        weights = self._weights(proposed, gramian)
+        if self.last is not None:
+            self.last = self.last._replace(weights=weights, fresh=self.due)
+        self._note_members(proposed)
         self._calls += 1
         return weights
 
-    def _family(self, gramian: Tensor) -> Tensor:
-        """Subsets `[K, T]`, the full set first; built once, since they cross to the device."""
-        subsets = self._subsets
-        if subsets is None or subsets.shape[1] != len(gramian) or subsets.device != gramian.device:
-            n_tasks = len(gramian)
-            listed = FAMILIES[self.candidates](n_tasks)
-            others = listed[~(listed == full(n_tasks)).all(1)]
-            subsets = torch.cat([full(n_tasks), others]).to(gramian.device)
-        self._subsets = subsets.to(gramian.dtype)
-        return self._subsets
+    def after_step(self, losses: Tensor) -> None:
+        """Pass the losses `[T]` after the step on to the combiners among the candidates."""
+        for combiner in self._proposals.combiners:
+            combiner.after_step(losses)
 
-    def _proposals(self, gramian: Tensor, subsets: Tensor) -> Tensor:
-        """Candidates `[K, T]` as they would be applied to this Gramian."""
-        rows = subsets
-        if self.inner == "pcgrad":
-            orders = random_orders(len(gramian), self.generator(gramian.device))
-            rows = pcgrad_weights(gramian, orders, subsets != 0)
-        if self.norm_matching:
-            rows = torch.cat([rows[:1], match_norms(rows[1:], gramian, rows[0], self.max_norm_factor)])
-        return rows
+    def _searches(self, n_tasks: int) -> bool:
+        """Whether the candidate is found by a search rather than listed."""
+        many = is_named(self.candidates, "power_set") and n_tasks > MAX_POWER_SET and self.measure != "exact"
+        if many and (self.inner or self.smoothing):
+            raise ValueError(f"power_set of {n_tasks} tasks is searched; that needs inner=None and smoothing=0")
+        return many or is_named(self.candidates, CONTINUOUS)
 
-    def _decide(self, gramian: Tensor, context: Context, rows: Tensor) -> Decision:
-        step = self._step(gramian, context, rows)
-        alone = self._alone(gramian, rows)
-        measured = self._measure(gramian, context, torch.cat([rows, alone]), step)
-        decrease, own = measured.decrease[: len(rows)], measured.decrease[len(rows) :].diagonal()
-        divisor = self._divisor(gramian, context, rows, step, measured.before, own)
-        if self._scale_for(context) == "log_ratio":
-            transference = scales.log_ratio(measured.before, measured.before - decrease, self._floor())
-        else:
-            transference = scales.divide(decrease, divisor)
-        scores = transference.sum(1)
-        choice = choose(scores, step)
-        weights = rows.index_select(0, choice[None])[0]
-        return Decision(rows, transference, scores, choice, weights, step, True, measured.before, divisor)
+    def _propose(self, gramian: Tensor, context: Context, found: Tensor | None) -> Proposed:
+        proposals = self._searched if self._searches(len(gramian)) else self._proposals
+        return proposals(gramian, context, self.generator(gramian.device), found)
 
-    def _step(self, gramian: Tensor, context: Context, rows: Tensor) -> Tensor:
-        if self.step_size == "matched":
-            return matched_step_size(gramian, context.step_norm, rows[0])
-        return torch.full_like(gramian[0, 0], float(self.step_size))
-
-    def _measure(self, gramian: Tensor, context: Context, rows: Tensor, step: Tensor) -> measures.Improvement:
+    def _decide(self, gramian: Tensor, context: Context, searches: bool) -> tuple[Proposed, Decision]:
+        proposed = self._propose(gramian, context, None)
+        step = self._step(gramian, context, proposed.rows[0])
+        alone = self._alone(gramian, proposed.rows[0])
         if self.measure == "exact":
-            return measures.exact(context, rows, step)
-        received = measures.receiving_gramian(context, gramian, self.lookahead_batch)
-        return measures.first_order(context.losses, received, rows, step)
+            before, decrease = self._look_ahead(context, torch.cat([proposed.rows, alone]), step)
+            scale = self._scale_now(gramian, context, step, before, decrease[len(proposed.rows) :])
+            decrease = decrease[: len(proposed.rows)]
+        else:
+            model = self._model(gramian, context, step)
+            scale = self._scale_now(gramian, context, step, model.before, model.decrease(alone))
+            if searches:
+                self._store("found", self._search(model, scale, gramian, proposed.rows))
+                proposed = self._propose(gramian, context, self.state["found"])
+            before, decrease = model.before, model.decrease(proposed.rows)
+        transference = scale.transference(decrease, proposed.rows)
+        scores = self._choose(transference, proposed, step)
+        decision = Decision(
+            candidates=proposed.rows,
+            transference=transference,
+            scores=scores,
+            choice=self.state["choice"].clone(),
+            weights=scores.new_zeros(len(gramian)),  # set by the caller
+            step_size=step,
+            fresh=True,
+            losses=before,
+            divisor=scale.divisor(proposed.rows),
+        )
+        return proposed, decision
 
-    def _alone(self, gramian: Tensor, rows: Tensor) -> Tensor:
+    def _step(self, gramian: Tensor, context: Context, full_set: Tensor) -> Tensor:
+        if self.step_size == "matched":
+            return matched_step_size(gramian, context.step_norm, full_set)
+        return torch.full_like(gramian[0, 0], 1.0 if self.step_size == "optimizer" else float(self.step_size))
+
+    def _alone(self, gramian: Tensor, full_set: Tensor) -> Tensor:
         """Each task's own step `[T, T]`, at the candidates' length; only the scale `self` looks at it."""
         if self.scale != "self":
-            return rows[:0]
+            return gramian[:0]
         alone = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device) / len(gramian)
-        return match_norms(alone, gramian, rows[0], self.max_norm_factor) if self.norm_matching else alone
+        return match_norms(alone, gramian, full_set, self.max_norm_factor) if self.norm_matching else alone
 
-    def _scale_for(self, context: Context) -> str:
-        if self.scale == "auto":
-            return "ema" if context.signed else "ratio"
-        if context.signed and self.scale in scales.POSITIVE_LOSSES_ONLY:
-            raise ValueError(f"scale={self.scale!r} needs positive losses and these are signed; choose 'ema' or 'auto'")
-        return self.scale
+    def _look_ahead(self, context: Context, rows: Tensor, step: Tensor) -> measures.Improvement:
+        if self.step_size == "optimizer":
+            return measures.exact_by_optimizer(context, rows)
+        return measures.exact(context, rows, step)
 
-    def _divisor(
-        self, gramian: Tensor, context: Context, rows: Tensor, step: Tensor, before: Tensor, own: Tensor
-    ) -> Tensor:
-        scale = self._scale_for(context)
-        if scale == "cosine":
-            return scales.cosine(gramian, rows, step)
-        if scale == "ema":
-            return self._track("divisor", before.abs() if context.scales is None else context.scales)
-        now = own.clamp(min=0) if scale == "self" else before
-        self._track("divisor", now)
-        return torch.maximum(now, self._floor())
+    def _model(self, gramian: Tensor, context: Context, step: Tensor) -> Quadratic:
+        if self.measure == "basis":
+            return measures.basis(context, len(gramian), step)
+        received = measures.receiving_gramian(context, gramian, self.lookahead_batch)
+        return measures.first_order(context.losses, received, step)
 
-    def _floor(self) -> Tensor:
-        return FLOOR * self.state["divisor"]
+    def _scale_now(self, gramian: Tensor, context: Context, step: Tensor, before: Tensor, alone: Tensor) -> Scale:
+        name = self.scale
+        if name == "auto":
+            name = "ema" if context.signed else "ratio"
+        if context.signed and name in scales.POSITIVE_LOSSES_ONLY:
+            raise ValueError(f"scale={name!r} needs positive losses and these are signed; choose 'ema' or 'auto'")
+        return Scale(
+            name,
+            self.state,
+            before=before,
+            own=alone.diagonal(),
+            magnitude=before.abs() if context.scales is None else context.scales,
+            gramian=gramian,
+            step_size=step,
+        )
 
-    def _track(self, name: str, value: Tensor) -> Tensor:
-        """Running mean of `value`, kept in place; values that are not finite are passed over."""
-        mean = self.state.setdefault(name, value.nan_to_num(0, 0, 0))
-        return mean.lerp_(torch.where(value.isfinite(), value, mean), RUNNING_RATE)
+    def _search(self, model: Quadratic, scale: Scale, gramian: Tensor, full_set: Tensor) -> Tensor:
+        """The best row `[T]` that no list holds: a subset, or continuous weights."""
+        gain = -scales.divide(model.slope, scale.divisor(full_set).view(-1, 1)).sum(0)
+        if is_named(self.candidates, CONTINUOUS):
+            curvature = torch.zeros_like(gramian)
+            if model.curvature is not None:
+                curvature = scales.divide(model.curvature, scale.divisor(full_set)[:, None, None]).sum(0)
+            limit = scales.squared_norms(gramian, full_set[0])
+            return search.best_weights(gain, curvature, gramian, limit)
+
+        def score(subsets: Tensor) -> Tensor:
+            rows = self._searched.matched(torch.cat([full_set, subsets / len(gramian)]), gramian)[1:]
+            return scale.transference(model.decrease(rows), rows).sum(1)
+
+        everyone = torch.ones_like(gain, dtype=torch.bool)
+        gaining = gain > 0
+        starts = torch.stack([everyone, torch.where(gaining.any(), gaining, everyone)])
+        return search.best_subset(score, starts) / gain.new_tensor(len(gain))
+
+    def _choose(self, transference: Tensor, proposed: Proposed, step: Tensor) -> Tensor:
+        """Scores `[K]`; notes the choice (and shares) in the state."""
+        scores = transference.sum(1)
+        if self.smoothing:
+            mean = self.state.setdefault("transference", torch.zeros_like(transference))
+            mean.lerp_(torch.where(transference.isfinite(), transference, mean), 1 - self.smoothing)
+            scores = torch.where(scores.isfinite(), mean.sum(1), scores)
+        allowed = None
+        if self.max_absence is not None:
+            absence = self.state.get("absence", torch.zeros_like(proposed.members[0], dtype=torch.long))
+            allowed = lets_return(proposed.members, absence, self.every, self.max_absence)
+        self._store("choice", choose(scores, step, allowed))
+        if self.choice == "softmax":
+            self._store("shares", softmax_shares(usable_scores(scores, step, allowed), self.temperature))
+        return scores
+
+    def _weights(self, proposed: Proposed, gramian: Tensor) -> Tensor:
+        if self.choice == "argmax":
+            return proposed.rows.index_select(0, self.state["choice"][None])[0]
+        mixture = self.state["shares"] @ proposed.rows
+        return self._proposals.matched(torch.stack([proposed.rows[0], mixture]), gramian)[1]
+
+    def _note_members(self, proposed: Proposed) -> None:
+        members = proposed.members.index_select(0, self.state["choice"][None])[0]
+        absence = self.state.setdefault("absence", torch.zeros_like(members, dtype=torch.long))
+        absence.add_(1).mul_(~members)
+        self._store("members", members)
 
     def _store(self, name: str, value: Tensor) -> None:
         self.state.setdefault(name, value.clone()).copy_(value)
 
+    def seed(self, seed: int) -> None:
+        """Restart the random streams, also of the combiners among the candidates."""
+        super().seed(seed)
+        for place, combiner in enumerate(self._proposals.combiners):
+            combiner.seed(seed + 1 + place)
+
     def state_dict(self) -> dict[str, Tensor]:
-        """Also the number of calls, which says when the next measurement is due."""
-        return {**super().state_dict(), "calls": torch.tensor(self._calls)}
+        """Also the number of calls, which says when the next measurement is due, and the candidates' own states."""
+        saved = {**super().state_dict(), "calls": torch.tensor(self._calls)}
+        for place, combiner in enumerate(self._proposals.combiners):
+            saved.update({f"candidate_{place}.{name}": value for name, value in combiner.state_dict().items()})
+        return saved
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state_dict` returned."""
-        super().load_state_dict({name: value for name, value in state.items() if name != "calls"})
-        self._calls = int(state["calls"])
+        own = {name: value for name, value in state.items() if "." not in name}
+        self._calls = int(own.pop("calls"))
+        super().load_state_dict(own)
+        for place, combiner in enumerate(self._proposals.combiners):
+            prefix = f"candidate_{place}."
+            parts = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            combiner.load_state_dict(parts)
         self.last = None
-
-
-def choose(scores: Tensor, step_size: Tensor) -> Tensor:
-    """Index `[]` of the best of `scores [K]`; 0, the full set, on a tie for it or where the step has no length."""
-    usable = scores.isfinite() & (step_size > 0)
-    return torch.where(usable, scores, -torch.inf).argmax()
-
-
-def agrees_with_first_order(decision: Decision, gramian: Tensor) -> Tensor:
-    """Whether first order would have chosen alike, at the same rows, step, candidates and scale.
-
-    Args:
-        decision: of a combiner that measured exactly.
-        gramian: `[T giver, T receiver]`, inner products of the task gradients with gradients on the lookahead's rows.
-
-    Returns:
-        `[]` bool.
-    """
-    predicted = measures.first_order(decision.losses, gramian, decision.candidates, decision.step_size)
-    scores = scales.divide(predicted.decrease, decision.divisor).sum(1)
-    return choose(scores, decision.step_size) == choose(decision.transference.sum(1), decision.step_size)

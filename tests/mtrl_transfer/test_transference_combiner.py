@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from mtrl_transfer import Context, PCGrad, Transference, candidates, gramian, make_context, per_task_gradients
-from mtrl_transfer.combiners.transference import agrees_with_first_order
+from mtrl_transfer.decision import agrees_with_first_order
 from mtrl_transfer.steps import match_norms
 
 STEP_NORM = torch.tensor(0.05, dtype=torch.float64)

@@ -1,0 +1,63 @@
+"""Losses of all candidates from T + 1 forwards: predictions are linear in the weights, so losses are quadratic.
+
+The prediction at `θ − η Σ_t w_t g_t` is, to first order in the step, the prediction at `θ` plus `Σ_t w_t` times what
+one unit of task `t` changes. A squared error of such predictions is exactly a quadratic in `w`; any other loss is
+expanded to second order in the prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import grad, jvp, vmap
+
+CHUNK = 4096
+"""Candidates whose losses are evaluated at once; bounds memory."""
+
+
+class Quadratic(NamedTuple):
+    """Losses as a quadratic in the weights: `L_j(w) = before_j + slope_j · w + wᵀ curvature_j w`.
+
+    - `before`: `[T]`.
+    - `slope`: `[T receiver, T giver]`.
+    - `curvature`: `[T receiver, T giver, T giver]`, None where it is taken as zero (first order).
+    """
+
+    before: Tensor
+    slope: Tensor
+    curvature: Tensor | None
+
+    def decrease(self, rows: Tensor) -> Tensor:
+        """`L_j(0) − L_j(w)` as `[K, T]`, for candidates `rows [K, T]`."""
+        if self.curvature is None:
+            return -(rows @ self.slope.mT)
+        parts = [torch.einsum("kt,jts,ks->kj", part, self.curvature, part) for part in rows.split(CHUNK)]
+        return -(rows @ self.slope.mT) - torch.cat(parts)
+
+
+def quadratic_from_predictions(predictions: Tensor, amount: float, loss_of: Callable[[Tensor], Tensor]) -> Quadratic:
+    """Quadratic in the weights, from the predictions at `θ` and at the end of each task's own step.
+
+    Args:
+        predictions: `[1 + T giver, T receiver, ...]`: at `θ`; then with weight `amount` on each single task.
+        amount: weight of the single tasks.
+        loss_of: losses `[T]` of predictions `[T, ...]`, each of its own task's only. Differentiable twice.
+    """
+    origin = predictions[0]
+    change = (predictions[1:] - origin) / amount
+
+    def slope_of(prediction: Tensor) -> Tensor:
+        return grad(lambda value: loss_of(value).sum())(prediction)
+
+    with torch.no_grad():
+        before, slope = loss_of(origin), slope_of(origin)
+        bent = vmap(lambda direction: jvp(slope_of, (origin,), (direction,))[1])(change)
+    change, bent = change.flatten(2), bent.flatten(2)
+    return Quadratic(
+        before,
+        torch.einsum("jr,tjr->jt", slope.flatten(1), change),
+        torch.einsum("sjr,tjr->jst", change, bent) / 2,
+    )

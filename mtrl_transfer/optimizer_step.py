@@ -1,0 +1,69 @@
+"""The step that a torch optimizer would take, without taking it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.tasks import Shared
+
+SUPPORTED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+
+
+def functional_step(optimizer: torch.optim.Optimizer, shared: Shared, grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Where `optimizer.step()` would bring the shared parameters, for K gradients at once; nothing is changed.
+
+    The optimizer's live state (momentum, moments, number of steps) is read, not written.
+
+    Args:
+        optimizer: SGD (with momentum), Adam or AdamW.
+        shared: the very parameters that the optimizer holds, by name.
+        grads: `[K, *shape]` for every shared parameter.
+
+    Returns:
+        `[K, *shape]` for every shared parameter.
+
+    Raises:
+        ValueError: for another optimizer, or a parameter that it does not hold.
+    """
+    if type(optimizer) not in SUPPORTED:
+        known = ", ".join(kind.__name__ for kind in SUPPORTED)
+        raise ValueError(f"functional_step knows {known}, not {type(optimizer).__name__}")
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    step = _sgd if isinstance(optimizer, torch.optim.SGD) else _adam
+    moved = {}
+    with torch.no_grad():
+        for name, value in shared.items():
+            if id(value) not in groups:
+                raise ValueError(f"shared[{name!r}] is not a parameter of the optimizer")
+            group = groups[id(value)]
+            grad = -grads[name] if group["maximize"] else grads[name]
+            moved[name] = step(value, grad, group, optimizer.state.get(value, {}))
+    return moved
+
+
+def _sgd(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    grad = grad + group["weight_decay"] * value
+    if group["momentum"]:
+        momentum = state.get("momentum_buffer")
+        velocity = grad if momentum is None else group["momentum"] * momentum + (1 - group["dampening"]) * grad
+        grad = grad + group["momentum"] * velocity if group["nesterov"] else velocity
+    return value - group["lr"] * grad
+
+
+def _adam(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    beta_1, beta_2 = group["betas"]
+    if group["decoupled_weight_decay"]:
+        value = value * (1 - group["lr"] * group["weight_decay"])
+    else:
+        grad = grad + group["weight_decay"] * value
+    steps = state.get("step", 0) + 1
+    mean = beta_1 * state.get("exp_avg", 0) + (1 - beta_1) * grad
+    square = beta_2 * state.get("exp_avg_sq", 0) + (1 - beta_2) * grad.square()
+    if group["amsgrad"]:
+        square = torch.maximum(square, state["max_exp_avg_sq"]) if "max_exp_avg_sq" in state else square
+    spread = (square / (1 - beta_2**steps)).sqrt() + group["eps"]
+    return value - group["lr"] * (mean / (1 - beta_1**steps)) / spread

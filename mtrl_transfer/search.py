@@ -1,0 +1,86 @@
+"""The best subset of many tasks, and the best continuous weights, of a score that costs no forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.scales import squared_norms
+
+MULTIPLIERS = 24
+STEPS = 100
+
+
+def best_subset(score: Callable[[Tensor], Tensor], starts: Tensor) -> Tensor:
+    """Local search over subsets: from every start, T times the one flip that raises the score most.
+
+    Exact where the score is a sum over members (first order without norm matching); a local optimum otherwise. The
+    number of rounds is fixed, so that nothing waits for the device.
+
+    Args:
+        score: scores `[K]` of subsets `[K, T]` bool.
+        starts: `[S, T]` bool, none empty.
+
+    Returns:
+        `[T]` bool, never empty; at least as good as every start.
+    """
+    n_starts, n_tasks = starts.shape
+    flips = torch.eye(n_tasks, dtype=torch.bool, device=starts.device)
+
+    def scored(subsets: Tensor) -> Tensor:
+        found = score(subsets)
+        return torch.where(found.isfinite() & subsets.any(1), found, -torch.inf)
+
+    subsets, scores = starts, scored(starts)
+    for _ in range(n_tasks):
+        neighbours = subsets[:, None] ^ flips
+        found, which = scored(neighbours.flatten(0, 1)).view(n_starts, n_tasks).max(1)
+        better = found > scores
+        subsets = torch.where(better[:, None], subsets ^ flips[which], subsets)
+        scores = torch.where(better, found, scores)
+    return subsets.index_select(0, scores.argmax()[None])[0]
+
+
+def best_weights(gain: Tensor, cost: Tensor, gramian: Tensor, limit: Tensor) -> Tensor:
+    """Weights that maximise `gain · w − wᵀ cost w` under `w ≥ 0` and `wᵀGw ≤ limit`.
+
+    Accelerated projected gradient for a grid of multipliers of the norm constraint at once; each solution is then
+    brought to its best feasible length, and the best one taken. Fixed numbers of steps: nothing waits for the device.
+
+    Args:
+        gain: `[T]`.
+        cost: `[T, T]`, symmetric.
+        gramian: `[T, T]`.
+        limit: `[]`, largest squared norm of the trunk gradient.
+
+    Returns:
+        `[T]`; zero where nothing gains.
+    """
+    norms = gramian.diagonal().clamp(min=0).sqrt()
+    unit = torch.where(norms > 0, limit.sqrt() / torch.where(norms > 0, norms, 1), 0)  # w = unit * v: all of order one
+    gain, cost = gain * unit, cost * unit[:, None] * unit
+    metric = torch.where(limit > 0, gramian * unit[:, None] * unit / torch.where(limit > 0, limit, 1), 0)
+    multipliers = torch.logspace(-4, 1, MULTIPLIERS, dtype=gain.dtype, device=gain.device) * gain.norm()
+    hessian = 2 * (cost + multipliers[:, None, None] * metric)  # [M, T, T]
+    largest = hessian.abs().sum(-1).amax(-1)[:, None]
+    rate = torch.where(largest > 0, 1 / torch.where(largest > 0, largest, 1), 0)
+    found = momentum = torch.zeros(MULTIPLIERS, len(gain), dtype=gain.dtype, device=gain.device)
+    for step in range(STEPS):
+        ascent = gain - torch.bmm(hessian, momentum[..., None])[..., 0]
+        moved = (momentum + rate * ascent).clamp(min=0)
+        momentum = moved + step / (step + 3) * (moved - found)
+        found = moved
+    found = found * _best_length(found, gain, cost, metric)[:, None]
+    values = found @ gain - ((found @ cost) * found).sum(1)
+    best = torch.where(values.isfinite(), values, -torch.inf).argmax()
+    return found.index_select(0, best[None])[0] * unit
+
+
+def _best_length(found: Tensor, gain: Tensor, cost: Tensor, metric: Tensor) -> Tensor:
+    """Factor `[M]` of each row with the largest value among those within the norm."""
+    linear, curved, length = found @ gain, ((found @ cost) * found).sum(1), squared_norms(metric, found).sqrt()
+    longest = torch.where(length > 0, 1 / torch.where(length > 0, length, 1), 0)
+    inside = torch.where(curved > 0, linear / torch.where(curved > 0, 2 * curved, 1), longest)
+    return torch.minimum(inside, longest).clamp(min=0)
