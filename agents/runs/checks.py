@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Callable, Set
-from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 
 from agents.networks import ACTIVATIONS
 from agents.runs.build import env_options, is_point
+from agents.runs.combiner_checks import combiner_problems
 from agents.runs.errors import did_you_mean
 from agents.runs.schema import RunConfig
 from envs import make_vec_env
 from envs.metaworld_suites import MetaWorldOptions, parse_metaworld_suite
-from mtrl_transfer.combiners import COMBINERS, make_combiner
-from mtrl_transfer.scales import POSITIVE_LOSSES_ONLY
 
 PROTOCOL_GOALS = MetaWorldOptions().n_goals
 
@@ -130,42 +126,7 @@ def _device(config: RunConfig) -> list[str]:
 
 
 def _combiner(config: RunConfig) -> list[str]:
-    combiner = config.combiner
-    if combiner.name not in COMBINERS:
-        return [f"combiner.name={combiner.name!r} does not exist{did_you_mean(combiner.name, COMBINERS)}"]
-    settings = {"kwargs": combiner.kwargs, "critic": combiner.critic, "actor": combiner.actor}
-    problems = [
-        problem
-        for section, values in settings.items()
-        for name, value in values.items()
-        for problem in _setting(combiner.name, f"combiner.{section}.{name}", name, value)
-    ]
-    scale = {**combiner.kwargs, **combiner.actor}.get("scale")
-    if scale in POSITIVE_LOSSES_ONLY:
-        where = "actor" if "scale" in combiner.actor else "kwargs"
-        problems.append(
-            f"combiner.{where}.scale={scale!r} needs positive losses, and the actor's are not; "
-            "set combiner.actor.scale=ema"
-        )
-    return problems
-
-
-def _setting(combiner: str, key: str, name: str, value: Any) -> list[str]:
-    """Check one setting against the combiner's constructor: its name, its type, its range."""
-    hints = typing.get_type_hints(COMBINERS[combiner].__init__)
-    known = {hint_name: hint for hint_name, hint in hints.items() if hint_name not in ("return", "generator")}
-    if name not in known:
-        hint = did_you_mean(name, known) if known else f" ({combiner} has no settings)"
-        return [f"unknown key {key}{hint}"]
-    try:
-        TypeAdapter(known[name]).validate_python(value, strict=True)
-        make_combiner(combiner, **{name: value})
-    except ValidationError as error:
-        expected = dict.fromkeys(detail["msg"].removeprefix("Input ") for detail in error.errors())
-        return [f"{key}={value!r} {' or '.join(expected)}"]
-    except ValueError as error:
-        return [f"{key}: {error}"]
-    return []
+    return combiner_problems(config.combiner)
 
 
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (

@@ -62,7 +62,7 @@ BAD_TRAININGS = [
     ("point agent.target_entropy=automatic", "'auto'"),
     ("point combiner.name=pcgrd", "did you mean pcgrad?"),
     ("point combiner.name=7", "combiner.name"),
-    ("point combiner.name=mean combiner.kwargs.every=2", "mean has no settings"),
+    ("point combiner.name=mean combiner.kwargs.every=2", "this combiner has no settings"),
     ("point combiner.kwargs.evry=2", "did you mean every?"),
     ("point combiner.kwargs.every=0", "at least 1"),
     ("point combiner.kwargs.every=two", "combiner.kwargs.every='two'"),

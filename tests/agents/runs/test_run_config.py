@@ -182,6 +182,21 @@ def test_all_problems_are_told_at_once_each_with_the_nearest_good_key():
         assert sum(start in problem and hint in problem for problem in problems) == 1, (start, problems)
 
 
+def test_all_problems_of_a_combiner_are_told_at_once():
+    arguments = ["combiner.kwargs.every=0", "combiner.kwargs.measure=exakt", "combiner.critic.max_norm_factor=0.5"]
+    with pytest.raises(InputError) as caught:
+        load_config("point", [*arguments, "combiner.actor.inner=pcgrd", "combiner.actor.evry=1"])
+    starts = {problem.split(":")[0].split(";")[0] for problem in caught.value.problems}
+    assert len(caught.value.problems) == 5
+    assert starts == {
+        "unknown key combiner.actor.evry",
+        "combiner.kwargs.every",
+        "combiner.kwargs.measure",
+        "combiner.critic.max_norm_factor",
+        "combiner.actor.inner",
+    }
+
+
 def test_one_problem_of_a_value_is_told_once():
     """A union of types makes pydantic complain once per type."""
     with pytest.raises(InputError) as caught:

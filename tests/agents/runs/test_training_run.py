@@ -185,7 +185,8 @@ def test_resuming_continues_the_count(run: Run, tmp_path: Path):
     stored = load_file(folder / "checkpoints" / "1200" / "replay.safetensors")
     assert stored["rewards"].shape == (400, 3)
     assert torch.equal(stored["observations"][:300], before["observations"])
-    assert load_config(str(folder / "config.yaml")).total_timesteps == 1200
+    config = load_config(str(folder / "config.yaml"))
+    assert (config.total_timesteps, config.resume) == (1200, False)
 
 
 def test_resuming_after_a_kill_repeats_what_was_after_the_checkpoint(run: Run, tmp_path: Path):
@@ -237,6 +238,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert state["rewards"].shape == (70, 3)
     assert cli.train(command.split()) == 0
     assert interrupted.json("evaluation.json")["step"] == 900
+    assert [row["step"] for row in interrupted.metrics if "success/mean" in row] == [300, 600, 900]
 
 
 def test_the_command_line_evaluates(run: Run, capsys: pytest.CaptureFixture[str]):

@@ -1,0 +1,86 @@
+"""Checks of a combiner's settings against its constructor: names, types, values, and what they need of each other."""
+
+from __future__ import annotations
+
+import typing
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from agents.runs.errors import did_you_mean
+from agents.runs.schema import CombinerConfig
+from mtrl_transfer.combiners import COMBINERS, make_combiner
+from mtrl_transfer.scales import POSITIVE_LOSSES_ONLY
+
+Settings = dict[str, tuple[str, Any]]
+"""Name of a setting -> its dotted key in the config, and its value."""
+
+
+def combiner_problems(combiner: CombinerConfig) -> list[str]:
+    """One sentence per problem, beginning with the key."""
+    if combiner.name not in COMBINERS:
+        return [f"combiner.name={combiner.name!r} does not exist{did_you_mean(combiner.name, COMBINERS)}"]
+    sections = {"kwargs": combiner.kwargs, "critic": combiner.critic, "actor": combiner.actor}
+    types = _types(combiner.name)
+    problems: list[str] = []
+    sound: dict[str, Settings] = {}
+    for section, values in sections.items():
+        keyed = {name: (f"combiner.{section}.{name}", value) for name, value in values.items()}
+        told = {name: _wrong_type(types, name, key, value) for name, (key, value) in keyed.items()}
+        problems += [problem for problem in told.values() if problem]
+        sound[section] = {name: keyed[name] for name, problem in told.items() if not problem}
+    actor = {**sound["kwargs"], **sound["actor"]}
+    for settings in ({**sound["kwargs"], **sound["critic"]}, actor):
+        problems += _wrong_values(combiner.name, settings)
+    return [*dict.fromkeys(problems), *_actor_scale(actor)]
+
+
+def _types(name: str) -> dict[str, Any]:
+    """The settings that a config can make; a generator is none of them."""
+    hints = typing.get_type_hints(COMBINERS[name].__init__)
+    return {setting: hint for setting, hint in hints.items() if setting not in ("return", "generator")}
+
+
+def _wrong_type(types: dict[str, Any], name: str, key: str, value: Any) -> str | None:
+    if name not in types:
+        return f"unknown key {key}" + (did_you_mean(name, types) if types else " (this combiner has no settings)")
+    try:
+        TypeAdapter(types[name]).validate_python(value, strict=True)
+    except ValidationError as error:
+        expected = dict.fromkeys(detail["msg"].removeprefix("Input ") for detail in error.errors())
+        return f"{key}={value!r} {' or '.join(expected)}"
+    return None
+
+
+def _wrong_values(name: str, settings: Settings) -> list[str]:
+    """Make the combiner; while it refuses, tell why and leave out the setting that it refuses."""
+    problems: list[str] = []
+    left = dict(settings)
+    refusal = _refusal(name, left)
+    while refusal is not None:
+        guilty = next((one for one in left if _refusal(name, _except(left, one)) != refusal), None)
+        if guilty is None:  # no setting's fault: the combiner itself cannot be had here
+            return [*problems, f"combiner.name={name!r}: {refusal}"]
+        problems.append(f"{left[guilty][0]}: {refusal}")
+        left = _except(left, guilty)
+        refusal = _refusal(name, left)
+    return problems
+
+
+def _refusal(name: str, settings: Settings) -> str | None:
+    try:
+        make_combiner(name, **{setting: value for setting, (_, value) in settings.items()})
+    except (ImportError, TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _except(settings: Settings, name: str) -> Settings:
+    return {setting: value for setting, value in settings.items() if setting != name}
+
+
+def _actor_scale(actor: Settings) -> list[str]:
+    key, scale = actor.get("scale", ("", None))
+    if scale not in POSITIVE_LOSSES_ONLY:
+        return []
+    return [f"{key}={scale!r} needs positive losses, and the actor's are not; set combiner.actor.scale=ema"]
