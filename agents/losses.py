@@ -56,10 +56,14 @@ def action_values(critic: MultiTaskMLP, observations: Tensor, actions: Tensor) -
 
 
 def critic_rows(
-    critic: MultiTaskMLP, batch: CriticBatch, trunk: Parameters | None = None, heads: Parameters | None = None
+    critic: MultiTaskMLP,
+    batch: CriticBatch,
+    trunk: Parameters | None = None,
+    heads: Parameters | None = None,
+    trunk_shares: Tensor | None = None,
 ) -> CriticRows:
-    """Squared TD error, averaged over the twins."""
-    values = critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads)
+    """Squared TD error, averaged over the twins; parameters and shares as for :class:`MultiTaskMLP`."""
+    values = critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads, trunk_shares)
     values = values.view(critic.n_nets, -1, *batch.targets.shape)
     return CriticRows((values - batch.targets).square().mean(dim=0), values.detach().mean(dim=0))
 
@@ -70,10 +74,11 @@ def actor_rows(
     batch: ActorBatch,
     trunk: Parameters | None = None,
     heads: Parameters | None = None,
+    trunk_shares: Tensor | None = None,
 ) -> ActorRows:
     """``alpha log pi(a|s) - min Q(s, a)`` at reparameterised actions; the critic must not require gradients."""
     actions, log_probs = squashed_sample(
-        actor(batch.observations, trunk, heads), batch.noise
+        actor(batch.observations, trunk, heads, trunk_shares), batch.noise
     )  # [K, T, B, A], [K, T, B]
     n_candidates, n_tasks, rows = log_probs.shape
     # Candidates join the rows: the critic is the same for all of them.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -205,11 +206,8 @@ class MTSAC(OffPolicyAlgorithm):
         policy = self.policy
         combiners = role_combiners(self.combiner, self.combiner_kwargs, seeds)
 
-        def rows_of_critic(batch: CriticBatch, trunk: Any, heads: Any) -> CriticRows:
-            return critic_rows(policy.critic, batch, trunk, heads)
-
-        def rows_of_actor(batch: ActorBatch, trunk: Any, heads: Any) -> ActorRows:
-            return actor_rows(policy.actor, policy.critic, batch, trunk, heads)
+        rows_of_critic = partial(critic_rows, policy.critic)
+        rows_of_actor = partial(actor_rows, policy.actor, policy.critic)
 
         self.noise_generator = torch.Generator(self.device).manual_seed(next(seeds))
         clip = self.max_grad_norm

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +95,11 @@ class MultiTaskMLP(nn.Module):
         return self._layers(x, dict(self.trunk.items()) if trunk is None else trunk)
 
     def forward(
-        self, x: Tensor, trunk: Mapping[str, Tensor] | None = None, heads: Mapping[str, Tensor] | None = None
+        self,
+        x: Tensor,
+        trunk: Mapping[str, Tensor] | None = None,
+        heads: Mapping[str, Tensor] | None = None,
+        trunk_shares: Tensor | None = None,
     ) -> Tensor:
         """Each task's own output for its own rows.
 
@@ -102,12 +107,16 @@ class MultiTaskMLP(nn.Module):
             x: ``[T, B, in]`` or ``[N, T, B, in]``.
             trunk: as for :meth:`features`; ``M`` may be ``N * K`` for ``K`` candidates of each trunk, trunk by trunk.
             heads: parameters to use instead of the module's own.
+            trunk_shares: ``[T]``, factors on what each task sends back into the trunk; heads do not see them. So one
+                plain backward of the mean loss gives the trunk any weighted sum of task gradients.
 
         Returns:
             ``[M, T, B, out]``.
         """
         heads = dict(self.heads.items()) if heads is None else heads
         features = self.features(x, trunk)
+        if trunk_shares is not None:
+            features = _ScaledBackward.apply(features, trunk_shares.view(-1, 1, 1))  # type: ignore[no-untyped-call]
         _, n_tasks, rows, width = features.shape
         features = features.view(self.n_nets, -1, n_tasks, rows, width)
         weight, bias = heads["weight"].transpose(0, 1).unsqueeze(1), heads["bias"].transpose(0, 1).unsqueeze(1)
@@ -131,6 +140,19 @@ class MultiTaskMLP(nn.Module):
                 x = torch.addcmul(_per_row(trunk[f"shift{layer}"]), x, _per_row(trunk[f"scale{layer}"]))
             x = self.activation(x)
         return x
+
+
+class _ScaledBackward(torch.autograd.Function):
+    """The identity, whose gradient is multiplied by a factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return grad * ctx.saved_tensors[0], None
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:

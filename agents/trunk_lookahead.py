@@ -16,8 +16,10 @@ from mtrl_transfer.steps import matched_step_size
 
 CPU_CHUNK = 1
 """Candidates at once on a CPU: the activations of one stay in its cache (1.5 times as fast as all at once)."""
-RowLosses = Callable[[Any, Parameters | None, Parameters | None], Any]
-"""``row_losses(batch, trunk, heads)``: a tuple with ``losses [K, T, B]``; None: the network's own parameters."""
+RowLosses = Callable[..., Any]
+"""``row_losses(batch, trunk=None, heads=None, trunk_shares=None)``, see :mod:`agents.losses`: a named tuple with
+``losses [K, T, B]``.
+"""
 
 
 def task_gradients(network: MultiTaskMLP, row_losses: RowLosses, batch: Any) -> tuple[TaskGradients, Any]:
@@ -84,7 +86,7 @@ class TrunkLookahead:
             name: (step[candidates].transpose(0, 1) + self.network.trunk[name].unsqueeze(1)).flatten(0, 1)
             for name, step in steps.items()
         }
-        return self.row_losses(self.batch, trunk, None).losses.mean(dim=-1)
+        return self.row_losses(self.batch, trunk).losses.mean(dim=-1)
 
     def held_out_gramian(self) -> Tensor:
         """Inner products ``[giver, receiver]`` of this update's task gradients with those on the lookahead's rows."""

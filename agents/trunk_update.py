@@ -73,18 +73,16 @@ class TrunkUpdate(Generic[Rows]):
         Returns:
             What ``row_losses`` gave at the parameters before the step, detached.
         """
-        if self.combiner.needs_gramian:
-            tasks: TaskGradients | None
+        weights = self._known_weights()
+        if weights is None:
             tasks, rows = task_gradients(self.network, self.row_losses, batch)
             weights = self._combine(tasks, rows, batch, draw)
             gradients = self._weighted(tasks, weights)
         else:
-            gradients, rows = self._plain(batch)
-            weights = torch.full((self.network.n_tasks,), 1 / self.network.n_tasks, device=rows.losses.device)
-            tasks = task_gradients(self.network, self.row_losses, batch)[0] if measure else None
+            gradients, rows = self._plain(batch, weights)
         self._count(weights)
-        if measure and tasks is not None:
-            self._timed(self._predict, tasks, rows, batch, draw, weights)
+        if measure:
+            self._timed(self._predict, rows, batch, draw, weights)
         self._apply(gradients, note_step=measure or isinstance(self.combiner, Transference))
         if measure:
             self._timed(self.measurement.after_step)
@@ -92,8 +90,7 @@ class TrunkUpdate(Generic[Rows]):
 
     def _combine(self, tasks: TaskGradients, rows: Any, batch: Any, draw: Draw) -> Tensor:
         start = time.perf_counter()
-        gram = gramian(tasks.shared_grads)
-        self.means.add("grad_norm", gram.diagonal().sqrt())
+        gram = self._gramian(tasks)
         same = getattr(self.combiner, "lookahead_batch", None) == "same"
         n_rows = getattr(self.combiner, "lookahead_rows", None)
         lookahead = self._lookahead(tasks, gram, batch, draw, "lookahead", n_rows, same)
@@ -120,20 +117,32 @@ class TrunkUpdate(Generic[Rows]):
 
         return TrunkLookahead(self.network, self.row_losses, tasks, gram, self.step_norm, make_batch)
 
+    def _gramian(self, tasks: TaskGradients) -> Tensor:
+        gram = gramian(tasks.shared_grads)
+        self.means.add("grad_norm", gram.diagonal().sqrt())
+        return gram
+
     def _scales(self, rows: Any) -> Tensor | None:
         """Magnitude of signed losses: their standard deviation over rows ``[T]``."""
         return rows.losses.squeeze(0).std(dim=-1) if self.signed else None
 
-    def _predict(self, tasks: TaskGradients, rows: Any, batch: Any, draw: Draw, weights: Tensor) -> None:
-        gram = gramian(tasks.shared_grads)
+    def _predict(self, rows: Any, batch: Any, draw: Draw, weights: Tensor) -> None:
+        # Task gradients of its own: so the update is the same arithmetic with and without it.
+        tasks, _ = task_gradients(self.network, self.row_losses, batch)
+        gram = self._gramian(tasks)
         lookahead = self._lookahead(tasks, gram, batch, draw, "measurement", None, same=False)
-        if not self.combiner.needs_gramian:
-            self.means.add("grad_norm", gram.diagonal().sqrt())
         self.measurement.before_step(lookahead, weights, self._scales(rows), dict(self.network.heads.items()))
 
-    def _plain(self, batch: Any) -> tuple[list[Tensor], Rows]:
-        """Gradient of the mean of the task losses by plain backward, trunk first."""
-        rows = self.row_losses(batch, None, None)
+    def _known_weights(self) -> Tensor | None:
+        """Weights that do not depend on this update's gradients: then one plain backward is enough."""
+        if self.combiner.needs_gramian:
+            return self.combiner.reuse()
+        return self.combiner(torch.eye(self.network.n_tasks, device=self.step_norm.device))
+
+    def _plain(self, batch: Any, weights: Tensor) -> tuple[list[Tensor], Rows]:
+        """Weighted gradient by one backward of the mean of the task losses, trunk first."""
+        shares = weights * self.network.n_tasks if self.combiner.needs_gramian else None
+        rows = self.row_losses(batch, trunk_shares=shares)
         gradients = torch.autograd.grad(rows.losses.mean(), list(self.network.parameters()))
         return list(gradients), detached(rows)
 

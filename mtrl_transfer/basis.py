@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.func import grad, jvp, vmap
+from torch.func import grad, vjp, vmap
 
 CHUNK = 4096
 """Candidates whose losses are evaluated at once; bounds memory."""
@@ -54,7 +54,8 @@ def quadratic_from_predictions(predictions: Tensor, amount: float, loss_of: Call
 
     with torch.no_grad():
         before, slope = loss_of(origin), slope_of(origin)
-        bent = vmap(lambda direction: jvp(slope_of, (origin,), (direction,))[1])(change)
+        _, times_hessian = vjp(slope_of, origin)  # the Hessian is symmetric, so this is its product
+        (bent,) = vmap(times_hessian)(change)
     change, bent = change.flatten(2), bent.flatten(2)
     return Quadratic(
         before,

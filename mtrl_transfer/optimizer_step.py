@@ -60,7 +60,7 @@ def _adam(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, A
         value = value * (1 - group["lr"] * group["weight_decay"])
     else:
         grad = grad + group["weight_decay"] * value
-    steps = state.get("step", 0) + 1
+    steps = torch.as_tensor(state.get("step", 0), dtype=torch.float64) + 1  # 1 - beta ** steps cancels in float32
     mean = beta_1 * state.get("exp_avg", 0) + (1 - beta_1) * grad
     square = beta_2 * state.get("exp_avg_sq", 0) + (1 - beta_2) * grad.square()
     if group["amsgrad"]:

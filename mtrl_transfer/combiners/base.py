@@ -50,6 +50,13 @@ class Combiner:
         """What `__call__` returns; a combiner implements this."""
         raise NotImplementedError
 
+    def reuse(self) -> Tensor | None:
+        """Weights `[T]` of the next update where they do not depend on its gradients; this then counts as the call.
+
+        One backward pass of the weighted losses is then enough; None asks for a Gramian.
+        """
+        return None
+
     def after_step(self, losses: Tensor) -> None:
         """Tell the combiner the losses `[T]` on the same rows after the real step."""
 

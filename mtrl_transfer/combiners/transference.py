@@ -115,6 +115,9 @@ class Transference(Combiner):
         """Weights `[T]` of the chosen candidate."""
         if context is None:
             raise ValueError("Transference needs a context with losses and a lookahead; see `make_context`")
+        known = self.reuse()
+        if known is not None:
+            return known
         searches = self._searches(len(gramian))
         if self.due:
             proposed, self.last = self._decide(gramian, context, searches)
@@ -123,9 +126,20 @@ class Transference(Combiner):
         weights = self._weights(proposed, gramian)
         if self.last is not None:
             self.last = self.last._replace(weights=weights, fresh=self.due)
-        self._note_members(proposed)
+        self._store("weights", weights)
+        self._note_members(proposed.members.index_select(0, self.state["choice"][None])[0])
         self._calls += 1
         return weights
+
+    def reuse(self) -> Tensor | None:
+        """The last choice's weights between measurements; None where one is due, or where they depend on gradients."""
+        if self.due or self.inner is not None or self._proposals.combiners or "weights" not in self.state:
+            return None
+        if self.last is not None:
+            self.last = self.last._replace(fresh=False)
+        self._note_members(self.state["members"])
+        self._calls += 1
+        return self.state["weights"].clone()
 
     def after_step(self, losses: Tensor) -> None:
         """Pass the losses `[T]` after the step on to the combiners among the candidates."""
@@ -253,8 +267,7 @@ class Transference(Combiner):
         mixture = self.state["shares"] @ proposed.rows
         return self._proposals.matched(torch.stack([proposed.rows[0], mixture]), gramian)[1]
 
-    def _note_members(self, proposed: Proposed) -> None:
-        members = proposed.members.index_select(0, self.state["choice"][None])[0]
+    def _note_members(self, members: Tensor) -> None:
         absence = self.state.setdefault("absence", torch.zeros_like(members, dtype=torch.long))
         absence.add_(1).mul_(~members)
         self._store("members", members)

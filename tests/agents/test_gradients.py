@@ -120,3 +120,24 @@ def test_a_combiner_touches_the_trunk_alone(problem: Any) -> None:
     for name in mean:
         if name.startswith("heads"):
             torch.testing.assert_close(mean[name], surgery[name], rtol=1e-10, atol=1e-12)
+
+
+class KnownWeights(Combiner):
+    """Fixed weights, told before the gradients or computed after them."""
+
+    def __init__(self, told: bool) -> None:
+        super().__init__()
+        self.weights, self.told = torch.tensor([0.5, 0.0, 0.2], dtype=torch.float64), told
+
+    def reuse(self) -> Tensor | None:
+        return self.weights if self.told else None
+
+    def weigh(self, gramian: Tensor, context: Any) -> Tensor:
+        return self.weights
+
+
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_known_weights_need_one_plain_backward(problem: Any, clip: float | None) -> None:
+    told, computed = (stepped(problem, KnownWeights(told), clip) for told in (True, False))
+    for name, expected in computed.items():
+        torch.testing.assert_close(told[name], expected, rtol=1e-10, atol=1e-12)

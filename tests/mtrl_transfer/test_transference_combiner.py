@@ -3,7 +3,6 @@ import torch
 
 from mtrl_transfer import Context, PCGrad, Transference, candidates, gramian, make_context, per_task_gradients
 from mtrl_transfer.decision import agrees_with_first_order
-from mtrl_transfer.steps import match_norms
 
 STEP_NORM = torch.tensor(0.05, dtype=torch.float64)
 
@@ -128,7 +127,7 @@ def test_pcgrad_inside_each_subset(gradients):
     torch.testing.assert_close(norms, norms[:1].expand(5))
 
 
-def test_every_reuses_the_subset_on_the_current_gramian():
+def test_between_measurements_the_choice_is_reused_without_gradients():
     gram, context = linear_tasks(PLANTED)
     calls = []
     inner = context.lookahead
@@ -138,24 +137,30 @@ def test_every_reuses_the_subset_on_the_current_gramian():
         return inner(weights, step_size)
 
     context.lookahead = lookahead
-    combiner = Transference(every=3)
-    due = []
-    first = combiner(gram, context)
+    asked, told = Transference(every=3), Transference(every=3)
+    assert told.reuse() is None
+    first = asked(gram, context)
+    assert torch.equal(told(gram, context), first)
     for factor in (1.0, 9.0):
-        due.append(combiner.due)
-        scaled = gram.clone()
-        scaled[2, 2] *= factor
-        weights = combiner(scaled, context)
-        full, subset = candidates.leave_one_out(4).double()[[0, 3]]
-        torch.testing.assert_close(weights, match_norms(subset, scaled, full, 2.0))
-        assert not combiner.last.fresh
-        assert torch.equal(combiner.last.weights, weights)
-    assert not torch.equal(weights, first)
-    assert due == [False, False]
-    assert calls == [6]
-    assert combiner.due
-    combiner(gram, context)
+        assert not asked.due
+        assert torch.equal(asked(gram * factor, context), first)
+        assert torch.equal(told.reuse(), first)
+        assert not asked.last.fresh
     assert calls == [6, 6]
+    assert asked.due
+    assert told.reuse() is None
+    for name, value in asked.state_dict().items():
+        assert torch.equal(value, told.state_dict()[name])
+    asked(gram, context)
+    assert calls == [6, 6, 6]
+
+
+def test_weights_that_depend_on_gradients_are_not_reused():
+    gram, context = linear_tasks(PLANTED)
+    combiner = Transference(every=3, inner="pcgrad")
+    combiner(gram, context)
+    assert not combiner.due
+    assert combiner.reuse() is None
 
 
 def test_first_order_on_held_out_rows(problem):
