@@ -1,0 +1,182 @@
+"""Portfolios, mixtures, smoothing, and how long a task may be left out."""
+
+import pytest
+import torch
+
+from mtrl_transfer import (
+    Context,
+    PCGrad,
+    Transference,
+    candidates,
+    gramian,
+    make_combiner,
+    make_context,
+    per_task_gradients,
+)
+from mtrl_transfer.selection import softmax_shares
+from mtrl_transfer.steps import match_norms
+
+VECTORS = torch.tensor([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0], [-4.0, -4.0, 0.1], [1.0, 1.0, 0.5]]).double()
+GRAM = VECTORS @ VECTORS.T
+LOSSES = torch.tensor([1.0, 1.0, 50.0, 1.0]).double()
+
+
+def context(losses=LOSSES):
+    return Context(
+        losses=losses,
+        step_norm=torch.tensor(0.1).double(),
+        lookahead=lambda weights, step: losses - step * weights @ GRAM,
+    )
+
+
+def test_a_portfolio_holds_what_others_propose():
+    proposer = PCGrad()
+    proposer.seed(5)
+    combiner = Transference(
+        candidates=["leave_one_out", "normalized_sum", proposer, [0, 3], "mean"], norm_matching=False
+    )
+    combiner(GRAM, context())
+    alone = PCGrad()
+    alone.seed(5)
+    expected = torch.cat(
+        [
+            candidates.leave_one_out(4).double(),
+            torch.tensor([[0.25, 0, 0, 0.25]]).double(),
+            make_combiner("normalized_sum")(GRAM)[None],
+            alone(GRAM)[None],
+            candidates.full(4).double(),
+        ]
+    )
+    torch.testing.assert_close(combiner.last.candidates, expected)
+    assert combiner.last.choice == combiner.last.scores.argmax()
+    torch.testing.assert_close(combiner.last.weights, expected[combiner.last.scores.argmax()])
+
+
+def test_a_portfolio_is_matched_in_norm():
+    combiner = Transference(candidates=["normalized_sum", "pcgrad"], max_norm_factor=100.0)
+    combiner(GRAM, context())
+    norms = (combiner.last.candidates @ VECTORS).norm(dim=1)
+    torch.testing.assert_close(norms, norms[:1].expand(3))
+
+
+def test_a_portfolio_continues_bit_for_bit_and_is_reseeded():
+    make = lambda: Transference(candidates=["gradvac", "pcgrad", "leave_one_out"], every=2)  # noqa: E731
+    combiner, loaded, reseeded = make(), make(), make()
+    for _ in range(3):
+        combiner(GRAM, context())
+    state = combiner.state_dict()
+    expected = [combiner(GRAM, context()) for _ in range(4)]
+    loaded.load_state_dict(state)
+    assert all(torch.equal(loaded(GRAM, context()), weights) for weights in expected)
+    reseeded.seed(9)
+    reseeded(GRAM, context())
+    first = make()
+    first(GRAM, context())
+    assert not torch.equal(first.last.candidates, reseeded.last.candidates)
+
+
+def test_after_step_reaches_the_portfolio():
+    combiner = Transference(candidates=["famo"])
+    for _ in range(2):
+        combiner(GRAM, context())
+        combiner.after_step(LOSSES * torch.tensor([0.5, 1.0, 1.0, 1.0]))
+    assert combiner.state_dict()["candidate_0.logits"][0] < 0
+
+
+def test_given_rows():
+    rows = torch.tensor([[0.7, 0.1, 0.0, 0.2], [0.0, 1.0, 0.0, 0.0]])
+    combiner = Transference(candidates=rows, norm_matching=False)
+    combiner(GRAM, context())
+    torch.testing.assert_close(combiner.last.candidates, torch.cat([candidates.full(4), rows]).double())
+
+
+def test_softmax_mixes_all_candidates():
+    combiner = Transference(choice="softmax", temperature=0.5)
+    weights = combiner(GRAM, context())
+    scores, rows = combiner.last.scores, combiner.last.candidates
+    shares = torch.softmax((scores - scores.mean()) / (0.5 * scores.std(unbiased=False)), 0)
+    torch.testing.assert_close(weights, match_norms(shares @ rows, GRAM, rows[0], 2.0))
+    cold = Transference(choice="softmax", temperature=1e-3)(GRAM, context())
+    torch.testing.assert_close(cold, Transference()(GRAM, context()))
+
+
+def test_softmax_passes_over_what_must_not_be_chosen():
+    shares = softmax_shares(torch.tensor([1.0, -torch.inf, 1.0]), 0.1)
+    torch.testing.assert_close(shares, torch.tensor([0.5, 0.0, 0.5]))
+    still = Context(losses=LOSSES, step_norm=torch.zeros(()).double(), lookahead=context().lookahead)
+    torch.testing.assert_close(Transference(choice="softmax")(GRAM, still), torch.full((4,), 0.25).double())
+
+
+@pytest.mark.parametrize(("every", "max_absence"), [(1, 1), (1, 3), (2, 5)])
+def test_no_task_stays_left_out_longer_than_allowed(every, max_absence):
+    combiner = Transference(max_absence=max_absence, every=every)
+    left_out = []
+    for _ in range(30):
+        weights = combiner(GRAM, context())
+        left_out.append(bool(weights[2] == 0))
+    runs = "".join("x" if out else " " for out in left_out).split()
+    assert runs
+    assert max(map(len, runs)) == max_absence // every * every
+
+
+def test_smoothing_is_a_running_mean():
+    combiner = Transference(smoothing=0.75)
+    tables = []
+    for step in range(4):
+        losses = LOSSES * (1 + step)
+        combiner(GRAM, context(losses))
+        tables.append(combiner.last.transference)
+        expected = sum(0.25 * 0.75 ** (step - k) * table for k, table in enumerate(tables))
+        torch.testing.assert_close(combiner.last.scores, expected.sum(1))
+    assert not torch.equal(tables[0], tables[1])
+
+
+def test_heads_stepped_first(problem):
+    grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
+    arguments = {"batch": problem.batch, "grads": grads, "lookahead_batch": problem.held_out}
+    stepped = make_context(**problem.form("mapped"), **arguments, step_heads=True)
+    moved = problem.form("mapped")
+    moved["heads"] = {name: head - 0.3 / 4 * grads.head_grads[name] for name, head in problem.heads.items()}
+    expected = make_context(**moved, **arguments)
+    weights = candidates.leave_one_out(4).double()
+    torch.testing.assert_close(stepped.lookahead(weights, 0.3), expected.lookahead(weights, 0.3))
+    in_lists = make_context(
+        **problem.form("list of heads"),
+        **arguments | {"grads": per_task_gradients(batch=problem.batch, **problem.form("list of heads"))},
+        step_heads=True,
+    )
+    torch.testing.assert_close(in_lists.lookahead(weights, 0.3), expected.lookahead(weights, 0.3))
+
+
+def test_lookahead_defaults_to_the_matched_step(problem):
+    grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
+    context = make_context(
+        **problem.form("mapped"), batch=problem.batch, grads=grads, step_norm=torch.tensor(0.2).double()
+    )
+    weights = candidates.full(4).double()
+    length = (weights @ gramian(grads.shared_grads) @ weights.T).sqrt().squeeze()
+    torch.testing.assert_close(context.lookahead(weights), context.lookahead(weights, 0.2 / length))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"candidates": ["pcgrd"]}, "unknown candidates: 'pcgrd'.*Did you mean 'pcgrad'"),
+        ({"choice": "sofmax"}, "Did you mean 'softmax'"),
+        ({"heads": "fix"}, "Did you mean 'fixed'"),
+        ({"temperature": 0.0}, "temperature=0.0 must be positive"),
+        ({"smoothing": 1.0}, "smoothing=1.0 must be"),
+        ({"max_absence": 2, "every": 3}, "max_absence=2 cannot be kept"),
+        ({"candidates": torch.ones(1, 4), "inner": "pcgrad"}, "no meaning for rows of given weights"),
+    ],
+)
+def test_bad_options(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        Transference(**kwargs)
+
+
+def test_candidates_for_other_tasks():
+    with pytest.raises(ValueError, match="names task 4, but tasks are numbered 0 to 3"):
+        Transference(candidates=[[0, 4]])(GRAM, context())
+    with pytest.raises(ValueError, match=r"candidates must be \[K, 4\]"):
+        Transference(candidates=torch.ones(2, 3))(GRAM, context())
