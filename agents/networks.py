@@ -116,7 +116,7 @@ class MultiTaskMLP(nn.Module):
         heads = dict(self.heads.items()) if heads is None else heads
         features = self.features(x, trunk)
         if trunk_shares is not None:
-            features = _ScaledBackward.apply(features, trunk_shares.view(-1, 1, 1))  # type: ignore[no-untyped-call]
+            features = _ScaledBackward.apply(features, trunk_shares.view(-1, 1, 1))
         _, n_tasks, rows, width = features.shape
         features = features.view(self.n_nets, -1, n_tasks, rows, width)
         weight, bias = heads["weight"].transpose(0, 1).unsqueeze(1), heads["bias"].transpose(0, 1).unsqueeze(1)
@@ -151,7 +151,7 @@ class _ScaledBackward(torch.autograd.Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad * ctx.saved_tensors[0], None
 
 

@@ -34,7 +34,7 @@ def shared_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         raise ValueError(
             "a weight with a task axis must be `weight.expand(T, *weight.shape)`: one weight for all tasks"
         )
-    return _TaskAxisLinear.apply(x, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+    return _TaskAxisLinear.apply(x, weight, bias)
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -51,7 +51,7 @@ class _TaskAxisLinear(torch.autograd.Function):
         return _product(x, weight[0], bias[0])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
         n_nets, n_tasks, rows, out = grad.shape
         grad_x = grad_weight = grad_bias = None

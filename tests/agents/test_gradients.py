@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,14 +23,14 @@ T, B, D, A = 3, 7, 5, 2
 def critic_problem(generator: torch.Generator, **net: Any) -> tuple[MultiTaskMLP, Any, Any]:
     critic = MultiTaskMLP(D + A, 1, [8, 6], T, n_nets=2, **net).double()
     batch = CriticBatch(*(normal(generator, *shape) for shape in ((T, B, D), (T, B, A), (T, B))))
-    return critic, lambda batch, trunk, heads: critic_rows(critic, batch, trunk, heads), batch
+    return critic, partial(critic_rows, critic), batch
 
 
 def actor_problem(generator: torch.Generator, **net: Any) -> tuple[MultiTaskMLP, Any, Any]:
     actor = MultiTaskMLP(D, 2 * A, [8, 6], T, **net).double()
     critic, _, _ = critic_problem(generator)
     batch = ActorBatch(normal(generator, T, B, D), normal(generator, T, B, A), torch.rand(T, 1, dtype=torch.float64))
-    return actor, lambda batch, trunk, heads: actor_rows(actor, critic, batch, trunk, heads), batch
+    return actor, partial(actor_rows, actor, critic), batch
 
 
 def normal(generator: torch.Generator, *shape: int) -> Tensor:
@@ -44,7 +45,7 @@ def problem(request: pytest.FixtureRequest) -> tuple[MultiTaskMLP, Any, Any]:
 
 
 def own_losses(row_losses: Any, batch: Any) -> Tensor:
-    return row_losses(batch, None, None).losses[0].mean(dim=-1)
+    return row_losses(batch).losses[0].mean(dim=-1)
 
 
 def test_task_gradients_equal_separate_autograd_calls(problem: Any) -> None:
