@@ -6,6 +6,8 @@ from mtrl_transfer.context import Context
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, per_task_gradients
 from mtrl_transfer.lookahead import lookahead_losses, transference
 from mtrl_transfer.model_context import make_context
+from mtrl_transfer.parameters import split_parameters
+from mtrl_transfer.recorder import Recorder, Recording
 from mtrl_transfer.steps import step_norm
 
 __all__ = [
@@ -15,6 +17,8 @@ __all__ = [
     "Decision",
     "Mean",
     "PCGrad",
+    "Recorder",
+    "Recording",
     "TaskGradients",
     "Transference",
     "candidates",
@@ -24,6 +28,7 @@ __all__ = [
     "make_combiner",
     "make_context",
     "per_task_gradients",
+    "split_parameters",
     "step_norm",
     "transference",
 ]

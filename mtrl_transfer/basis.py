@@ -54,7 +54,7 @@ def quadratic_from_predictions(predictions: Tensor, amount: float, loss_of: Call
 
     with torch.no_grad():
         before, slope = loss_of(origin), slope_of(origin)
-        _, times_hessian = vjp(slope_of, origin)  # the Hessian is symmetric, so this is its product
+        times_hessian = vjp(slope_of, origin)[1]  # the Hessian is symmetric, so this is its product
         (bent,) = vmap(times_hessian)(change)
     change, bent = change.flatten(2), bent.flatten(2)
     return Quadratic(
