@@ -118,11 +118,10 @@ class Transference(Combiner):
         known = self.reuse()
         if known is not None:
             return known
-        searches = self._searches(len(gramian))
         if self.due:
-            proposed, self.last = self._decide(gramian, context, searches)
+            proposed, self.last = self._decide(gramian, context)
         else:
-            proposed = self._propose(gramian, context, self.state["found"] if searches else None)
+            proposed = self._propose(gramian, context, None)
         weights = self._weights(proposed, gramian)
         if self.last is not None:
             self.last = self.last._replace(weights=weights, fresh=self.due)
@@ -157,7 +156,7 @@ class Transference(Combiner):
         proposals = self._searched if self._searches(len(gramian)) else self._proposals
         return proposals(gramian, context, self.generator(gramian.device), found)
 
-    def _decide(self, gramian: Tensor, context: Context, searches: bool) -> tuple[Proposed, Decision]:
+    def _decide(self, gramian: Tensor, context: Context) -> tuple[Proposed, Decision]:
         proposed = self._propose(gramian, context, None)
         step = self._step(gramian, context, proposed.rows[0])
         alone = self._alone(gramian, proposed.rows[0])
@@ -168,9 +167,9 @@ class Transference(Combiner):
         else:
             model = self._model(gramian, context, step)
             scale = self._scale_now(gramian, context, step, model.before, model.decrease(alone))
-            if searches:
-                self._store("found", self._search(model, scale, gramian, proposed.rows))
-                proposed = self._propose(gramian, context, self.state["found"])
+            if self._searches(len(gramian)):
+                found = self._search(model, scale, gramian, proposed.rows)
+                proposed = self._propose(gramian, context, found)
             before, decrease = model.before, model.decrease(proposed.rows)
         transference = scale.transference(decrease, proposed.rows)
         scores = self._choose(transference, proposed, step)
