@@ -169,3 +169,13 @@ def test_unknown_names_and_arguments():
         make_combiner("pcgrd")
     with pytest.raises(ValueError, match=r"unknown argument of combiner 'transference': 'evry'.*Did you mean 'every'"):
         make_combiner("transference", evry=2)
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1e3])
+def test_weights_do_not_depend_on_the_unit_of_the_losses(name, factor):
+    vectors = awkward_gradients()["random"]
+    gram = vectors @ vectors.T
+    losses = torch.linspace(1, 2, N_TASKS, dtype=torch.float64)
+    expected = make(name)(gram, context_for(gram, losses))
+    found = make(name)(factor**2 * gram, context_for(factor**2 * gram, factor * losses))
+    torch.testing.assert_close(found, expected)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils._pytree import tree_map
 
 from mtrl_transfer import candidates, gramian, lookahead_losses, per_task_gradients, transference
 from mtrl_transfer.lookahead import CHUNK
@@ -99,3 +100,17 @@ def test_errors(problem):
         transference(**arguments, weights=torch.ones(2, 3).double())
     with pytest.raises(ValueError, match=r"unknown scale: 'ratios'.*Did you mean 'ratio'"):
         transference(**arguments, weights=torch.ones(2, 4).double(), scale="ratios")
+
+
+@pytest.mark.parametrize("length", [1e-2, 1e-1])
+def test_float32_is_precise_enough(problem, length):
+    tables = []
+    for dtype in (torch.float32, torch.float64):
+        cast = lambda tree, dtype=dtype: tree_map(lambda leaf: leaf.detach().to(dtype), tree)  # noqa: E731
+        model = {"shared": cast(problem.shared), "heads": cast(problem.heads), "batch": cast(problem.batch)}
+        weights = candidates.leave_one_out(4).to(dtype)
+        tables.append(transference(problem.form("mapped")["task_loss"], **model, weights=weights, step_size=length))
+    single, double = tables
+    assert single.dtype == torch.float32
+    torch.testing.assert_close(single.double(), double, rtol=0, atol=2e-6)
+    assert double.abs().max() > 1e-3
