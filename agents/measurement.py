@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,9 @@ from mtrl_transfer import candidates
 from mtrl_transfer.scales import divide
 from mtrl_transfer.steps import match_norms, matched_step_size
 
+REMEMBERED = 200
+"""Measurements kept for the figure of predicted against realised improvement."""
+
 
 class Measurement:
     """Measures transference around an update, under any combiner and without changing anything.
@@ -19,16 +24,19 @@ class Measurement:
     Improvements are divided by the task's loss (critic) or by its standard deviation over rows (actor).
 
     Attributes:
-        means: running means of ``pairwise [T, T]`` (giver, receiver), ``predicted``, ``realised`` (trunk's real
-            step, heads as they were), ``realised_step`` (heads stepped too), each ``[T]``, and ``agreement`` of
-            exact and first order.
+        means: running means of ``predicted``, ``realised`` (trunk's real step, heads as they were), ``realised_step``
+            (heads stepped too) and ``given`` (what a task's own step gives all tasks), each ``[T]``, and of
+            ``agreement`` of exact and first order.
+        maps: running means of ``pairwise`` transference (giver, receiver) and ``cosine`` of task gradients, ``[T, T]``.
+        pairs: the latest ``predicted`` and ``realised``, ``[2, T]`` each.
         correlation: of predicted with realised.
         correlation_step: of predicted with the whole step's effect.
     """
 
     def __init__(self, n_tasks: int) -> None:
         self.n_tasks = n_tasks
-        self.means = RunningMeans()
+        self.means, self.maps = RunningMeans(), RunningMeans()
+        self.pairs: deque[Tensor] = deque(maxlen=REMEMBERED)
         self.correlation, self.correlation_step = Correlation(), Correlation()
 
     @torch.no_grad()
@@ -51,7 +59,10 @@ class Measurement:
         exact = divide(improvements, divisor)
         first_order = divide(step_size * (subsets @ lookahead.held_out_gramian()), divisor)
         agree = exact[1 + self.n_tasks :].sum(dim=1).argmax() == first_order.sum(dim=1).argmax()
-        self.means.add("pairwise", exact[1 : 1 + self.n_tasks])
+        pairwise, norms = exact[1 : 1 + self.n_tasks], gram.diagonal().sqrt()
+        self.maps.add("pairwise", pairwise)
+        self.maps.add("cosine", divide(gram, norms[:, None] * norms))
+        self.means.add("given", pairwise.sum(dim=1))
         self.means.add("predicted", exact[0])
         self.means.add("agreement", agree.float())
         self._pending = (lookahead, before, divisor, exact[0], {name: head.clone() for name, head in heads.items()})
@@ -68,5 +79,7 @@ class Measurement:
             after = lookahead.row_losses(lookahead.batch, None, own_heads).losses.squeeze(0).mean(dim=-1)
             realised = divide(before - after, divisor)
             # Before the first real step the matched step has no length: nothing was predicted.
+            if name == "realised":
+                self.pairs.append(torch.stack([predicted, realised]))
             correlation.add(predicted, realised, valid=lookahead.step_norm > 0)
             self.means.add(name, realised)

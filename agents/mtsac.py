@@ -367,10 +367,9 @@ class MTSAC(OffPolicyAlgorithm):
         self._record_means(self._statistics.flush())
         for role, update in self.updates.items():
             means = {**update.means.flush(), **update.measurement.means.flush()}
-            pairwise, agreement = means.pop("pairwise", None), means.pop("agreement", None)
+            agreement = means.pop("agreement", None)
             self._record_means({f"{name}_{role}": value for name, value in means.items()})
-            if pairwise is not None and agreement is not None:
-                self._record_means({f"given_{role}": pairwise.sum(dim=1)})
+            if agreement is not None:
                 self.logger.record(f"transference/{role}_agreement", float(agreement))
                 measurement = update.measurement
                 self.logger.record(f"transference/{role}_correlation", measurement.correlation.flush())

@@ -60,6 +60,7 @@ class TrunkUpdate(Generic[Rows]):
         self.measurement = Measurement(network.n_tasks)
         self.step_norm = torch.zeros((), device=device)
         self.kept, self.n_combined = torch.zeros(network.n_tasks, device=device), 0
+        self.choices: Tensor | None = None
         self.transference_seconds = 0.0
 
     def step(self, batch: Any, draw: Draw, measure: bool = False) -> Rows:
@@ -103,6 +104,7 @@ class TrunkUpdate(Generic[Rows]):
             held_out_gramian=None if same else lookahead.held_out_gramian,
         )
         weights = self.combiner(gram, context)
+        self._count_choice()
         self.transference_seconds += time.perf_counter() - start
         return weights
 
@@ -166,6 +168,14 @@ class TrunkUpdate(Generic[Rows]):
         self.kept += kept
         self.n_combined += 1
         self.means.add("kept", kept)
+
+    def _count_choice(self) -> None:
+        """Count measured choices by candidate ``[K]``; whoever shows them starts anew with None."""
+        decision = getattr(self.combiner, "last", None)
+        if decision is not None and decision.fresh:
+            chosen = torch.zeros(len(decision.candidates), dtype=torch.long, device=decision.choice.device)
+            chosen[decision.choice] = 1
+            self.choices = chosen if self.choices is None else self.choices + chosen
 
     def _timed(self, function: Callable[..., None], *args: Any) -> None:
         start = time.perf_counter()

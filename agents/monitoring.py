@@ -1,0 +1,169 @@
+"""Figures and the layout of scalars in TensorBoard, for someone who has never seen the code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure as MatplotlibFigure
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
+
+from agents.figures import heatmap, left_out_shares, scatter
+from agents.trunk_update import TrunkUpdate
+
+TENSORBOARD_ONLY = ("stdout", "log", "json", "csv")
+
+
+def scalar_layout(task_names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
+    """TensorBoard's *Custom Scalars*: success first, then learning health, transference and cost.
+
+    Args:
+        task_names: in order.
+
+    Returns:
+        Category -> chart -> ``["Multiline", tags]``, as ``SummaryWriter.add_custom_scalars`` takes it.
+    """
+
+    def tasks(title: str, tag: str) -> dict[str, list[Any]]:
+        return {title: ["Multiline", [f"{tag}/{name}" for name in task_names]]}
+
+    def lines(title: str, *tags: str) -> dict[str, list[Any]]:
+        return {title: ["Multiline", list(tags)]}
+
+    return {
+        "1 success": {
+            **lines("mean success (evaluation, training)", "success/mean", "train_success/mean"),
+            **tasks("success by task (evaluation)", "success"),
+            **tasks("success by task (training)", "train_success"),
+            **lines("mean return", "return/mean", "train_return/mean"),
+            **tasks("return by task (evaluation)", "return"),
+        },
+        "2 learning health": {
+            **tasks("critic loss", "critic_loss"),
+            **tasks("Q", "q"),
+            **tasks("policy entropy", "entropy"),
+            **tasks("temperature α", "alpha"),
+            **tasks("norm of the critic's task gradients", "grad_norm_critic"),
+            **tasks("norm of the actor's task gradients", "grad_norm_actor"),
+        },
+        "3 transference": {
+            **lines(
+                "predicted against realised improvement (correlation)",
+                "transference/critic_correlation",
+                "transference/actor_correlation",
+            ),
+            **lines(
+                "exact and first order choose alike (share)",
+                "transference/critic_agreement",
+                "transference/actor_agreement",
+            ),
+            **tasks("kept by the critic (share of updates)", "kept_critic"),
+            **tasks("kept by the actor (share of updates)", "kept_actor"),
+            **tasks("what a task gives all others, critic", "given_critic"),
+            **tasks("what a task gives all others, actor", "given_actor"),
+        },
+        "4 cost": {
+            **lines(
+                "seconds so far",
+                "time/environment_seconds",
+                "time/update_seconds",
+                "time/transference_seconds",
+                "time/evaluation_seconds",
+                "time/figures_seconds",
+            ),
+            **lines("transitions per second", "time/fps"),
+            **lines("updates per second", "time/updates_per_second"),
+        },
+    }
+
+
+class TransferenceFigures(BaseCallback):
+    """Shows in TensorBoard what helps what, and arranges the scalars there.
+
+    Every ``every`` vector steps, for critic and actor: pairwise transference and gradient cosine as heatmaps (means
+    since the last figure), the share of updates in which each task was left out, predicted against realised
+    improvement, and a histogram of chosen candidates (0 is the full set, ``t + 1`` leaves task ``t`` out in the default
+    family). What was not measured (``measure_every=None``) or not chosen is not shown.
+
+    Args:
+        every: vector steps between figures, at least 1.
+
+    Attributes:
+        seconds: spent on figures so far.
+    """
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every={every} must be at least 1 vector step")
+        self.every = every
+        self.seconds = 0.0
+        self._steps: list[int] = []
+        self._left_out: dict[str, list[np.ndarray]] = {}
+        self._counted: dict[str, tuple[np.ndarray, int]] = {}
+
+    def _on_training_start(self) -> None:
+        for output in self.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                output.writer.add_custom_scalars(scalar_layout(self.model.task_names))
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.every == 0 and self.model._n_updates > 0:
+            self.draw()
+        return True
+
+    def draw(self) -> None:
+        """Record the figures now."""
+        start = time.perf_counter()
+        self._steps.append(self.num_timesteps)
+        for role, update in self.model.updates.items():
+            self._draw_maps(role, update)
+            self._draw_left_out(role, update)
+            self._draw_scatter(role, update)
+            self._record_choices(role, update)
+        self.seconds += time.perf_counter() - start
+        self.logger.record("time/figures_seconds", self.seconds)
+        self.logger.dump(self.num_timesteps)
+
+    def _record(self, tag: str, figure: MatplotlibFigure) -> None:
+        self.logger.record(tag, Figure(figure, close=True), exclude=TENSORBOARD_ONLY)
+
+    def _draw_maps(self, role: str, update: TrunkUpdate[Any]) -> None:
+        maps = update.measurement.maps.flush()
+        names = self.model.task_names
+        if "pairwise" in maps:
+            title = f"Transference, {role}: what a step along one task does to another"
+            figure = heatmap(maps["pairwise"].numpy(), names, title, "gives", "receives")
+            self._record(f"what_helps_what/{role}_transference", figure)
+            figure = heatmap(maps["cosine"].numpy(), names, f"Cosine of task gradients, {role}", "", "")
+            self._record(f"what_helps_what/{role}_gradient_cosine", figure)
+
+    def _draw_left_out(self, role: str, update: TrunkUpdate[Any]) -> None:
+        kept, n_updates = update.kept.cpu().numpy().copy(), update.n_combined
+        before, n_before = self._counted.get(role, (np.zeros_like(kept), 0))
+        self._counted[role] = (kept, n_updates)
+        shares = 1.0 - (kept - before) / max(n_updates - n_before, 1)
+        history = self._left_out.setdefault(role, [])
+        history.append(shares)
+        if np.any(history):
+            figure = left_out_shares(self._steps, np.stack(history), self.model.task_names, f"Left out by the {role}")
+            self._record(f"left_out/{role}", figure)
+
+    def _draw_scatter(self, role: str, update: TrunkUpdate[Any]) -> None:
+        pairs = update.measurement.pairs
+        if pairs:
+            predicted, realised = torch.stack(list(pairs)).cpu().numpy().swapaxes(0, 1)
+            title = f"Did predictions come true? {role}, last {len(pairs)} measurements"
+            figure = scatter(predicted, realised, self.model.task_names, title)
+            self._record(f"predicted_realised/{role}", figure)
+
+    def _record_choices(self, role: str, update: TrunkUpdate[Any]) -> None:
+        if update.choices is not None:
+            counts = update.choices.cpu()
+            update.choices = None
+            chosen = torch.arange(len(counts)).repeat_interleave(counts)
+            self.logger.record(f"choices/{role}", chosen, exclude=TENSORBOARD_ONLY)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+
+from agents import MTSAC
+from agents.figures import heatmap, left_out_shares, scatter
+from agents.monitoring import TransferenceFigures, scalar_layout
+
+
+def events(folder: Path) -> EventAccumulator:
+    accumulator = EventAccumulator(str(folder), {"images": 0, "scalars": 0, "histograms": 0, "tensors": 0})
+    accumulator.Reload()
+    return accumulator
+
+
+def test_a_run_shows_what_helps_what(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+    agent = make_agent(combiner="transference", measure_every=2, tensorboard_log=str(tmp_path))
+    figures = TransferenceFigures(every=25)
+    agent.learn(240, figures, log_interval=3)
+    found = events(next(tmp_path.iterdir()))
+    for role in ("critic", "actor"):
+        tags = (f"what_helps_what/{role}_transference", f"what_helps_what/{role}_gradient_cosine")
+        for tag in (*tags, f"predicted_realised/{role}", f"left_out/{role}"):
+            assert [image.step for image in found.Images(tag)] == [75, 150, 225], tag
+        # Every measured choice since the last figure is in the histogram: one an update.
+        counts = [event.histogram_value.num for event in found.Histograms(f"choices/{role}")]
+        assert counts == [4, 25, 25]
+    assert figures.seconds > 0
+
+
+def test_the_layout_names_scalars_that_a_run_writes(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+    agent = make_agent(combiner="transference", measure_every=2, tensorboard_log=str(tmp_path))
+    agent.learn(480, TransferenceFigures(every=50))
+    found = events(next(tmp_path.iterdir()))
+    written = set(found.Tags()["scalars"])
+    listed = {
+        tag
+        for charts in scalar_layout(agent.task_names).values()
+        for _, tags in charts.values()
+        for tag in tags
+        # Those come from the evaluation callback, which does not run here.
+        if not tag.startswith(("success/", "return/", "time/evaluation"))
+    }
+    assert listed <= written, listed - written
+    layout = layout_pb2.Layout.FromString(found.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    assert [category.title[0] for category in layout.category] == ["1", "2", "3", "4"]
+
+
+def test_a_plain_run_shows_no_empty_figures(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+    agent = make_agent(combiner="mean", tensorboard_log=str(tmp_path))
+    agent.learn(150, TransferenceFigures(every=25))
+    assert events(next(tmp_path.iterdir())).Tags()["images"] == []
+
+
+def test_figures_show_their_numbers() -> None:
+    matrix = np.array([[0.5, -0.25], [0.001, 0.0]])
+    figure = heatmap(matrix, ["push-v3", "reach-v3"], "title", "gives", "receives")
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["push", "reach"]
+    assert [text.get_text() for text in axes.texts] == ["0.50", "-0.25", "1e-3", "0.00"]
+    # Blue helps, red harms, about zero.
+    assert axes.images[0].get_clim() == (-0.5, 0.5)
+    stacked = left_out_shares([10, 20], np.array([[0.1, 0.2], [0.3, 0.4]]), ["a", "b"], "title")
+    tops = [collection.get_paths()[0].vertices[:, 1].max() for collection in stacked.axes[0].collections]
+    np.testing.assert_allclose(tops, [0.3, 0.7])
+    points = scatter(np.array([[0.1, 0.2]]), np.array([[0.3, 0.4]]), ["a", "b"], "title").axes[0].collections
+    np.testing.assert_allclose([collection.get_offsets()[0] for collection in points], [[0.1, 0.3], [0.2, 0.4]])
+
+
+def test_bad_period() -> None:
+    with pytest.raises(ValueError, match="every=0"):
+        TransferenceFigures(0)
