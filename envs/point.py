@@ -14,10 +14,10 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 HORIZON = 50
-STEP_LENGTH = 0.1
-SUCCESS_RADIUS = 0.1
-NOISE_STD = 10.0
-"""Standard deviation of the harmful task's reward; the others' reward is a distance of about 1 under random actions."""
+STEP_LENGTH = 0.2
+SUCCESS_RADIUS = 0.15
+NOISE_STD = 5.4
+"""Standard deviation of the harmful task's reward: ten times that of the others' reward under random actions, 0.54."""
 
 _WORLD_SEED = 20200515
 _GOAL_SPREAD = 0.3
@@ -35,7 +35,8 @@ class PointVecEnv(VecEnv):
 
     - Observation: float32 `[4 + n_tasks]`, the one-hot code of the task last. Action: `[2]` in [-1, 1], a displacement
       in units of `STEP_LENGTH`.
-    - Reward: minus the distance to the goal; for the last task, a normal draw with standard deviation `NOISE_STD`.
+    - Reward: progress towards the goal (decrease of the distance, in units of `STEP_LENGTH`); for the last task, a
+      normal draw with standard deviation `NOISE_STD`.
     - Start: uniform in the square. Goal: uniform within 0.3 (per axis) of a centre of the task's own.
     - Success: within `SUCCESS_RADIUS` of the goal at any step. The last task has none and always reports False;
       average success over `solvable_tasks`.
@@ -103,9 +104,10 @@ class PointVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Move all points; returns observations `[T, 4 + T]`, rewards `[T]`, dones `[T]` and infos."""
+        distances_before = np.linalg.norm(self._goals - self._positions, axis=1)
         self._positions = np.clip(self._positions + STEP_LENGTH * self._actions, -1.0, 1.0)
         distances = np.linalg.norm(self._goals - self._positions, axis=1)
-        rewards = -distances
+        rewards = (distances_before - distances) / STEP_LENGTH
         rewards[-1] = NOISE_STD * self._generator.standard_normal()
         near = distances <= SUCCESS_RADIUS
         near[-1] = False

@@ -57,21 +57,22 @@ def test_world_is_the_same_for_every_seed_and_number_of_tasks():
     )
 
 
-def test_rewards_are_distances_and_the_last_tasks_is_noise_ten_times_as_large():
+def test_rewards_are_progress_and_the_last_tasks_is_noise_ten_times_as_large():
     env = make_vec_env("Point-4", seed=3)
     env.reset()
     generator = np.random.default_rng(0)
     rewards = []
     for step in range(1, 40 * HORIZON + 1):
+        before, goals = env.hidden_state()
         rewards.append(env.step(generator.uniform(-1, 1, (4, 2)))[1])
         if step % HORIZON:
-            positions, goals = env.hidden_state()
-            np.testing.assert_allclose(rewards[-1][:3], -np.linalg.norm(goals - positions, axis=1)[:3], rtol=1e-6)
+            after, _ = env.hidden_state()
+            progress = np.linalg.norm(goals - before, axis=1) - np.linalg.norm(goals - after, axis=1)
+            np.testing.assert_allclose(rewards[-1][:3], progress[:3] / STEP_LENGTH, rtol=1e-5, atol=1e-6)
     rewards = np.array(rewards)
-    scale = np.abs(rewards[:, :3]).mean()
-    assert 0.7 < scale < 1.3
     assert rewards[:, 3].std() == pytest.approx(NOISE_STD, rel=0.05)
-    assert abs(rewards[:, 3].mean()) < 1.0
+    assert rewards[:, 3].std() == pytest.approx(10 * rewards[:, :3].std(), rel=0.06)
+    assert abs(rewards[:, 3].mean()) < 0.5
     assert abs(np.corrcoef(rewards[1:, 3], rewards[:-1, 3])[0, 1]) < 0.1
 
 
