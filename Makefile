@@ -8,14 +8,14 @@ RUNS ?= runs
 PORT ?= 6006
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-all lint monitor install
+.PHONY: train test test-all docs lint monitor install
 .DEFAULT_GOAL := train
 
 install: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,baselines]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,baselines,docs]"
 	@touch $@
 
 train: $(STAMP)  ## Train MT10 by transference on the quick preset: CONFIG=... ARGS="key=value ..."
@@ -26,6 +26,9 @@ test: lint  ## The test suite
 
 test-all: lint  ## Also what is too slow for every commit
 	@$(BIN)/python -m pytest -n 2 $(ARGS)
+
+docs: $(STAMP)  ## The user guide, in site/
+	@$(BIN)/mkdocs build --strict --quiet
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -149,6 +149,8 @@ class LogConfig(Section):
 
     every: Count = 5_000
     """Transitions between logged steps."""
+    figures_every: Count | None = 50_000
+    """Transitions between TensorBoard's figures of transference; null: none."""
     progress: bool = True
     """Show a progress bar."""
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import MTSAC, Evaluation, MultiTaskEvalCallback, evaluate
+from agents.monitoring import TransferenceFigures
 from agents.runs import checkpoints, run_folder, tables
 from agents.runs.build import evaluation_env, make_agent, training_env
 from agents.runs.callbacks import CheckpointEvery, LogEvery, ProgressBar, StopBetweenUpdates, StopRequested
@@ -141,7 +142,7 @@ def _learn(session: _Session) -> None:
         return
     bar = ProgressBar(config.total_timesteps, session.evaluation, config.log.progress)
     every = config.checkpoint.every
-    callbacks = [session.evaluation, LogEvery(config.log.every), bar]
+    callbacks = [session.evaluation, LogEvery(config.log.every), bar, *_figures(config, session.env)]
     if every is not None:
         callbacks.append(CheckpointEvery(every, session.save))
     try:
@@ -157,6 +158,11 @@ def _learn(session: _Session) -> None:
     finally:
         bar.close()
     session.save()
+
+
+def _figures(config: RunConfig, env: VecEnv) -> list[BaseCallback]:
+    every = config.log.figures_every
+    return [] if every is None else [TransferenceFigures(max(every // env.num_envs, 1))]
 
 
 def _resume(session: _Session) -> str:
