@@ -158,13 +158,25 @@ def transference(
     table = lookahead_losses(
         task_loss, shared, heads, rows_batch, torch.cat(rows), step_size, shared_grads, losses=losses
     )
-    before, after, alone = table[0], table[1 : n_rows + 1], table[n_rows + 1 :].diagonal()
+    decrease = table[0] - table[1:]
+    own = decrease[n_rows:].diagonal()
+    return _scaled(scale, table[0], decrease[:n_rows], own, shared_grads, weights, step_size)
+
+
+def _scaled(
+    scale: str | Tensor,
+    before: Tensor,
+    decrease: Tensor,
+    own: Tensor,
+    shared_grads: Mapping[str, Tensor],
+    weights: Tensor,
+    step_size: Tensor | float,
+) -> Tensor:
+    """The decrease `[K, T]` of the losses by the scale, without running means."""
     if isinstance(scale, Tensor):
-        return scales.divide(before - after, scale)
-    if scale == "ratio":
-        return scales.divide(before - after, before)
+        return scales.divide(decrease, scale)
     if scale == "log_ratio":
-        return scales.log_ratio(before, after, torch.zeros_like(before))
-    if scale == "self":
-        return scales.divide(before - after, (before - alone).clamp(min=0))
-    return scales.divide(before - after, scales.cosine(gramian(shared_grads), weights, step_size))
+        return scales.log_ratio(before, before - decrease, torch.zeros_like(before))
+    if scale == "cosine":
+        return scales.divide(decrease, scales.cosine(gramian(shared_grads), weights, step_size))
+    return scales.divide(decrease, own.clamp(min=0) if scale == "self" else before)

@@ -71,19 +71,20 @@ def test_gradvac_updates_its_targets(gradients):
     torch.testing.assert_close(combiner.state["targets"][off], cosines[off], rtol=1e-4, atol=1e-4)
 
 
-def test_gradnorm_follows_the_gradient_of_its_objective(gradients):
+@pytest.mark.parametrize("asymmetry", [0.0, 0.7, 4.0])
+def test_gradnorm_follows_the_gradient_of_its_objective(gradients, asymmetry):
     vectors = gradients(1)
     norms = vectors.norm(dim=1) / vectors.norm(dim=1).mean()
-    combiner = GradNorm(asymmetry=0.7, learning_rate=0.1)
+    combiner = GradNorm(asymmetry=asymmetry, learning_rate=0.1)
     expected = torch.ones(5).double()
     first = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).double()
-    for step in range(4):
+    for step in range(8):
         losses = first * torch.tensor([1.0, 0.9, 0.8, 0.5, 1.2]).double() ** step
         weights = combiner(gram_of(vectors), Context(losses=losses))
         torch.testing.assert_close(weights, expected / 5)
         variable = expected.clone().requires_grad_()
         rates = losses / first / (losses / first).mean()
-        target = ((variable * norms).mean() * rates**0.7).detach()
+        target = ((variable * norms).mean() * rates**asymmetry).detach()
         (gradient,) = torch.autograd.grad((variable * norms - target).abs().sum(), variable)
         expected = expected - 0.1 * gradient
         expected = expected * 5 / expected.sum()

@@ -96,6 +96,13 @@ def test_best_subset_of_a_sum_over_members_is_exact():
     assert best_subset(lambda subsets: -subsets.float().sum(1), starts).sum() == 1, "never empty"
 
 
+@pytest.mark.parametrize("n_tasks", [7, 8])
+def test_search_stays_at_the_best(n_tasks):
+    values = torch.linspace(-1, 2, n_tasks)
+    best = values > 0
+    assert torch.equal(best_subset(lambda subsets: subsets.float() @ values, best[None]), best)
+
+
 def test_best_subset_against_brute_force():
     subsets = candidates.power_set(8) != 0
     exact = 0

@@ -78,14 +78,16 @@ def batched_networks(n_nets=2, n_tasks=3):
 
 
 class LargestCopy(TorchDispatchMode):
-    """Elements of the largest tensor that was copied."""
+    """Elements of the largest tensor that was copied, and of the largest product."""
 
-    elements = 0
+    elements = product = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         if func.overloadpacket in (torch.ops.aten.clone, torch.ops.aten.copy_, torch.ops.aten._to_copy):
             self.elements = max(self.elements, result.numel())
+        if func.overloadpacket is torch.ops.aten.bmm:
+            self.product = max(self.product, result.numel())
         return result
 
 
@@ -108,7 +110,9 @@ def test_gramian_and_sums_of_any_memory_layout_without_a_copy(layout):
     vectors = torch.cat([grads["w"].reshape(3, -1), grads["b"]], 1)
     weights = torch.randn(6, 3, generator=draw, dtype=torch.float64)
     with LargestCopy() as copied:
-        found, sums, one = gramian(grads), combine(grads, weights), combine(grads, weights[0])
+        found = gramian(grads)
+        assert copied.product <= 2 * 3 * 3, "one [T, T] block a network"
+        sums, one = combine(grads, weights), combine(grads, weights[0])
     assert copied.elements == 0
     torch.testing.assert_close(found, vectors @ vectors.T)
     torch.testing.assert_close(sums["w"].reshape(6, -1), weights @ vectors[:, :40])
