@@ -7,7 +7,7 @@ from mtrl_transfer import Context, make_combiner
 from mtrl_transfer.combiners import FAMO, GradNorm, NormalizedSum, RandomDrop, RandomWeights
 from mtrl_transfer.combiners.gradnorm import LEAST_WEIGHT
 from mtrl_transfer.combiners.gradvac import gradvac_weights
-from mtrl_transfer.combiners.torchjd import MGDA
+from mtrl_transfer.combiners.torchjd import MGDA, TorchJDWeighting
 
 
 def gram_of(vectors):
@@ -180,6 +180,12 @@ def test_torchjd_weightings_at_our_scale(gradients, name, weighting, kwargs, fac
     except ImportError as error:
         pytest.skip(str(error))
     torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_torchjd_weights_that_do_not_sum_to_one_are_brought_to_our_scale(gradients):
+    pytest.importorskip("torchjd.aggregation")
+    weights = TorchJDWeighting("Sum")(gram_of(gradients(0)))
+    torch.testing.assert_close(weights, torch.full((5,), 0.2).double())
 
 
 def test_missing_extra_says_what_to_install(monkeypatch):
