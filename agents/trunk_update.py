@@ -76,7 +76,7 @@ class TrunkUpdate(Generic[Rows]):
         """
         weights = self._known_weights()
         if weights is None:
-            tasks, rows = task_gradients(self.network, self.row_losses, batch)
+            tasks, rows = self._task_gradients(batch)
             weights = self._combine(tasks, rows, batch, draw)
             gradients = self._weighted(tasks, weights)
         else:
@@ -88,6 +88,9 @@ class TrunkUpdate(Generic[Rows]):
         if measure:
             self._timed(self.measurement.after_step)
         return rows
+
+    def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Rows]:
+        return task_gradients(self.network, self.row_losses, batch)
 
     def _combine(self, tasks: TaskGradients, rows: Any, batch: Any, draw: Draw) -> Tensor:
         start = time.perf_counter()

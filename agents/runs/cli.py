@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
+from agents.runs.benchmark import BENCHMARKS
 from agents.runs.config import load_config
 from agents.runs.errors import InputError
 from agents.runs.evaluate import evaluate_run
@@ -41,6 +42,14 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         "options", metavar="key=value", nargs="*", default=[], help="episodes=50, goals=train or goals=unseen"
     )
     return _exit_code(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console()))
+
+
+def benchmark(arguments: Sequence[str] | None = None) -> int:
+    """Run a benchmark: ``update|envs key=value ...``. Returns the exit code."""
+    parser = argparse.ArgumentParser("benchmark", description="Measure costs, as ratios taken in one run.")
+    parser.add_argument("what", choices=BENCHMARKS, help="updates by combiner and measure, or environments")
+    parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. rows=32 hidden=[256,256,256]")
+    return _exit_code(parser, arguments, lambda of: BENCHMARKS[of.what](of.options, Console()))
 
 
 def _exit_code(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -11,13 +11,13 @@ from pydantic_core import ErrorDetails
 
 from agents.runs.checks import inconsistencies
 from agents.runs.errors import InputError, nearest
-from agents.runs.schema import RunConfig
+from agents.runs.schema import RunConfig, Section
 from agents.runs.yaml_files import Tree, find_config, merge, parse_overrides, read_tree
 
 _STAND_INS = {"name": "unnamed", "total_timesteps": 1, "env": {"id": "Point-3"}}
 """For required values that are bad, so that the others can still be judged."""
 
-Path_ = tuple[str | int, ...]
+SectionT = TypeVar("SectionT", bound=Section)
 
 
 def load_config(argument: str, overrides: Sequence[str] = ()) -> RunConfig:
@@ -130,3 +130,19 @@ def _without(tree: Mapping[str, Any], problems: Mapping[str, str], prefix: str =
         if path not in problems:
             sound[key] = _without(value, problems, path + ".") if isinstance(value, Mapping) else value
     return sound
+
+
+def section(model: type[SectionT], overrides: Sequence[str]) -> SectionT:
+    """Options of one command from ``key=value`` arguments.
+
+    Raises:
+        InputError: naming everything that is wrong at once.
+    """
+    tree, problems = parse_overrides(overrides)
+    try:
+        options = model.model_validate(tree)
+    except ValidationError as error:
+        problems += problems_by_key(error, model).values()
+    if problems:
+        raise InputError(problems)
+    return options

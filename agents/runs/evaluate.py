@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
 from rich.console import Console
 
 from agents import MTSAC, Evaluation, evaluate
 from agents.runs import checkpoints, tables
 from agents.runs.build import evaluation_env
 from agents.runs.checks import inconsistencies
-from agents.runs.config import load_config, problems_by_key
+from agents.runs.config import load_config, section
 from agents.runs.errors import InputError
 from agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
 from agents.runs.schema import Count, RunConfig, Section
-from agents.runs.yaml_files import parse_overrides
 
 
 class EvaluateOptions(Section):
@@ -40,7 +38,7 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     Raises:
         InputError: for a bad option, or where there is no agent or no config of its run.
     """
-    options = _options(overrides)
+    options = section(EvaluateOptions, overrides)
     agent = _find_agent(Path(argument))
     config = _with_options(load_config(str(_find_config(agent))), options)
     goals = config.evaluation.goals
@@ -58,17 +56,6 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     tables.print_mean(console, result, solvable)
     console.print(f"Written to {written}", highlight=False, soft_wrap=True)
     return result
-
-
-def _options(overrides: Sequence[str]) -> EvaluateOptions:
-    tree, problems = parse_overrides(overrides)
-    try:
-        options = EvaluateOptions.model_validate(tree)
-    except ValidationError as error:
-        problems += problems_by_key(error, EvaluateOptions).values()
-    if problems:
-        raise InputError(problems)
-    return options
 
 
 def _find_agent(path: Path) -> Path:
