@@ -175,7 +175,7 @@ def test_contract_of_an_sb3_vector_environment():
 
 def test_sb3_trains_and_evaluates_on_it_without_a_warning():
     env = make_vec_env("Point-3")
-    model = SAC("MlpPolicy", env, learning_starts=30, buffer_size=3000, policy_kwargs={"net_arch": [8]})
+    model = SAC("MlpPolicy", env, learning_starts=90, buffer_size=300, batch_size=8, policy_kwargs={"net_arch": [8]})
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.learn(180)
