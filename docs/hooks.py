@@ -6,11 +6,17 @@ A page asks for a part by a line `<!-- generated: PART -->`, and for the API ref
 
 from __future__ import annotations
 
+import html
 import importlib
+import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from agents.runs.schema import RunConfig
 from agents.runs.yaml_files import presets
@@ -19,7 +25,6 @@ from mtrl_transfer.combiners import COMBINERS
 DOCS = Path(__file__).parent
 REQUEST = re.compile(r"^<!-- (generated|api): (\w+) -->$", re.MULTILINE)
 DIRECTIVE = re.compile(r"^::: mtrl_transfer\.combiners\.(\w+)$", re.MULTILINE)
-Schema = dict[str, Any]
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -32,60 +37,72 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def config_reference() -> str:
     """Every key of a run's config: one table per section, from the schema."""
-    schema = RunConfig.model_json_schema()
-    return "\n\n".join(_section(section, prefix, schema) for prefix, section in _sections(schema, schema))
+    return "\n\n".join(_section(prefix, section) for prefix, section in _sections("", RunConfig))
 
 
-def _sections(section: Schema, schema: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
+def _sections(prefix: str, section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     yield prefix, section
-    for name, value in section["properties"].items():
-        if "$ref" in value:
-            yield from _sections(_resolved(value, schema), schema, f"{prefix}{name}.")
+    for name, field in section.model_fields.items():
+        if _is_section(field):
+            yield from _sections(f"{prefix}{name}.", cast(type[BaseModel], field.annotation))
 
 
-def _resolved(value: Schema, schema: Schema) -> Schema:
-    return schema["$defs"][value["$ref"].rpartition("/")[2]] if "$ref" in value else value
+def _is_section(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
-def _section(section: Schema, prefix: str, schema: Schema) -> str:
+def _section(prefix: str, section: type[BaseModel]) -> str:
     title = f"`{prefix[:-1]}`" if prefix else "The run"
     rows = [
-        f"| `{prefix}{name}` | {_kind(value)} | {_default(name, value, section)} | {_prose(value['description'])} |"
-        for name, value in section["properties"].items()
-        if "$ref" not in value
+        f"| `{prefix}{name}` | {_kind(field.annotation, field.metadata)} | {_default(field)} | {_prose(about)} |"
+        for name, field in section.model_fields.items()
+        if not _is_section(field) and (about := field.description) is not None
     ]
     head = "| key | value | default | what it is |\n| --- | --- | --- | --- |"
-    return f"## {title}\n\n{_prose(section['description'])}\n\n" + "\n".join([head, *rows])
+    return f"## {title}\n\n{_prose(section.__doc__ or '')}\n\n" + "\n".join([head, *rows])
 
 
 def _prose(text: str) -> str:
-    return " ".join(text.replace("``", "`").split()).replace("|", "\\|")
+    """One line of Markdown that a table can hold; `<` and `|` mean themselves."""
+    parts = " ".join(text.replace("``", "`").replace("|", "\\|").split()).split("`")
+    return "`".join(part if number % 2 else html.escape(part, quote=False) for number, part in enumerate(parts))
 
 
-def _default(name: str, value: Schema, section: Schema) -> str:
-    if name in section.get("required", []):
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
         return "**required**"
-    default = value["default"]
-    shown = {None: "null", True: "true", False: "false"}.get(default) if not isinstance(default, list | dict) else None
-    return f"`{default if shown is None else shown}`"
+    if isinstance(field.default, int) and field.default >= 10_000:
+        return f"`{field.default:_}`"
+    default = list(field.default) if isinstance(field.default, tuple) else field.default
+    return f"`{default}`" if isinstance(default, str) else f"`{json.dumps(default)}`"
 
 
-def _kind(value: Schema) -> str:
+def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
     """What a value may be, in words."""
-    if "anyOf" in value:
-        return " or ".join(dict.fromkeys(_kind(part) for part in value["anyOf"]))
-    if "enum" in value or "const" in value:
-        return " or ".join(f"`{choice}`" for choice in value.get("enum", [value.get("const")]))
-    if value["type"] == "array":
-        return f"list of: {_kind(value['items'])}"
-    names = {"string": "text", "boolean": "`true` or `false`", "null": "`null`", "object": "mapping"}
-    return names.get(value["type"], value["type"]) + _bounds(value)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(arguments[0], (*arguments[1:], *metadata))
+    if origin in (Union, UnionType):
+        return " or ".join(_kind(one) for one in arguments)
+    if origin is Literal:
+        return " or ".join(f"`{choice}`" for choice in arguments)
+    if origin is tuple:
+        return f"list of {_kind(arguments[0])}"
+    names = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", NoneType: "`null`"}
+    return f"{names.get(annotation, 'mapping')} {', '.join(_bounds(metadata))}".rstrip()
 
 
-def _bounds(value: Schema) -> str:
-    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-    limits = [f"{sign} {value[name]}" for name, sign in signs.items() if name in value]
-    return " " + ", ".join(limits) if limits else ""
+def _bounds(metadata: Iterable[Any]) -> list[str]:
+    """`≥ 1` and the like, also from a nested `Field(...)`."""
+    flat = [part for one in metadata for part in (one.metadata if isinstance(one, FieldInfo) else [one])]
+    signs = {"ge": "≥", "gt": "&gt;", "le": "≤", "lt": "&lt;"}
+    return [
+        f"{sign} {_power(getattr(part, name))}" for part in flat for name, sign in signs.items() if hasattr(part, name)
+    ]
+
+
+def _power(bound: float) -> str:
+    return "2³²" if bound == 2**32 else str(bound)
 
 
 def preset_table() -> str:
@@ -120,8 +137,11 @@ def combiner_table() -> str:
 
 
 def _needs(combiner: Any) -> str:
-    asked = {"Gramian": combiner.needs_gramian, "context": combiner.needs_context, "`after_step`": False}
-    asked["`after_step`"] = combiner.needs_after_step
+    asked = {
+        "Gramian": combiner.needs_gramian,
+        "context": combiner.needs_context,
+        "`after_step`": combiner.needs_after_step,
+    }
     return ", ".join(name for name, needed in asked.items() if needed) or "nothing"
 
 
