@@ -145,7 +145,7 @@ def test_counts_as_people_write_them(text: str, value: int):
 
 
 def test_free_settings_get_numbers_too():
-    assert load_config("point", ["combiner.kwargs.step_size=3e-4"]).combiner.kwargs == {"step_size": 3e-4}
+    assert load_config("point", ["combiner.kwargs.step_size=3e-4"]).combiner.kwargs["step_size"] == 3e-4
 
 
 def test_null_means_none():

@@ -210,7 +210,7 @@ def test_a_finished_run_and_another_config_are_not_resumed(run: Run, capsys: pyt
     assert "is complete at 900" in capsys.readouterr().err
     assert cli.train([*line, "total_timesteps=1200", "agent.gamma=0.5", "combiner.name=mean"]) == 2
     printed = capsys.readouterr().err
-    assert "agent.gamma was 0.95, is 0.5" in printed
+    assert "agent.gamma was 0.8, is 0.5" in printed
     assert "combiner.name was 'transference', is 'mean'" in printed
     assert sorted((path, path.stat().st_mtime_ns) for path in run.folder.rglob("*")) == before
 
