@@ -63,8 +63,8 @@ class Recorder:
         for name in ("candidates", "transference", "scores", "weights", "step_size"):
             row[name] = getattr(decision, name).detach().cpu().numpy()
         with self.path.open("r+b") as file:
+            # Over a record that a crash left unfinished, which is shorter than a whole one.
             file.seek(_whole_records(self.path, len(header), row.dtype.itemsize))
-            file.truncate()  # a record that a crash left unfinished
             file.write(row.tobytes())
 
     def _header(self, n_candidates: int) -> bytes:

@@ -13,11 +13,32 @@ MULTIPLIERS = 24
 STEPS = 100
 
 
+def starting_subsets(score: Callable[[Tensor], Tensor], gain: Tensor, norms: Tensor) -> Tensor:
+    """Where to start a local search: everyone, whoever gains, the best single task, the best few by gain per length.
+
+    Args:
+        score: scores `[K]` of subsets `[K, T]` bool.
+        gain: `[T]`, what each task adds to first order.
+        norms: `[T]`, of the task gradients.
+
+    Returns:
+        `[4, T]` bool, none empty.
+    """
+    everyone = torch.ones_like(gain, dtype=torch.bool)
+    gaining = torch.where((gain > 0).any(), gain > 0, everyone)
+    rank = (-gain / norms.clamp(min=torch.finfo(norms.dtype).tiny)).argsort().argsort()
+    places = torch.arange(len(gain), device=gain.device)[:, None]
+    families = (rank <= places, places == places.mT)
+    best = [family.index_select(0, score(family).nan_to_num(-torch.inf).argmax()[None])[0] for family in families]
+    return torch.stack([everyone, gaining, *best])
+
+
 def best_subset(score: Callable[[Tensor], Tensor], starts: Tensor) -> Tensor:
     """Local search over subsets: from every start, T times the one flip that raises the score most.
 
-    Exact where the score is a sum over members (first order without norm matching); a local optimum otherwise. The
-    number of rounds is fixed, so that nothing waits for the device.
+    Exact where the score is a sum over members (first order without norm matching); a local optimum otherwise (from
+    `starting_subsets`, over 95% of the best of all 2^12 in the tests). The number of rounds is fixed, so that nothing
+    waits for the device.
 
     Args:
         score: scores `[K]` of subsets `[K, T]` bool.

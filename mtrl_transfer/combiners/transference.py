@@ -239,10 +239,8 @@ class Transference(Combiner):
             rows = self._searched.matched(torch.cat([full_set, subsets / len(gramian)]), gramian)[1:]
             return scale.transference(model.decrease(rows), rows).sum(1)
 
-        everyone = torch.ones_like(gain, dtype=torch.bool)
-        gaining = gain > 0
-        starts = torch.stack([everyone, torch.where(gaining.any(), gaining, everyone)])
-        return search.best_subset(score, starts) / gain.new_tensor(len(gain))
+        starts = search.starting_subsets(score, gain, gramian.diagonal().clamp(min=0).sqrt())
+        return search.best_subset(score, starts).to(gain.dtype) / len(gain)
 
     def _choose(self, transference: Tensor, proposed: Proposed, step: Tensor) -> Tensor:
         """Scores `[K]`; notes the choice (and shares) in the state."""

@@ -5,7 +5,7 @@ from scipy.optimize import minimize
 
 from mtrl_transfer import Context, Transference, candidates, gramian, make_context, per_task_gradients
 from mtrl_transfer.basis import Quadratic, quadratic_from_predictions
-from mtrl_transfer.search import best_subset, best_weights
+from mtrl_transfer.search import best_subset, best_weights, starting_subsets
 from mtrl_transfer.steps import match_norms
 
 N_TASKS = 5
@@ -120,6 +120,26 @@ def test_best_subset_against_brute_force():
         assert found >= score(starts).max()
         exact += bool(found >= score(subsets).max() - 1e-12)
     assert exact >= 18
+
+
+def test_search_with_norms_matched_against_brute_force():
+    """The score is far from a sum over members here: a short step of few tasks is stretched."""
+    everything, exact = candidates.power_set(12) != 0, 0
+    for seed in range(20):
+        draw = torch.Generator().manual_seed(seed)
+        vectors = torch.randn(12, (6, 12, 30)[seed % 3], generator=draw, dtype=torch.float64)
+        vectors = vectors * torch.rand(12, 1, generator=draw, dtype=torch.float64)
+        gram, losses = vectors @ vectors.T, torch.rand(12, generator=draw, dtype=torch.float64) ** 2 + 0.02
+        full = candidates.full(12)[0].double()
+
+        def score(subsets, gram=gram, losses=losses, full=full):
+            return (match_norms(subsets.double() / 12, gram, full, 2.0) @ gram / losses).sum(1)
+
+        starts = starting_subsets(score, gram @ (1 / losses), gram.diagonal().sqrt())
+        found, best = score(best_subset(score, starts)[None]), score(everything).max()
+        assert found >= 0.95 * best
+        exact += bool(found >= best - 1e-9)
+    assert exact >= 17
 
 
 def scipy_best(gain, cost, gram, limit):

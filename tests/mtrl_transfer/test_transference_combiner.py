@@ -4,6 +4,7 @@ import torch
 from mtrl_transfer import Context, PCGrad, Transference, candidates, gramian, make_context, per_task_gradients
 from mtrl_transfer.combiners.pcgrad import pcgrad_weights, random_orders
 from mtrl_transfer.decision import agrees_with_first_order
+from mtrl_transfer.steps import match_norms
 
 STEP_NORM = torch.tensor(0.05, dtype=torch.float64)
 
@@ -238,6 +239,14 @@ def test_own_step_scale_says_nothing_where_the_own_step_does_not_help():
     z = combiner.last.transference
     assert not z[:, 1].any()
     torch.testing.assert_close(z[:, 0], (combiner.last.candidates @ gram)[:, 0] * 4 / gram[0, 0])
+
+
+def test_own_steps_are_as_long_as_the_candidates():
+    gram, context = linear_tasks(PLANTED, step_norm=0.1)
+    combiner = Transference(scale="self")
+    combiner(gram, context)
+    alone = match_norms(candidates.singletons(4).double(), gram, candidates.full(4)[0].double(), 2.0)
+    torch.testing.assert_close(combiner.last.divisor, (combiner.last.step_size * alone @ gram).diagonal())
 
 
 def test_running_scale_survives_a_value_that_is_not_finite():
