@@ -2,12 +2,13 @@
 
 Each loss is a function of the parameters it is given and of a batch that already holds everything random (noise, TD
 target, temperature). So the same function serves the update, its task gradients and any lookahead. ``K`` candidate
-trunks are evaluated at once: parameters ``[N * K, ...]`` give losses ``[K, T, B]``.
+trunks are evaluated at once: parameters ``[N * K, ...]`` give losses ``[K, T, B]``. ``predictions`` and ``loss_of``
+take the loss apart for :mod:`mtrl_transfer.basis`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -55,37 +56,88 @@ def action_values(critic: MultiTaskMLP, observations: Tensor, actions: Tensor) -
     return critic(torch.cat([observations, actions], dim=-1)).squeeze(-1)
 
 
-def critic_rows(
-    critic: MultiTaskMLP,
-    batch: CriticBatch,
-    trunk: Parameters | None = None,
-    heads: Parameters | None = None,
-    trunk_shares: Tensor | None = None,
-) -> CriticRows:
-    """Squared TD error, averaged over the twins; parameters and shares as for :class:`MultiTaskMLP`."""
-    values = critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads, trunk_shares)
-    values = values.view(critic.n_nets, -1, *batch.targets.shape)
-    return CriticRows((values - batch.targets).square().mean(dim=0), values.detach().mean(dim=0))
+class CriticLoss:
+    """Squared TD error, averaged over the twins.
+
+    Args:
+        critic: the twins.
+    """
+
+    def __init__(self, critic: MultiTaskMLP) -> None:
+        self.critic = critic
+
+    def __call__(
+        self,
+        batch: CriticBatch,
+        trunk: Parameters | None = None,
+        heads: Parameters | None = None,
+        trunk_shares: Tensor | None = None,
+    ) -> CriticRows:
+        """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
+        values = self.critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads, trunk_shares)
+        values = values.view(self.critic.n_nets, -1, *batch.targets.shape)
+        return CriticRows((values - batch.targets).square().mean(dim=0), values.detach().mean(dim=0))
+
+    def predictions(self, batch: CriticBatch, trunk: Parameters, heads: Parameters | None) -> Tensor:
+        """Both twins' values ``[K, T, B, N]``."""
+        values = self.critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads)
+        return values.view(self.critic.n_nets, -1, *batch.targets.shape).permute(1, 2, 3, 0)
+
+    def loss_of(self, batch: CriticBatch) -> Callable[[Tensor], Tensor]:
+        """Losses ``[T]`` of predictions ``[T, B, N]``: exactly quadratic in them."""
+        return lambda values: (values - batch.targets.unsqueeze(-1)).square().mean(dim=(1, 2))
 
 
-def actor_rows(
-    actor: MultiTaskMLP,
-    critic: MultiTaskMLP,
-    batch: ActorBatch,
-    trunk: Parameters | None = None,
-    heads: Parameters | None = None,
-    trunk_shares: Tensor | None = None,
-) -> ActorRows:
-    """``alpha log pi(a|s) - min Q(s, a)`` at reparameterised actions; the critic must not require gradients."""
-    actions, log_probs = squashed_sample(
-        actor(batch.observations, trunk, heads, trunk_shares), batch.noise
-    )  # [K, T, B, A], [K, T, B]
-    n_candidates, n_tasks, rows = log_probs.shape
-    # Candidates join the rows: the critic is the same for all of them.
-    observations = batch.observations.unsqueeze(1).expand(-1, n_candidates, -1, -1).flatten(1, 2)
-    values = action_values(critic, observations, actions.transpose(0, 1).flatten(1, 2)).amin(dim=0)
-    values = values.view(n_tasks, n_candidates, rows).transpose(0, 1)
-    return ActorRows(batch.alphas * log_probs - values, log_probs, values)
+class ActorLoss:
+    """``alpha log pi(a|s) - min Q(s, a)`` at reparameterised actions.
+
+    Args:
+        actor: the policy.
+        critic: the twins; gradients are only ever taken with respect to the actor.
+    """
+
+    def __init__(self, actor: MultiTaskMLP, critic: MultiTaskMLP) -> None:
+        self.actor, self.critic = actor, critic
+
+    def __call__(
+        self,
+        batch: ActorBatch,
+        trunk: Parameters | None = None,
+        heads: Parameters | None = None,
+        trunk_shares: Tensor | None = None,
+    ) -> ActorRows:
+        """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
+        actions, log_probs = squashed_sample(self.actor(batch.observations, trunk, heads, trunk_shares), batch.noise)
+        n_candidates, n_tasks, rows = log_probs.shape
+        # Candidates join the rows: the critic is the same for all of them.
+        observations = batch.observations.unsqueeze(1).expand(-1, n_candidates, -1, -1).flatten(1, 2)
+        values = action_values(self.critic, observations, actions.transpose(0, 1).flatten(1, 2)).amin(dim=0)
+        values = values.view(n_tasks, n_candidates, rows).transpose(0, 1)
+        return ActorRows(batch.alphas * log_probs - values, log_probs, values)
+
+    def predictions(self, batch: ActorBatch, trunk: Parameters, heads: Parameters | None) -> Tensor:
+        """Mean and log standard deviation ``[K, T, B, 2 A]``."""
+        return self.actor(batch.observations, trunk, heads)
+
+    def loss_of(self, batch: ActorBatch) -> Callable[[Tensor], Tensor]:
+        """Losses ``[T]`` of predictions ``[T, B, 2 A]``; Q by its Taylor expansion about the present actions.
+
+        So candidates need no forward pass of the critics.
+        """
+        with torch.no_grad():
+            present, _ = squashed_sample(self.actor(batch.observations).squeeze(0), batch.noise)
+        with torch.enable_grad():
+            actions = present.clone().requires_grad_()
+            values = action_values(self.critic, batch.observations, actions).amin(dim=0)
+            (slopes,) = torch.autograd.grad(values.sum(), actions)
+        values = values.detach()
+
+        def losses(predictions: Tensor) -> Tensor:
+            actions, log_probs = squashed_sample(predictions, batch.noise)
+            expanded = values + (slopes * (actions - present)).sum(dim=-1)
+            return (batch.alphas * log_probs - expanded).mean(dim=-1)
+
+        return losses
 
 
 @torch.no_grad()

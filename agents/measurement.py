@@ -76,7 +76,7 @@ class Measurement:
             ("realised", self.correlation, heads),
             ("realised_step", self.correlation_step, None),
         ):
-            after = lookahead.row_losses(lookahead.batch, None, own_heads).losses.squeeze(0).mean(dim=-1)
+            after = lookahead.loss(lookahead.batch, None, own_heads).losses.squeeze(0).mean(dim=-1)
             realised = divide(before - after, divisor)
             # Before the first real step the matched step has no length: nothing was predicted.
             if name == "realised":

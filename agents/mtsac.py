@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from torch import Tensor
 
 from agents import archive
 from agents.agent_archive import agent_from_archive, agent_to_archive
-from agents.losses import ActorBatch, ActorRows, CriticBatch, CriticRows, actor_rows, critic_rows, td_targets
+from agents.losses import ActorBatch, ActorLoss, ActorRows, CriticBatch, CriticLoss, CriticRows, td_targets
 from agents.policy import MultiTaskPolicy
 from agents.replay import MultiTaskReplayBuffer, TaskBatch
 from agents.reward_scaling import MaxReturnScaling
@@ -206,16 +205,15 @@ class MTSAC(OffPolicyAlgorithm):
         policy = self.policy
         combiners = role_combiners(self.combiner, self.combiner_kwargs, seeds)
 
-        rows_of_critic = partial(critic_rows, policy.critic)
-        rows_of_actor = partial(actor_rows, policy.actor, policy.critic)
+        critic_loss, actor_loss = CriticLoss(policy.critic), ActorLoss(policy.actor, policy.critic)
 
         self.noise_generator = torch.Generator(self.device).manual_seed(next(seeds))
         clip = self.max_grad_norm
         self.critic_update: TrunkUpdate[CriticRows] = TrunkUpdate(
-            policy.critic, policy.critic_optimizer, rows_of_critic, combiners["critic"], clip, False, next(seeds)
+            policy.critic, policy.critic_optimizer, critic_loss, combiners["critic"], clip, False, next(seeds)
         )
         self.actor_update: TrunkUpdate[ActorRows] = TrunkUpdate(
-            policy.actor, policy.actor_optimizer, rows_of_actor, combiners["actor"], clip, True, next(seeds)
+            policy.actor, policy.actor_optimizer, actor_loss, combiners["actor"], clip, True, next(seeds)
         )
 
     # --- interaction --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from torch import Tensor
 from agents.measurement import Measurement
 from agents.networks import MultiTaskMLP
 from agents.statistics import RunningMeans
-from agents.trunk_lookahead import RowLosses, TrunkLookahead, detached, task_gradients
+from agents.trunk_lookahead import Loss, TrunkLookahead, detached, task_gradients
 from mtrl_transfer.combiners import Combiner, Transference
 from mtrl_transfer.context import Context
 from mtrl_transfer.gradients import TaskGradients, combine, gramian
@@ -32,7 +32,7 @@ class TrunkUpdate(Generic[Rows]):
     Args:
         network: the network whose trunk is shared.
         optimizer: over the network's trunk and heads.
-        row_losses: the network's loss.
+        loss: the network's loss.
         combiner: chooses the trunk's weights.
         max_grad_norm: the whole gradient's norm is clipped to it; None leaves it.
         signed: whether losses may be negative (the actor's).
@@ -43,13 +43,13 @@ class TrunkUpdate(Generic[Rows]):
         self,
         network: MultiTaskMLP,
         optimizer: torch.optim.Optimizer,
-        row_losses: RowLosses,
+        loss: Loss,
         combiner: Combiner,
         max_grad_norm: float | None,
         signed: bool,
         seed: int,
     ) -> None:
-        self.network, self.optimizer, self.row_losses = network, optimizer, row_losses
+        self.network, self.optimizer, self.loss = network, optimizer, loss
         self.combiner, self.max_grad_norm, self.signed = combiner, max_grad_norm, signed
         device = network.heads["weight"].device
         self.generators = {
@@ -67,12 +67,12 @@ class TrunkUpdate(Generic[Rows]):
         """Take one optimizer step.
 
         Args:
-            batch: rows of every task, as ``row_losses`` takes them.
+            batch: rows of every task, as ``loss`` takes them.
             draw: gives other rows for lookahead.
             measure: also measure transference, whatever the combiner; it changes nothing.
 
         Returns:
-            What ``row_losses`` gave at the parameters before the step, detached.
+            What ``loss`` gave at the parameters before the step, detached.
         """
         weights = self._known_weights()
         if weights is None:
@@ -87,40 +87,45 @@ class TrunkUpdate(Generic[Rows]):
         self._apply(gradients, note_step=measure or isinstance(self.combiner, Transference))
         if measure:
             self._timed(self.measurement.after_step)
+        if self.combiner.needs_after_step:
+            self._timed(self._tell_losses, batch)
         return rows
 
     def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Rows]:
-        return task_gradients(self.network, self.row_losses, batch)
+        return task_gradients(self.network, self.loss, batch)
 
     def _combine(self, tasks: TaskGradients, rows: Any, batch: Any, draw: Draw) -> Tensor:
         start = time.perf_counter()
         gram = self._gramian(tasks)
-        same = getattr(self.combiner, "lookahead_batch", None) == "same"
-        n_rows = getattr(self.combiner, "lookahead_rows", None)
-        lookahead = self._lookahead(tasks, gram, batch, draw, "lookahead", n_rows, same)
+        lookahead = self._lookahead(tasks, gram, batch, draw)
         context = Context(
             losses=tasks.losses,
             scales=self._scales(rows),
             signed=self.signed,
             step_norm=self.step_norm,
             lookahead=lookahead,
-            held_out_gramian=None if same else lookahead.held_out_gramian,
+            held_out_gramian=lookahead.held_out_gramian,
+            optimizer_lookahead=lambda rows: lookahead.after_optimizer(rows, self.optimizer, self.max_grad_norm),
+            predict=lookahead.predictions,
+            loss_of=lookahead.loss_of,
         )
         weights = self.combiner(gram, context)
         self._count_choice()
         self.transference_seconds += time.perf_counter() - start
         return weights
 
-    def _lookahead(
-        self, tasks: TaskGradients, gram: Tensor, batch: Any, draw: Draw, generator: str, n_rows: int | None, same: bool
-    ) -> TrunkLookahead:
-        own_rows = batch[0].shape[1]
-        n_rows = own_rows if n_rows is None else n_rows
+    def _lookahead(self, tasks: TaskGradients, gram: Tensor, batch: Any, draw: Draw) -> TrunkLookahead:
+        """The combiner's lookahead, on the rows that it asks for."""
+        asks = self.combiner if isinstance(self.combiner, Transference) else None
+        n_rows = batch[0].shape[1] if asks is None or asks.lookahead_rows is None else asks.lookahead_rows
 
         def make_batch() -> Any:
-            return _first_rows(batch, n_rows) if same else draw(n_rows, self.generators[generator])
+            if asks is not None and asks.lookahead_batch == "same":
+                return _first_rows(batch, n_rows)
+            return draw(n_rows, self.generators["lookahead"])
 
-        return TrunkLookahead(self.network, self.row_losses, tasks, gram, self.step_norm, make_batch)
+        step_heads = asks is not None and asks.heads == "stepped"
+        return TrunkLookahead(self.network, self.loss, tasks, gram, self.step_norm, make_batch, step_heads)
 
     def _gramian(self, tasks: TaskGradients) -> Tensor:
         gram = gramian(tasks.shared_grads)
@@ -133,9 +138,12 @@ class TrunkUpdate(Generic[Rows]):
 
     def _predict(self, rows: Any, batch: Any, draw: Draw, weights: Tensor) -> None:
         # Task gradients of its own: so the update is the same arithmetic with and without it.
-        tasks, _ = task_gradients(self.network, self.row_losses, batch)
+        tasks, _ = task_gradients(self.network, self.loss, batch)
         gram = self._gramian(tasks)
-        lookahead = self._lookahead(tasks, gram, batch, draw, "measurement", None, same=False)
+        n_rows, generator = batch[0].shape[1], self.generators["measurement"]
+        lookahead = TrunkLookahead(
+            self.network, self.loss, tasks, gram, self.step_norm, lambda: draw(n_rows, generator)
+        )
         self.measurement.before_step(lookahead, weights, self._scales(rows), dict(self.network.heads.items()))
 
     def _known_weights(self) -> Tensor | None:
@@ -147,7 +155,7 @@ class TrunkUpdate(Generic[Rows]):
     def _plain(self, batch: Any, weights: Tensor) -> tuple[list[Tensor], Rows]:
         """Weighted gradient by one backward of the mean of the task losses, trunk first."""
         shares = weights * self.network.n_tasks if self.combiner.needs_gramian else None
-        rows = self.row_losses(batch, trunk_shares=shares)
+        rows = self.loss(batch, trunk_shares=shares)
         gradients = torch.autograd.grad(rows.losses.mean(), list(self.network.parameters()))
         return list(gradients), detached(rows)
 
@@ -171,6 +179,10 @@ class TrunkUpdate(Generic[Rows]):
         self.kept += kept
         self.n_combined += 1
         self.means.add("kept", kept)
+
+    @torch.no_grad()
+    def _tell_losses(self, batch: Any) -> None:
+        self.combiner.after_step(self.loss(batch).losses.squeeze(0).mean(dim=-1))
 
     def _count_choice(self) -> None:
         """Count measured choices by candidate ``[K]``; whoever shows them starts anew with None."""

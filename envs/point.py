@@ -78,6 +78,7 @@ class PointVecEnv(VecEnv):
         self._started = time.time()
         self._positions = self._goals = np.zeros((n_tasks, 2))
         self._actions = np.zeros((n_tasks, 2))
+        self._last_seed: int | None = seed
         self.seed(seed)
         self._generator = np.random.default_rng(seed)
         self._begin_episode()
@@ -90,9 +91,19 @@ class PointVecEnv(VecEnv):
         return self._seeds
 
     def reset(self) -> np.ndarray:
-        """Begin an episode of every task; returns `[T, 4 + T]`."""
+        """Begin an episode of every task; returns `[T, 4 + T]`.
+
+        After `set_options({"goal": k})` it is the k-th episode since the last seed, as in Meta-World's suites: so an
+        evaluation plays the same episodes each time.
+        """
         if self._seeds[0] is not None:
-            self._generator = np.random.default_rng(self._seeds[0])
+            self._last_seed = self._seeds[0]
+        goal = self._options[0].get("goal")
+        if self._seeds[0] is not None or goal is not None:
+            self._generator = np.random.default_rng(self._last_seed)
+        for _ in range(goal or 0):
+            self._begin_episode()
+            self._generator.standard_normal(HORIZON)  # the harmful task's rewards
         self._reset_seeds()
         self._reset_options()
         self._begin_episode()

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.utils.flop_counter import FlopCounterMode
 
 from agents import MTSAC
+from agents.trunk_lookahead import detached
 from agents.trunk_update import TrunkUpdate
 from mtrl_transfer.gradients import TaskGradients
 
@@ -135,14 +136,14 @@ class SeparateCalls(TrunkUpdate[Any]):
     """Task gradients by T separate backward passes, as most PCGrad code takes them."""
 
     def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Any]:
-        rows = self.row_losses(batch)
+        rows = self.loss(batch)
         losses = rows.losses.squeeze(0).mean(dim=-1)
         parameters = [*self.network.trunk.values(), *self.network.heads.values()]
         calls = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in losses]
         n_trunk = len(self.network.trunk)
         shared = {name: torch.stack([call[i] for call in calls]) for i, name in enumerate(self.network.trunk)}
         heads = {name: sum(call[n_trunk + i] for call in calls) for i, name in enumerate(self.network.heads)}
-        return TaskGradients(losses.detach(), shared, heads), rows._make(value.detach() for value in rows)
+        return TaskGradients(losses.detach(), shared, heads), detached(rows)
 
 
 class TorchJD(TrunkUpdate[Any]):
@@ -153,19 +154,20 @@ class TorchJD(TrunkUpdate[Any]):
 
         own, features = self.network.features, []
         self.network.features = lambda *arguments: features.append(own(*arguments)) or features[-1]  # type: ignore[method-assign, func-returns-value]
-        rows = self.row_losses(batch)
+        rows = self.loss(batch)
         del self.network.features
         losses = rows.losses.squeeze(0).mean(dim=-1)
         trunk, heads = dict(self.network.trunk.items()), dict(self.network.heads.items())
         for head in heads.values():
             head.grad = None
         tasks_params = [list(heads.values())] * len(losses)
-        mtl_backward(list(losses), features=features[0], tasks_params=tasks_params, shared_params=trunk.values())
+        engine = {"features": features[0], "tasks_params": tasks_params, "shared_params": trunk.values()}
+        mtl_backward(list(losses), retain_graph=True, **engine)
         shared = {name: parameter.jac for name, parameter in trunk.items()}
         for parameter in trunk.values():
             del parameter.jac
         found = TaskGradients(losses.detach(), shared, {name: head.grad for name, head in heads.items()})
-        return found, rows._make(value.detach() for value in rows)
+        return found, detached(rows)
 
 
 def _timing(case: Case, seconds: dict[str, list[float]]) -> Timing:

@@ -10,7 +10,7 @@ from stable_baselines3 import SAC
 from torch import Tensor
 
 from agents import MTSAC
-from agents.losses import ActorBatch, CriticBatch, actor_rows, critic_rows, td_targets
+from agents.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss, td_targets
 from agents.networks import MultiTaskMLP
 from envs import make_vec_env
 
@@ -72,13 +72,13 @@ def test_losses_and_gradients_equal_sb3s(agents: tuple[SAC, MTSAC]) -> None:
     torch.testing.assert_close(own[0], targets, rtol=1e-4, atol=1e-4)
 
     loss = 0.5 * sum(F.mse_loss(value[:, 0], targets) for value in theirs.critic(observations, actions))
-    rows = critic_rows(policy.critic, CriticBatch(observations[None], actions[None], targets[None]))
+    rows = CriticLoss(policy.critic)(CriticBatch(observations[None], actions[None], targets[None]))
     assert_equal_gradients(rows.losses.mean(), policy.critic, loss, theirs.critic.qf0[0].weight)
 
     action, log_probs, noise = sb3_sample(theirs, observations)
     values = torch.cat(theirs.critic(observations, action), dim=1).min(dim=1).values
     loss = (ALPHA * log_probs - values).mean()
-    own_rows = actor_rows(policy.actor, policy.critic, ActorBatch(observations[None], noise[None], alphas))
+    own_rows = ActorLoss(policy.actor, policy.critic)(ActorBatch(observations[None], noise[None], alphas))
     assert_equal_gradients(own_rows.losses.mean(), policy.actor, loss, theirs.actor.latent_pi[0].weight)
 
 

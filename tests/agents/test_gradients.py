@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import copy
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from agents.losses import ActorBatch, CriticBatch, actor_rows, critic_rows
+from agents.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss
 from agents.networks import MultiTaskMLP
 from agents.trunk_lookahead import TrunkLookahead, task_gradients
 from agents.trunk_update import TrunkUpdate
@@ -23,14 +22,14 @@ T, B, D, A = 3, 7, 5, 2
 def critic_problem(generator: torch.Generator, **net: Any) -> tuple[MultiTaskMLP, Any, Any]:
     critic = MultiTaskMLP(D + A, 1, [8, 6], T, n_nets=2, **net).double()
     batch = CriticBatch(*(normal(generator, *shape) for shape in ((T, B, D), (T, B, A), (T, B))))
-    return critic, partial(critic_rows, critic), batch
+    return critic, CriticLoss(critic), batch
 
 
 def actor_problem(generator: torch.Generator, **net: Any) -> tuple[MultiTaskMLP, Any, Any]:
     actor = MultiTaskMLP(D, 2 * A, [8, 6], T, **net).double()
     critic, _, _ = critic_problem(generator)
     batch = ActorBatch(normal(generator, T, B, D), normal(generator, T, B, A), torch.rand(T, 1, dtype=torch.float64))
-    return actor, partial(actor_rows, actor, critic), batch
+    return actor, ActorLoss(actor, critic), batch
 
 
 def normal(generator: torch.Generator, *shape: int) -> Tensor:
@@ -44,18 +43,18 @@ def problem(request: pytest.FixtureRequest) -> tuple[MultiTaskMLP, Any, Any]:
     return make(torch.Generator().manual_seed(1), layer_norm=True)
 
 
-def own_losses(row_losses: Any, batch: Any) -> Tensor:
-    return row_losses(batch).losses[0].mean(dim=-1)
+def own_losses(loss: Any, batch: Any) -> Tensor:
+    return loss(batch).losses[0].mean(dim=-1)
 
 
 def test_task_gradients_equal_separate_autograd_calls(problem: Any) -> None:
-    network, row_losses, batch = problem
-    tasks, _ = task_gradients(network, row_losses, batch)
+    network, loss, batch = problem
+    tasks, _ = task_gradients(network, loss, batch)
     names = [*network.trunk.keys()]
-    for task, loss in enumerate(own_losses(row_losses, batch)):
+    for task, own_loss in enumerate(own_losses(loss, batch)):
         trunk = [network.trunk[name] for name in names]
         heads = [network.heads["weight"], network.heads["bias"]]
-        expected = torch.autograd.grad(loss, trunk + heads, retain_graph=True)
+        expected = torch.autograd.grad(own_loss, trunk + heads, retain_graph=True)
         for name, gradient in zip(names, expected, strict=False):
             torch.testing.assert_close(tasks.shared_grads[name][task], gradient)
         torch.testing.assert_close(tasks.head_grads["weight"][task], expected[-2][task])
@@ -63,10 +62,10 @@ def test_task_gradients_equal_separate_autograd_calls(problem: Any) -> None:
 
 
 def test_lookahead_equals_a_copy_stepped_by_hand(problem: Any) -> None:
-    network, row_losses, batch = problem
-    tasks, _ = task_gradients(network, row_losses, batch)
+    network, loss, batch = problem
+    tasks, _ = task_gradients(network, loss, batch)
     lookahead = TrunkLookahead(
-        network, row_losses, tasks, gramian(tasks.shared_grads), torch.tensor(0.3).double(), lambda: batch
+        network, loss, tasks, gramian(tasks.shared_grads), torch.tensor(0.3).double(), lambda: batch
     )
     weights = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.5, -0.2], [0.0, 0.0, 2.0]], dtype=torch.float64)
     found = lookahead(weights, 0.05)
@@ -76,7 +75,7 @@ def test_lookahead_equals_a_copy_stepped_by_hand(problem: Any) -> None:
             for name, parameter in network.trunk.items():
                 for task in range(T):
                     parameter -= 0.05 * candidate[task] * tasks.shared_grads[name][task]
-        torch.testing.assert_close(found[row], own_losses(row_losses, batch), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(found[row], own_losses(loss, batch), rtol=1e-12, atol=1e-12)
         network.load_state_dict(saved)
     # None is the matched step: as long along the full set as the trunk's last real step.
     full_norm = (gramian(tasks.shared_grads).sum().sqrt() / T).item()
@@ -91,10 +90,10 @@ class EqualWeights(Combiner):
 
 
 def stepped(problem: Any, combiner: Combiner, clip: float | None) -> dict[str, Tensor]:
-    network, row_losses, batch = problem
+    network, loss, batch = problem
     saved = copy.deepcopy(network.state_dict())
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    TrunkUpdate(network, optimizer, row_losses, combiner, clip, signed=True, seed=0).step(batch, draw=None)  # type: ignore[arg-type]
+    TrunkUpdate(network, optimizer, loss, combiner, clip, signed=True, seed=0).step(batch, draw=None)  # type: ignore[arg-type]
     result = copy.deepcopy(network.state_dict())
     network.load_state_dict(saved)
     return result
@@ -102,9 +101,9 @@ def stepped(problem: Any, combiner: Combiner, clip: float | None) -> dict[str, T
 
 @pytest.mark.parametrize("clip", [None, 0.01])
 def test_mean_equals_plain_backward_of_the_mean_loss(problem: Any, clip: float | None) -> None:
-    network, row_losses, batch = problem
+    network, loss, batch = problem
     plain = copy.deepcopy(network.state_dict())
-    gradients = torch.autograd.grad(own_losses(row_losses, batch).mean(), list(network.parameters()))
+    gradients = torch.autograd.grad(own_losses(loss, batch).mean(), list(network.parameters()))
     norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
     factor = 1.0 if clip is None else min(1.0, clip / (norm.item() + 1e-6))
     for (name, _), gradient in zip(network.named_parameters(), gradients, strict=True):

@@ -194,3 +194,14 @@ def test_protocol_card_and_bad_input():
         make_vec_env("Point-4", goals="train")
     with pytest.raises(ValueError, match="n_procs must be 1"):
         make_vec_env("Point-4", n_procs=2)
+
+
+def test_a_goal_option_repeats_the_episodes():
+    env = make_vec_env("Point-3", seed=4)
+    first = env.reset()
+    for _ in range(50):
+        second, *_ = env.step(np.zeros((3, 2)))
+    env.step(np.zeros((3, 2)))
+    for goal, expected in ((0, first), (1, second), (0, first)):
+        env.set_options({"goal": goal})
+        np.testing.assert_array_equal(env.reset(), expected)
