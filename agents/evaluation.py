@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.tasks import task_names_of
+from agents.tasks import solvable_tasks_of, task_names_of
 
 
 class Predicts(Protocol):
@@ -19,17 +19,21 @@ class Predicts(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """Result of :func:`evaluate`: ``success [T]`` (share of episodes), ``returns [T]`` (mean, raw rewards)."""
+    """Result of :func:`evaluate`: ``success [T]`` (share of episodes), ``returns [T]`` (mean, raw rewards).
+
+    ``solvable [T]`` says which tasks can be solved at all: a suite may plant others.
+    """
 
     task_names: tuple[str, ...]
     success: np.ndarray
     returns: np.ndarray
     episodes: int
+    solvable: np.ndarray
 
     @property
     def mean_success(self) -> float:
-        """Mean over tasks."""
-        return float(self.success.mean())
+        """Mean over the solvable tasks."""
+        return float(self.success[self.solvable].mean())
 
 
 def evaluate(model: Predicts, env: VecEnv, n_episodes: int) -> Evaluation:
@@ -65,4 +69,5 @@ def evaluate(model: Predicts, env: VecEnv, n_episodes: int) -> Evaluation:
                 successes[task] += float(infos[task].get("is_success", 0.0))
                 returns[task] += running[task]
             running[task] = 0.0
-    return Evaluation(tuple(task_names_of(env)), successes / n_episodes, returns / n_episodes, n_episodes)
+    names, solvable = tuple(task_names_of(env)), solvable_tasks_of(env)
+    return Evaluation(names, successes / n_episodes, returns / n_episodes, n_episodes, solvable)

@@ -53,7 +53,7 @@ class MTSAC(OffPolicyAlgorithm):
         train_freq: vector steps between trainings, as in SB3.
         gradient_steps: updates per training; -1: as many as vector steps since the last.
         max_grad_norm: clips the gradient norm of the critics and of the actor; None: no clipping.
-        combiner: a name (``"mean"``, ``"pcgrad"``, ``"transference"``) or a combiner object, which is copied for the
+        combiner: a name in ``mtrl_transfer.COMBINERS`` or a combiner object, which is copied for the
             critic and for the actor.
         combiner_kwargs: arguments for a named combiner; the keys ``critic`` and ``actor`` may hold dicts for one of
             them.

@@ -17,6 +17,14 @@ def task_names_of(env: VecEnv) -> list[str]:
         return [f"task-{task}" for task in range(env.num_envs)]
 
 
+def solvable_tasks_of(env: VecEnv) -> np.ndarray:
+    """Which tasks can be solved at all ``[T]``: the environment's ``solvable``; all, where it says nothing."""
+    try:
+        return np.array(env.get_attr("solvable"), bool)
+    except AttributeError:
+        return np.ones(env.num_envs, bool)
+
+
 def check_one_hot(observations: Any, n_tasks: int) -> None:
     """Check that row ``t`` of raw observations ``[T, D + T]`` ends with the one-hot of task ``t``.
 

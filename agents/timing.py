@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from stable_baselines3.common.callbacks import BaseCallback
+
+Result = TypeVar("Result")
 
 
 class TimedCallback:
@@ -15,12 +18,23 @@ class TimedCallback:
         self._callback = callback
         self.seconds = 0.0
 
+    def on_rollout_start(self) -> None:
+        """Call the callback."""
+        self._timed(self._callback.on_rollout_start)
+
     def on_step(self) -> bool:
         """Call the callback."""
+        return self._timed(self._callback.on_step)
+
+    def on_rollout_end(self) -> None:
+        """Call the callback."""
+        self._timed(self._callback.on_rollout_end)
+
+    def _timed(self, function: Callable[[], Result]) -> Result:
         start = time.perf_counter()
-        proceed = self._callback.on_step()
+        result = function()
         self.seconds += time.perf_counter() - start
-        return proceed
+        return result
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._callback, name)

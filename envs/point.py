@@ -148,7 +148,7 @@ class PointVecEnv(VecEnv):
         """Nothing to free."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Per task: `task_name`, `family` (0, 1, or None for the harmful task) or `render_mode`."""
+        """Per task: `task_name`, `family` (0, 1, or None for the harmful task), `solvable` or `render_mode`."""
         if attr_name not in self._attributes:
             raise AttributeError(
                 f"Point tasks have no attribute {attr_name!r}; they have: {', '.join(self._attributes)}"
@@ -206,5 +206,6 @@ def _task_attributes(n_tasks: int) -> dict[str, list[Any]]:
     return {
         "task_name": [*names, "noise"],
         "family": [*(index % 2 for index in range(n_tasks - 1)), None],
+        "solvable": [*([True] * (n_tasks - 1)), False],
         "render_mode": [None] * n_tasks,
     }

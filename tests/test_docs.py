@@ -17,13 +17,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from agents import MTSAC
 from agents.runs import cli, estimate
 from agents.runs.config import keys, load_config
 from agents.runs.metrics import read_metrics
 from agents.runs.schema import RunConfig
 from agents.runs.yaml_files import presets
-from envs import make_vec_env
 from mtrl_transfer.combiners import COMBINERS
 
 ROOT = Path(__file__).parents[1]
@@ -195,23 +193,6 @@ def test_targets_of_make_exist():
     named = {name for page in PAGES for name in re.findall(r"^ *make ([\w-]+)", page.read_text("utf-8"), re.MULTILINE)}
     assert named
     assert named <= targets
-
-
-@pytest.mark.parametrize(
-    ("settings", "missing"), [({"measure": "basis"}, "predict"), ({"step_size": "optimizer"}, "optimizer_lookahead")]
-)
-def test_mtsac_lacks_what_the_guide_says_it_lacks(settings: dict[str, str], missing: str):
-    """When it no longer does, docs/measures/index.md is out of date."""
-    model = MTSAC(
-        "MultiTaskPolicy",
-        make_vec_env("Point-3"),
-        combiner_kwargs=settings,
-        learning_starts=30,
-        batch_size=6,
-        policy_kwargs={"net_arch": [4]},
-    )
-    with pytest.raises(ValueError, match=f"needs context.{missing}"):
-        model.learn(60)
 
 
 @pytest.mark.slow

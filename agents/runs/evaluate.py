@@ -46,14 +46,13 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     try:
         model = _load(agent, config)
         result = evaluate(model, env, config.evaluation.final_n_goals)
-        solvable = env.protocol["solvable_tasks"]
     finally:
         env.close()
     written = agent.with_name(f"evaluation_{goals}.json")
-    content = tables.evaluation_json(result, solvable, agent=agent.name, step=model.num_timesteps, goals=goals)
+    content = tables.evaluation_json(result, agent=agent.name, step=model.num_timesteps, goals=goals)
     write_text(written, to_json(content))
     console.print(tables.evaluation_table(result))
-    tables.print_mean(console, result, solvable)
+    tables.print_mean(console, result)
     console.print(f"Written to {written}", highlight=False, soft_wrap=True)
     return result
 

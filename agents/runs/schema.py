@@ -111,7 +111,7 @@ class CombinerConfig(Section):
     """How task gradients become one. Naming another combiner than the base file's drops the base's settings."""
 
     name: str = "transference"
-    """``mean``, ``pcgrad`` or ``transference``."""
+    """By name: ``mean``, ``pcgrad``, ``transference`` or another of ``mtrl_transfer.COMBINERS``."""
     kwargs: dict[str, Any] = {}
     """The combiner's own settings."""
     critic: dict[str, Any] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,16 @@ def print_estimate(console: Console, estimate: Estimate, transitions: int) -> No
     )
 
 
-def evaluation_json(evaluation: Evaluation, solvable: Sequence[int], **about: Any) -> dict[str, Any]:
+def evaluation_json(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
     """The content of ``evaluation.json``: ``mean_success`` over the solvable tasks, then each task's figures."""
     return {
         **about,
-        "mean_success": mean_success(evaluation, solvable),
+        "mean_success": evaluation.mean_success,
         "tasks": {
             name: {"success": float(success), "return": float(value), "episodes": evaluation.episodes}
             for name, success, value in zip(evaluation.task_names, evaluation.success, evaluation.returns, strict=True)
         },
     }
-
-
-def mean_success(evaluation: Evaluation, solvable: Sequence[int]) -> float:
-    """Mean over the tasks that can be solved at all (``Point-N`` plants one that can't)."""
-    return float(evaluation.success[list(solvable)].mean())
 
 
 def evaluation_table(evaluation: Evaluation, kept: Mapping[str, np.ndarray] | None = None) -> Table:
@@ -56,25 +51,24 @@ def evaluation_table(evaluation: Evaluation, kept: Mapping[str, np.ndarray] | No
     return table
 
 
-def print_mean(console: Console, evaluation: Evaluation, solvable: Sequence[int]) -> None:
+def print_mean(console: Console, evaluation: Evaluation) -> None:
     """The line below the table."""
-    over = (
-        "" if len(solvable) == len(evaluation.task_names) else f" (over the {len(solvable)} tasks that can be solved)"
-    )
-    console.print(f"Mean success {mean_success(evaluation, solvable):.3f}{over}", highlight=False, soft_wrap=True)
+    n_solvable = int(evaluation.solvable.sum())
+    all_solvable = n_solvable == len(evaluation.task_names)
+    over = "" if all_solvable else f" (over the {n_solvable} tasks that can be solved)"
+    console.print(f"Mean success {evaluation.mean_success:.3f}{over}", highlight=False, soft_wrap=True)
 
 
 def print_end(
     console: Console,
     evaluation: Evaluation,
-    solvable: Sequence[int],
     model: MTSAC,
     seconds: Mapping[str, float],
     folder: Path,
 ) -> None:
     """All that a run ends with."""
     console.print(evaluation_table(evaluation, model.kept_share()))
-    print_mean(console, evaluation, solvable)
+    print_mean(console, evaluation)
     correlations = {
         role: "not measured" if np.isnan(r) else f"{r:.2f}" for role, r in model.prediction_correlation().items()
     }

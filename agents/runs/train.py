@@ -180,11 +180,10 @@ def _finish(session: _Session, console: Console) -> Path:
     start = time.perf_counter()
     result: Evaluation = evaluate(model, env, config.evaluation.final_n_goals)
     session.time.final_evaluation = time.perf_counter() - start
-    solvable = env.protocol["solvable_tasks"]
     env.close()
     content = tables.evaluation_json(
-        result, solvable, step=model.num_timesteps, goals=config.evaluation.goals, seconds=session.time.seconds()
+        result, step=model.num_timesteps, goals=config.evaluation.goals, seconds=session.time.seconds()
     )
     run_folder.write_text(session.folder / run_folder.EVALUATION_FILE, run_folder.to_json(content))
-    tables.print_end(console, result, solvable, model, session.time.seconds(), session.folder)
+    tables.print_end(console, result, model, session.time.seconds(), session.folder)
     return session.folder
