@@ -82,6 +82,53 @@ def test_lookahead_equals_a_copy_stepped_by_hand(problem: Any) -> None:
     torch.testing.assert_close(lookahead(weights), lookahead(weights, 0.3 / full_norm))
 
 
+def lookahead_of(problem: Any, **kwargs: Any) -> TrunkLookahead:
+    network, loss, batch = problem
+    tasks, _ = task_gradients(network, loss, batch)
+    length = torch.tensor(0.3).double()
+    return TrunkLookahead(network, loss, tasks, gramian(tasks.shared_grads), length, lambda: batch, **kwargs)
+
+
+CANDIDATES = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.5, 0.2], [0.0, 0.3, 2.0]], dtype=torch.float64)
+
+
+def test_losses_of_predictions_are_the_losses(problem: Any) -> None:
+    network, _, _ = problem
+    lookahead = lookahead_of(problem)
+    for step_size, tolerance in ((0.0, 1e-12), (1e-4, 1e-6)):
+        step = torch.tensor(step_size).double()
+        predictions = lookahead.predictions(CANDIDATES, step)
+        found = torch.stack([lookahead.loss_of(prediction) for prediction in predictions])
+        # The critics' is exact; the actor expands Q in the action, which a small step hardly moves.
+        exact = network.n_nets == 2
+        torch.testing.assert_close(found, lookahead(CANDIDATES, step), rtol=0, atol=1e-12 if exact else tolerance)
+
+
+def test_heads_stepped_first_equal_a_copy_stepped_by_hand(problem: Any) -> None:
+    network, loss, batch = problem
+    lookahead = lookahead_of(problem, step_heads=True)
+    found = lookahead(torch.zeros(1, T).double(), 0.1)[0]
+    with torch.no_grad():
+        for name, head in network.heads.items():
+            head -= 0.1 / T * lookahead.tasks.head_grads[name]
+    torch.testing.assert_close(found, own_losses(loss, batch), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_optimizer_lookahead_equals_a_real_step(problem: Any, clip: float | None) -> None:
+    network, loss, batch = problem
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    update = TrunkUpdate(network, optimizer, loss, EqualWeights(), clip, signed=True, seed=0)
+    update.step(batch, draw=None)  # type: ignore[arg-type]
+    full = torch.full((1, T), 1 / T, dtype=torch.float64)
+    found = lookahead_of(problem).after_optimizer(full, optimizer, clip)
+    torch.testing.assert_close(found[0], own_losses(loss, batch))
+    heads = copy.deepcopy(network.heads.state_dict())
+    update.step(batch, draw=None)  # type: ignore[arg-type]
+    network.heads.load_state_dict(heads)
+    torch.testing.assert_close(found[1], own_losses(loss, batch), rtol=1e-7, atol=1e-9)
+
+
 class EqualWeights(Combiner):
     """The mean, but computed from task gradients."""
 

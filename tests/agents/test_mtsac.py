@@ -227,3 +227,38 @@ def test_transference_can_differ_by_role(make_agent: Make) -> None:
     assert (agent.critic_update.combiner.every, agent.actor_update.combiner.every) == (4, 2)
     assert agent.critic_update.combiner.default_seed is not None
     agent.learn(90)
+
+
+@pytest.mark.parametrize(
+    ("combiner", "kwargs"),
+    [
+        ("transference", {"measure": "first_order", "lookahead_batch": "same"}),
+        ("transference", {"measure": "basis", "candidates": "power_set", "lookahead_rows": 4}),
+        ("transference", {"step_size": "optimizer"}),
+        ("transference", {"heads": "stepped", "every": 3, "max_absence": 3}),
+        ("transference", {"candidates": ["mean", "pcgrad", "leave_one_out"], "choice": "softmax"}),
+        ("famo", {}),
+        ("gradnorm", {}),
+        ("random_drop", {}),
+        ("mgda", {}),
+    ],
+)
+def test_every_kind_of_combiner_trains_and_repeats(make_agent: Make, combiner: str, kwargs: dict[str, Any]) -> None:
+    agents = [make_agent(combiner=combiner, combiner_kwargs=kwargs).learn(120) for _ in range(2)]
+    assert_identical(*agents)
+    assert all(torch.isfinite(value).all() for value in parameters(agents[0]).values())
+    assert agents[0]._n_updates == 20
+
+
+def test_combiners_hear_how_the_step_went(make_agent: Make) -> None:
+    agent = make_agent(combiner="famo")
+    before = agent.learn(60).critic_update.combiner.state_dict()
+    heard: list[torch.Tensor] = []
+    combiner = agent.critic_update.combiner
+    own = combiner.after_step
+    combiner.after_step = lambda losses: (heard.append(losses), own(losses))[1]  # type: ignore[method-assign]
+    batch = agent._critic_batch(agent._sample(24, None), agent.noise_generator)
+    agent.critic_update.step(batch, agent._draw(agent._critic_batch))
+    torch.testing.assert_close(heard[0], agent.critic_update.loss(batch).losses[0].mean(dim=-1))
+    after = combiner.state_dict()
+    assert any(name not in before or not torch.equal(value, before[name]) for name, value in after.items())
