@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat
 from torch.utils.tensorboard import SummaryWriter
+
+from agents.runs.build import combiner_kwargs
+from agents.runs.schema import RunConfig
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -87,6 +90,24 @@ def make_logger(folder: Path, texts: Mapping[str, tuple[str, str]], resumed_at: 
     for tag, (text, language) in texts.items():
         events.write_text(tag, text, language)
     return Logger(str(folder), [MetricsWriter(metrics), events])
+
+
+def hyperparameters(config: RunConfig) -> HParam:
+    """What TensorBoard's *HParams* sorts runs by: method, seed and sizes, against success and its cost."""
+    settings = {
+        "method": config.combiner.name,
+        "method_settings": json.dumps(combiner_kwargs(config.combiner), sort_keys=True),
+        "tasks": str(config.env.id),
+        "seed": config.seed,
+        "total_timesteps": config.total_timesteps,
+        "learning_rate": config.agent.learning_rate,
+        "batch_size": config.agent.batch_size or 0,
+        "trunk": "x".join(map(str, config.agent.net.hidden)),
+        "layer_norm": config.agent.net.layer_norm,
+        "target_entropy": str(config.agent.target_entropy),
+    }
+    results = ("success/mean", "return/mean", "train_success/mean", "time/updates_per_second")
+    return HParam(settings, dict.fromkeys(results, 0.0))
 
 
 def read_metrics(path: Path) -> list[dict[str, float | None]]:

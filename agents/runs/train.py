@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import MTSAC, Evaluation, MultiTaskEvalCallback, evaluate
-from agents.monitoring import TransferenceFigures
+from agents.monitoring import TENSORBOARD_ONLY, TransferenceFigures
 from agents.runs import checkpoints, run_folder, tables
 from agents.runs.build import evaluation_env, make_agent, training_env
 from agents.runs.callbacks import CheckpointEvery, LogEvery, ProgressBar, StopBetweenUpdates, StopRequested
@@ -21,7 +21,7 @@ from agents.runs.checkpoints import Checkpoint
 from agents.runs.config import to_yaml
 from agents.runs.errors import InputError
 from agents.runs.estimate import estimate
-from agents.runs.metrics import make_logger
+from agents.runs.metrics import hyperparameters, make_logger
 from agents.runs.protocol import run_protocol
 from agents.runs.schema import RunConfig
 from agents.runs.time_split import TimeSplit
@@ -115,6 +115,8 @@ def _open(config: RunConfig, newest: Checkpoint | None) -> _Session:
     folder = run_folder.create(config, protocol) if newest is None else run_folder.reopen(config)
     texts = {"config": (to_yaml(config), "yaml"), "protocol": (run_folder.to_json(protocol), "json")}
     model.set_logger(make_logger(folder, texts, None if newest is None else newest.step))
+    if newest is None:
+        model.logger.record("hparams", hyperparameters(config), exclude=TENSORBOARD_ONLY)
     evaluation = _evaluation(config, folder, apart, newest)
     before = 0.0 if newest is None else newest.state["seconds"]
     return _Session(config, folder, env, model, evaluation, TimeSplit(model, evaluation, before))
