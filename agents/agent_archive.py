@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-from stable_baselines3.common.utils import check_for_correct_spaces
+from stable_baselines3.common.utils import LinearSchedule, check_for_correct_spaces
 from torch import Tensor
 
 from agents.archive import box_from_json, box_to_json, flatten, to_device, unflatten
@@ -44,7 +44,10 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
     arguments = {name: getattr(agent, name) for name in ARGUMENTS}
     arguments["_stats_window_size"] = agent._stats_window_size
     arguments["train_freq"] = [agent.train_freq.frequency, agent.train_freq.unit.value]
-    if callable(agent.learning_rate):
+    if isinstance(agent.learning_rate, LinearSchedule):
+        rate = agent.learning_rate
+        arguments["learning_rate"] = [rate.start, rate.end, rate.end_fraction]
+    elif callable(agent.learning_rate):
         arguments["learning_rate"] = f"{_OBJECT}{agent.learning_rate!r}"
     if not isinstance(agent.combiner, str):
         arguments["combiner"] = f"{_OBJECT}{type(agent.combiner).__name__}"
@@ -113,6 +116,8 @@ def _check_objects(arguments: dict[str, Any]) -> None:
     if isinstance(combiner, str) and combiner.startswith(_OBJECT):
         name = combiner.removeprefix(_OBJECT)
         raise ValueError(f"this agent was trained with a {name} object, which is not stored: pass combiner={name}(...)")
+    if isinstance(rate, list):
+        arguments["learning_rate"] = LinearSchedule(*rate)
     if isinstance(rate, str):
         warnings.warn(
             f"the agent's learning-rate schedule ({rate.removeprefix(_OBJECT)}) is not stored; 3e-4 is used: pass "

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents import MTSAC
-from agents.runs.schema import CombinerConfig, EnvConfig, RunConfig
+from agents.runs.schema import AgentConfig, CombinerConfig, EnvConfig, RunConfig
 from envs import make_vec_env
 
 
@@ -46,7 +47,7 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
     return MTSAC(
         "MultiTaskPolicy",
         env,
-        learning_rate=agent.learning_rate,
+        learning_rate=_learning_rate(agent),
         buffer_size=agent.buffer_size,
         learning_starts=agent.learning_starts,
         batch_size=agent.batch_size,
@@ -72,6 +73,12 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         device=agent.device,
         seed=config.seed,
     )
+
+
+def _learning_rate(agent: AgentConfig) -> float | LinearSchedule:
+    if agent.final_learning_rate is None:
+        return agent.learning_rate
+    return LinearSchedule(agent.learning_rate, agent.final_learning_rate, end_fraction=1.0)
 
 
 def combiner_kwargs(combiner: CombinerConfig) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class AgentConfig(Section):
 
     learning_rate: Positive = 3e-4
     """Adam's step size, for actor, critics and temperatures."""
+    final_learning_rate: Positive | None = None
+    """The step size falls linearly to this one at the end of the budget; null: it stays."""
     buffer_size: Count = 1_000_000
     """Replay capacity, in transitions over all tasks."""
     learning_starts: Annotated[Int, Field(ge=0)] = 100

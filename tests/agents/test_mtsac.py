@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import MTSAC, MultiTaskEvalCallback, evaluate
@@ -262,3 +263,12 @@ def test_combiners_hear_how_the_step_went(make_agent: Make) -> None:
     torch.testing.assert_close(heard[0], agent.critic_update.loss(batch).losses[0].mean(dim=-1))
     after = combiner.state_dict()
     assert any(name not in before or not torch.equal(value, before[name]) for name, value in after.items())
+
+
+def test_a_linear_learning_rate_falls_and_is_stored(make_agent: Make, tmp_path: Path) -> None:
+    agent = make_agent(learning_rate=LinearSchedule(1e-2, 1e-3, 1.0)).learn(STEPS)
+    agent.save(tmp_path / "agent")
+    loaded = MTSAC.load(tmp_path / "agent")
+    for one in (agent, loaded):
+        assert [one.lr_schedule(progress) for progress in (1.0, 0.5, 0.0)] == pytest.approx([1e-2, 5.5e-3, 1e-3])
+    assert agent.policy.actor_optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
