@@ -12,11 +12,12 @@ from agents.runs.tables import duration, evaluation_json
 
 
 def test_mean_success_leaves_out_what_cannot_be_solved():
-    result = Evaluation(("a", "b", "noise"), np.array([1.0, 0.5, 0.0]), np.array([-1.0, -2.0, -3.0]), 4)
-    told = evaluation_json(result, [0, 1], step=7)
+    solvable = np.array([True, True, False])
+    result = Evaluation(("a", "b", "noise"), np.array([1.0, 0.5, 0.0]), np.array([-1.0, -2.0, -3.0]), 4, solvable)
+    told = evaluation_json(result, step=7)
     assert (told["step"], told["mean_success"]) == (7, 0.75)
     assert told["tasks"]["b"] == {"success": 0.5, "return": -2.0, "episodes": 4}
-    assert evaluation_json(result, [0, 1, 2])["mean_success"] == pytest.approx(0.5)
+    assert evaluation_json(result._replace(solvable=solvable | True))["mean_success"] == pytest.approx(0.5)
 
 
 def test_the_estimate_adds_up():
