@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
 WIDTH, HEIGHT, DPI = 6.4, 5.4, 100
 """Inches and dots: about what TensorBoard shows an image at without scaling. The ground is light, also in dark mode."""
@@ -52,6 +53,8 @@ def left_out_shares(steps: Sequence[int], shares: np.ndarray, names: Sequence[st
     colours = [colormaps["tab20"](task % 20) for task in range(len(names))]
     if len(steps) > 1:
         axes.stackplot(steps, shares.T, labels=names, colors=colours)
+        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     else:
         axes.bar([0], shares[0].sum(), color="none")
         axes.bar(names, shares[0], color=colours)
