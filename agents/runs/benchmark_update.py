@@ -33,7 +33,7 @@ class Case(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Milliseconds of one update, its ratio to the plain update's (medians over rounds), peak memory in MiB.
+    """Milliseconds of one update, its ratio to the plain update's (medians over rounds).
 
     ``ratio`` and its quartiles come from the rounds' own ratios: each round runs all cases one after the other.
     """
@@ -43,7 +43,6 @@ class Timing(NamedTuple):
     ratio: float
     low: float
     high: float
-    mebibytes: float
 
 
 class Sizes(NamedTuple):
@@ -124,11 +123,11 @@ def table(timings: Sequence[Timing], title: str) -> Table:
     """The timings as a table."""
     shown = Table(title=title)
     shown.add_column("update")
-    for column in ("ms", "ratio to plain", "quartiles", "peak MiB"):
+    for column in ("ms", "ratio to plain", "quartiles"):
         shown.add_column(column, justify="right")
     for row in timings:
         spread = f"{row.low:.2f} to {row.high:.2f}"
-        shown.add_row(row.name, f"{row.milliseconds:.1f}", f"{row.ratio:.2f}", spread, f"{row.mebibytes:.0f}")
+        shown.add_row(row.name, f"{row.milliseconds:.1f}", f"{row.ratio:.2f}", spread)
     return shown
 
 
@@ -173,17 +172,7 @@ class TorchJD(TrunkUpdate[Any]):
 def _timing(case: Case, seconds: dict[str, list[float]]) -> Timing:
     own, plain = np.array(seconds[case.name]), np.array(seconds["plain"])
     low, ratio, high = np.quantile(own / plain, [0.25, 0.5, 0.75])
-    return Timing(case.name, 1e3 * statistics.median(own), ratio, low, high, _peak_mebibytes(case.update))
-
-
-def _peak_mebibytes(update: Callable[[], None]) -> float:
-    """Most memory that one update's tensors hold at once, over what lived before."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        update()
-    changes = sorted(
-        (event.time_range.start, event.cpu_memory_usage) for event in profile.events() if event.name == "[memory]"
-    )
-    return max(np.cumsum([size for _, size in changes], dtype=float), default=0.0) / 2**20
+    return Timing(case.name, 1e3 * statistics.median(own), ratio, low, high)
 
 
 class _RandomTask(gym.Env[np.ndarray, np.ndarray]):
