@@ -2,4 +2,5 @@
 
 from agents.runs.cli import benchmark
 
-raise SystemExit(benchmark())
+if __name__ == "__main__":  # worker processes import this file
+    raise SystemExit(benchmark())

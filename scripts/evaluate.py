@@ -2,4 +2,5 @@
 
 from agents.runs.cli import evaluate
 
-raise SystemExit(evaluate())
+if __name__ == "__main__":  # worker processes import this file
+    raise SystemExit(evaluate())

@@ -86,6 +86,7 @@ def cases(sizes: Sizes) -> list[Case]:
         f"exact leave-one-out, {both['lookahead_rows']} held-out rows": ("transference", both),
         f"exact leave-one-out, {half['lookahead_rows']} held-out rows": ("transference", half),
         "exact leave-one-out, every 10": ("transference", {**both, "every": 10}),
+        "basis, all subsets": ("transference", {**both, "measure": "basis", "candidates": "power_set"}),
     }
     agents = {name: _agent(sizes, combiner, options) for name, (combiner, options) in kwargs.items()}
     listed = [Case(name, _trains(agent, sizes)) for name, agent in agents.items()]
