@@ -78,8 +78,8 @@ class Measurement:
         ):
             after = lookahead.loss(lookahead.batch, None, own_heads).losses.squeeze(0).mean(dim=-1)
             realised = divide(before - after, divisor)
-            # Before the first real step the matched step has no length: nothing was predicted.
             if name == "realised":
                 self.pairs.append(torch.stack([predicted, realised]))
+            # Before the first real step the matched step has no length: nothing was predicted.
             correlation.add(predicted, realised, valid=lookahead.step_norm > 0)
             self.means.add(name, realised)
