@@ -4,6 +4,13 @@ from mtrl_transfer import candidates
 from mtrl_transfer.combiners import COMBINERS, Combiner, Decision, Mean, PCGrad, Transference, make_combiner
 from mtrl_transfer.context import Context
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, per_task_gradients
+from mtrl_transfer.information import (
+    AlignmentSchedule,
+    TaskAlignment,
+    covariance_similarity,
+    pairwise_covariance_similarity,
+    svd_task_weights,
+)
 from mtrl_transfer.lookahead import lookahead_losses, transference
 from mtrl_transfer.model_context import make_context
 from mtrl_transfer.parameters import split_parameters
@@ -12,6 +19,7 @@ from mtrl_transfer.steps import step_norm
 
 __all__ = [
     "COMBINERS",
+    "AlignmentSchedule",
     "Combiner",
     "Context",
     "Decision",
@@ -19,16 +27,20 @@ __all__ = [
     "PCGrad",
     "Recorder",
     "Recording",
+    "TaskAlignment",
     "TaskGradients",
     "Transference",
     "candidates",
     "combine",
+    "covariance_similarity",
     "gramian",
     "lookahead_losses",
     "make_combiner",
     "make_context",
+    "pairwise_covariance_similarity",
     "per_task_gradients",
     "split_parameters",
     "step_norm",
+    "svd_task_weights",
     "transference",
 ]
