@@ -28,6 +28,7 @@ class Measurement:
             (heads stepped too) and ``given`` (what a task's own step gives all tasks), each ``[T]``, and of
             ``agreement`` of exact and first order.
         maps: running means of ``pairwise`` transference (giver, receiver) and ``cosine`` of task gradients, ``[T, T]``.
+        history: running mean of ``pairwise``, for records.
         pairs: the latest ``predicted`` and ``realised``, ``[2, T]`` each.
         correlation: of predicted with realised.
         correlation_step: of predicted with the whole step's effect.
@@ -35,7 +36,7 @@ class Measurement:
 
     def __init__(self, n_tasks: int) -> None:
         self.n_tasks = n_tasks
-        self.means, self.maps = RunningMeans(), RunningMeans()
+        self.means, self.maps, self.history = RunningMeans(), RunningMeans(), RunningMeans()
         self.pairs: deque[Tensor] = deque(maxlen=REMEMBERED)
         self.correlation, self.correlation_step = Correlation(), Correlation()
 
@@ -61,6 +62,7 @@ class Measurement:
         agree = exact[1 + self.n_tasks :].sum(dim=1).argmax() == first_order.sum(dim=1).argmax()
         pairwise, norms = exact[1 : 1 + self.n_tasks], gram.diagonal().sqrt()
         self.maps.add("pairwise", pairwise)
+        self.history.add("pairwise", pairwise)
         self.maps.add("cosine", divide(gram, norms[:, None] * norms))
         self.means.add("given", pairwise.sum(dim=1))
         self.means.add("predicted", exact[0])

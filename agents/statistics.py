@@ -22,11 +22,26 @@ class RunningMeans:
         else:
             self._sums[name], self._counts[name] = value.clone(), 1
 
+    def count(self, name: str) -> int:
+        """How many values of ``name`` were added since the last flush."""
+        return self._counts.get(name, 0)
+
     def flush(self) -> dict[str, Tensor]:
         """Means by name on the CPU; starts anew."""
         means = {name: (total / self._counts[name]).cpu() for name, total in self._sums.items()}
         self._sums, self._counts = {}, {}
         return means
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Sums and counts since the last flush."""
+        counts = {f"count_{name}": torch.tensor(count) for name, count in self._counts.items()}
+        return {**{f"sum_{name}": total for name, total in self._sums.items()}, **counts}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore :meth:`state_dict`."""
+        names = [key.removeprefix("sum_") for key in state if key.startswith("sum_")]
+        self._sums = {name: state[f"sum_{name}"].clone() for name in names}
+        self._counts = {name: int(state[f"count_{name}"]) for name in names}
 
 
 class Correlation:

@@ -37,6 +37,10 @@ class TrunkUpdate(Generic[Rows]):
         max_grad_norm: the whole gradient's norm is clipped to it; None leaves it.
         signed: whether losses may be negative (the actor's).
         seed: of the generators that draw the lookahead's and the measurement's rows.
+
+    Attributes:
+        weights: ``[T]``, the last step's.
+        gramian: ``[T, T]``, the latest; None before the first.
     """
 
     def __init__(
@@ -61,6 +65,8 @@ class TrunkUpdate(Generic[Rows]):
         self.step_norm = torch.zeros((), device=device)
         self.kept, self.n_combined = torch.zeros(network.n_tasks, device=device), 0
         self.choices: Tensor | None = None
+        self.weights = torch.zeros(network.n_tasks, device=device)
+        self.gramian: Tensor | None = None
         self.transference_seconds = 0.0
 
     def step(self, batch: Any, draw: Draw, measure: bool = False) -> Rows:
@@ -128,7 +134,7 @@ class TrunkUpdate(Generic[Rows]):
         return TrunkLookahead(self.network, self.loss, tasks, gram, self.step_norm, make_batch, step_heads)
 
     def _gramian(self, tasks: TaskGradients) -> Tensor:
-        gram = gramian(tasks.shared_grads)
+        gram = self.gramian = gramian(tasks.shared_grads)
         self.means.add("grad_norm", gram.diagonal().sqrt())
         return gram
 
@@ -175,7 +181,7 @@ class TrunkUpdate(Generic[Rows]):
             self.step_norm = step_norm(before, dict(self.network.trunk.items()))
 
     def _count(self, weights: Tensor) -> None:
-        kept = (weights != 0).float()
+        self.weights, kept = weights, (weights != 0).float()
         self.kept += kept
         self.n_combined += 1
         self.means.add("kept", kept)
@@ -199,11 +205,13 @@ class TrunkUpdate(Generic[Rows]):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything but network and optimizer, as flat named tensors."""
-        parts = {
+        parts: dict[str, dict[str, Tensor]] = {
+            "gramian": {} if self.gramian is None else {"latest": self.gramian},
             "combiner": self.combiner.state_dict(),
             "generator": {name: generator.get_state() for name, generator in self.generators.items()},
             "correlation": self.measurement.correlation.state_dict(),
             "correlation_step": self.measurement.correlation_step.state_dict(),
+            "history": self.measurement.history.state_dict(),
             "own": {"step_norm": self.step_norm, "kept": self.kept, "n_combined": torch.tensor(self.n_combined)},
         }
         return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
@@ -219,6 +227,8 @@ class TrunkUpdate(Generic[Rows]):
             self.generators[name].set_state(value.cpu())
         self.measurement.correlation.load_state_dict(parts.get("correlation", {}))
         self.measurement.correlation_step.load_state_dict(parts.get("correlation_step", {}))
+        self.measurement.history.load_state_dict(parts.get("history", {}))
+        self.gramian = parts.get("gramian", {}).get("latest")
         device = self.step_norm.device
         self.step_norm, self.kept = parts["own"]["step_norm"].to(device), parts["own"]["kept"].to(device)
         self.n_combined = int(parts["own"]["n_combined"])

@@ -14,7 +14,7 @@ from mtrl_transfer.information import (
 from mtrl_transfer.lookahead import lookahead_losses, transference
 from mtrl_transfer.model_context import make_context
 from mtrl_transfer.parameters import split_parameters
-from mtrl_transfer.recorder import Recorder, Recording
+from mtrl_transfer.recorder import Record, Recorder, Recording
 from mtrl_transfer.steps import step_norm
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Decision",
     "Mean",
     "PCGrad",
+    "Record",
     "Recorder",
     "Recording",
     "TaskAlignment",

@@ -1,4 +1,4 @@
-"""Decisions and Gramians of a run in one compact file: a line of JSON, then records of one fixed size.
+"""What a run measured and decided in one compact file: a line of JSON, then records of one fixed size.
 
 Records are appended, so a run that was cut off leaves a readable file, and a resumed one goes on in it.
 """
@@ -7,69 +7,80 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from mtrl_transfer.decision import Decision
 
-FORMAT = "mtrl_transfer.recorder 1"
+FORMAT = "mtrl_transfer.recorder 2"
+DECIDED = ("candidates", "transference", "scores", "step_size")
+
+
+class Record(NamedTuple):
+    """What is recorded of one network at one step; what is None was not known.
+
+    - `weights`: `[T]`, applied to the task gradients.
+    - `gramian`: `[T, T]`, the latest.
+    - `decision`: the latest of a `Transference` combiner.
+    - `pairwise`: `[T giver, T receiver]`, transference of single tasks' steps, averaged over `measurements`.
+    - `measurements`: since the record before.
+    """
+
+    weights: Tensor
+    gramian: Tensor | None = None
+    decision: Decision | None = None
+    pairwise: Tensor | None = None
+    measurements: int = 0
 
 
 class Recorder:
-    """Writes what `Transference` combiners decided, at a chosen period.
+    """Appends records of one or more networks to a file.
 
     Args:
-        path: the file; an existing one of the same tasks, networks and number of candidates is appended to.
+        path: the file; an existing one of the same tasks, networks and numbers of candidates is appended to.
         tasks: names of the T tasks.
-        networks: what decides, for example `("critic", "actor")`.
-        every: `due(step)` is true once in so many steps.
     """
 
-    def __init__(
-        self, path: str | os.PathLike[str], tasks: Sequence[str], networks: Sequence[str] = ("model",), every: int = 1
-    ) -> None:
-        if every < 1:
-            raise ValueError(f"every={every} must be at least 1")
-        self.path = Path(path)
-        self.tasks, self.networks = list(tasks), list(networks)
-        self.every = every
+    def __init__(self, path: str | os.PathLike[str], tasks: Sequence[str]) -> None:
+        self.path, self.tasks = Path(path), list(tasks)
 
-    def due(self, step: int) -> bool:
-        """Whether this step is one to record; only then do the values have to leave the device."""
-        return step % self.every == 0
-
-    def record(self, step: int, gramian: Tensor, decision: Decision, network: str | None = None) -> None:
-        """Append one decision.
+    def record(self, step: int, records: Mapping[str, Record]) -> None:
+        """Append what is known of each network; values leave the device only here.
 
         Args:
-            step: of the run, in the unit of the caller's logs.
-            gramian: `[T, T]`.
-            decision: `combiner.last`.
-            network: one of `networks`; the first where not given.
+            step: of the run, in the unit of the caller's logs; not smaller than the one before.
+            records: by the network's name, always the same networks.
+
+        Raises:
+            ValueError: if the file is no recording, or one of other tasks, networks or numbers of candidates.
         """
-        header = self._header(len(decision.candidates))
+        sizes = {name: 0 if one.decision is None else len(one.decision.scores) for name, one in records.items()}
+        header = json.dumps({"format": FORMAT, "tasks": self.tasks, "candidates": sizes}).encode() + b"\n"
         if not self.path.exists() or self.path.stat().st_size == 0:
             self.path.write_bytes(header)
         elif _read_header(self.path)[0] != header:
             raise ValueError(f"{self.path} holds a recording of other tasks, networks or candidates")
-        row = np.zeros((), _dtype(len(self.tasks), len(decision.candidates)))
+        row = np.zeros((), _dtype(len(self.tasks), sizes))
         row["step"] = step
-        row["network"] = self.networks.index(network) if network is not None else 0
-        row["choice"] = decision.choice.cpu().numpy()
-        row["gramian"] = gramian.cpu().numpy()
-        for name in ("candidates", "transference", "scores", "weights", "step_size"):
-            row[name] = getattr(decision, name).detach().cpu().numpy()
+        for name, one in records.items():
+            _fill(row[name], one)
         with self.path.open("r+b") as file:
             # Over a record that a crash left unfinished, which is shorter than a whole one.
             file.seek(_whole_records(self.path, len(header), row.dtype.itemsize))
             file.write(row.tobytes())
 
-    def _header(self, n_candidates: int) -> bytes:
-        about = {"format": FORMAT, "tasks": self.tasks, "networks": self.networks, "n_candidates": n_candidates}
-        return json.dumps(about).encode() + b"\n"
+    def drop_after(self, step: int) -> None:
+        """Forget records beyond `step`, which a run that continues from there writes again."""
+        if not self.path.exists():
+            return
+        recording = Recording(self.path)
+        kept = int(np.searchsorted(recording.steps, step, side="right"))
+        header, _ = _read_header(self.path)
+        os.truncate(self.path, len(header) + kept * recording.records.dtype.itemsize)
 
 
 class Recording:
@@ -77,24 +88,47 @@ class Recording:
 
     Attributes:
         tasks: names of the T tasks.
-        networks: names of what decided.
-        records: structured array `[N]` with the fields `step`, `network` (index into `networks`), `choice`, `gramian`
-            `[T, T]`, `candidates` `[K, T]`, `transference` `[K, T]`, `scores` `[K]`, `weights` `[T]`, `step_size`.
+        networks: names of the networks.
+        steps: `[N]`.
+        records: structured array `[N]`: `step`, and for each network its fields, see `of`.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         header, about = _read_header(Path(path))
         self.tasks: list[str] = about["tasks"]
-        self.networks: list[str] = about["networks"]
-        dtype = _dtype(len(self.tasks), about["n_candidates"])
+        self.networks: list[str] = list(about["candidates"])
+        dtype = _dtype(len(self.tasks), about["candidates"])
         whole = _whole_records(Path(path), len(header), dtype.itemsize) - len(header)
         self.records = np.fromfile(path, dtype, count=whole // dtype.itemsize, offset=len(header))
 
+    @property
+    def steps(self) -> np.ndarray:
+        """`[N]`, in the order of writing."""
+        return self.records["step"]
+
     def of(self, network: str) -> np.ndarray:
-        """Records of one network, in the order of writing."""
+        """One network's structured array `[N]`; what was not known is nan.
+
+        Fields: `weights [T]`, `gramian [T, T]`, `pairwise [T giver, T receiver]` and the number of `measurements` it is
+        the mean of; of a `Transference` combiner also `choice` (-1: none yet), `candidates [K, T]`,
+        `transference [K, T]`, `scores [K]` and `step_size`.
+        """
         if network not in self.networks:
             raise ValueError(f"network={network!r} is not in this recording; it has {', '.join(self.networks)}")
-        return self.records[self.records["network"] == self.networks.index(network)]
+        return self.records[network]
+
+
+def _fill(row: np.ndarray, record: Record) -> None:
+    row["choice"] = -1 if record.decision is None else record.decision.choice.cpu().numpy()
+    row["measurements"] = record.measurements
+    for name in ("weights", "gramian", "pairwise"):
+        row[name] = _numbers(getattr(record, name))
+    for name in DECIDED:
+        row[name] = _numbers(None if record.decision is None else getattr(record.decision, name))
+
+
+def _numbers(values: Tensor | None) -> np.ndarray | float:
+    return np.nan if values is None else values.detach().cpu().numpy()
 
 
 def _read_header(path: Path) -> tuple[bytes, dict]:
@@ -113,17 +147,21 @@ def _whole_records(path: Path, header: int, size: int) -> int:
     return header + (path.stat().st_size - header) // size * size
 
 
-def _dtype(n_tasks: int, n_candidates: int) -> np.dtype:
-    table = (n_candidates, n_tasks)
+def _dtype(n_tasks: int, n_candidates: Mapping[str, int]) -> np.dtype:
+    return np.dtype([("step", "<i8"), *((name, _network(n_tasks, size)) for name, size in n_candidates.items())])
+
+
+def _network(n_tasks: int, n_candidates: int) -> np.dtype:
+    pairs, table = (n_tasks, n_tasks), (n_candidates, n_tasks)
     return np.dtype(
         [
-            ("step", "<i8"),
-            ("network", "<u1"),
             ("choice", "<i4"),
+            ("measurements", "<i4"),
             ("step_size", "<f4"),
-            ("scores", "<f4", (n_candidates,)),
             ("weights", "<f4", (n_tasks,)),
-            ("gramian", "<f4", (n_tasks, n_tasks)),
+            ("gramian", "<f4", pairs),
+            ("pairwise", "<f4", pairs),
+            ("scores", "<f4", (n_candidates,)),
             ("candidates", "<f4", table),
             ("transference", "<f4", table),
         ]

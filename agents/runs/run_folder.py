@@ -17,6 +17,7 @@ CONFIG_FILE = "config.yaml"
 PROTOCOL_FILE = "protocol.json"
 AGENT_FILE = "agent.zip"
 EVALUATION_FILE = "evaluation.json"
+RECORD_FILE = "transference.records"
 
 MAY_CHANGE = ("run_dir", "resume", "total_timesteps", "threads", "checkpoint", "log")
 """Keys that may differ when a run is continued: none of them changes what is learned."""

@@ -153,6 +153,8 @@ class LogConfig(Section):
     """Transitions between logged steps."""
     figures_every: Count | None = 50_000
     """Transitions between TensorBoard's figures of transference; null: none."""
+    record_every: Count | None = 1_000
+    """Updates between records of weights, Gramians, choices and pairwise transference in one file; null: none."""
     progress: bool = True
     """Show a progress bar."""
 

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents import MTSAC, Evaluation, MultiTaskEvalCallback, evaluate
 from agents.monitoring import TENSORBOARD_ONLY, TransferenceFigures
+from agents.recording import RecordTransference
 from agents.runs import checkpoints, run_folder, tables
 from agents.runs.build import evaluation_env, make_agent, training_env
 from agents.runs.callbacks import CheckpointEvery, LogEvery, ProgressBar, StopBetweenUpdates, StopRequested
@@ -144,7 +145,8 @@ def _learn(session: _Session) -> None:
         return
     bar = ProgressBar(config.total_timesteps, session.evaluation, config.log.progress)
     every = config.checkpoint.every
-    callbacks = [session.evaluation, LogEvery(config.log.every), bar, *_figures(config, session.env)]
+    watching = [*_figures(config, session.env), *_records(config, session.folder)]
+    callbacks = [session.evaluation, LogEvery(config.log.every), bar, *watching]
     if every is not None:
         callbacks.append(CheckpointEvery(every, session.save))
     try:
@@ -165,6 +167,11 @@ def _learn(session: _Session) -> None:
 def _figures(config: RunConfig, env: VecEnv) -> list[BaseCallback]:
     every = config.log.figures_every
     return [] if every is None else [TransferenceFigures(max(every // env.num_envs, 1))]
+
+
+def _records(config: RunConfig, folder: Path) -> list[BaseCallback]:
+    every = config.log.record_every
+    return [] if every is None else [RecordTransference(folder / run_folder.RECORD_FILE, every)]
 
 
 def _resume(session: _Session) -> str:

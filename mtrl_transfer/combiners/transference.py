@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ class Transference(Combiner):
         generator: source of PCGrad's orders.
 
     Attributes:
-        last: the last `Decision`, None before the first measurement (also after loading a state).
+        last: the last `Decision`, None before the first measurement.
         members: `[T]` bool, the tasks of the candidate applied last; None before the first call.
         due: whether the next call measures.
     """
@@ -281,6 +281,8 @@ class Transference(Combiner):
     def state_dict(self) -> dict[str, Tensor]:
         """Also the number of calls, which says when the next measurement is due, and the candidates' own states."""
         saved = {**super().state_dict(), "calls": torch.tensor(self._calls)}
+        if self.last is not None:
+            saved.update({f"last.{name}": torch.as_tensor(value) for name, value in self.last._asdict().items()})
         for place, combiner in enumerate(self._proposals.combiners):
             saved.update({f"candidate_{place}.{name}": value for name, value in combiner.state_dict().items()})
         return saved
@@ -294,4 +296,7 @@ class Transference(Combiner):
             prefix = f"candidate_{place}."
             parts = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
             combiner.load_state_dict(parts)
-        self.last = None
+        last: dict[str, Any] = {
+            name.removeprefix("last."): value for name, value in state.items() if name.startswith("last.")
+        }
+        self.last = Decision(**{**last, "fresh": bool(last["fresh"])}) if last else None

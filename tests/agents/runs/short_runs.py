@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agents.runs import cli
 from agents.runs.metrics import read_metrics
+from mtrl_transfer import Recording
 
 SHORT = (
     "env.id=Point-3",
@@ -23,6 +24,7 @@ SHORT = (
     "checkpoint.every=300",
     "checkpoint.keep=2",
     "log.every=150",
+    "log.record_every=20",
     "log.progress=false",
     "seed=5",
 )
@@ -40,6 +42,10 @@ class Run:
     @property
     def metrics(self) -> list[dict]:
         return read_metrics(self.folder / "metrics.jsonl")
+
+    @property
+    def recording(self) -> Recording:
+        return Recording(self.folder / "transference.records")
 
     @property
     def checkpoints(self) -> list[str]:

@@ -100,6 +100,16 @@ def test_evaluations_are_logged_where_they_belong(run: Run):
     assert all(f"success/{task}" in run.metrics[-1] and f"return/{task}" in run.metrics[-1] for task in TASKS)
 
 
+def test_the_recording_covers_the_run(run: Run):
+    recording = run.recording
+    assert (recording.tasks, recording.networks) == (TASKS, ["critic", "actor"])
+    assert len(recording.steps) == run.metrics[-1]["train/n_updates"] // 20
+    assert np.all(np.diff(recording.steps) == 60)
+    # Measured at updates 0 and 20, then once between any two records.
+    assert recording.of("critic")["measurements"].tolist() == [1] * len(recording.steps)
+    assert np.isfinite(recording.of("actor")["pairwise"]).all()
+
+
 def test_config_and_protocol_are_shown_in_tensorboard(run: Run):
     events = EventAccumulator(str(run.folder), size_guidance={"tensors": 0})
     events.Reload()
@@ -162,6 +172,7 @@ def test_every_key_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_watching_changes_nothing(run: Run, tmp_path: Path):
     """Estimate, evaluation, logging, checkpoints and measuring leave the parameters bit for bit as they are."""
     watched = ["evaluation.every=null", "checkpoint.every=null", "log.every=450", "agent.measure_every=null"]
+    watched += ["log.record_every=null"]
     assert_same_parameters(run, short_run(tmp_path / "a", *watched))
 
 
@@ -200,6 +211,11 @@ def test_resuming_after_a_kill_repeats_what_was_after_the_checkpoint(run: Run, t
     after = Run(folder)
     assert [row["step"] for row in after.metrics] == [150, 300, 450, 600, 750, 900]
     assert after.metrics[:4] == run.metrics[:4]
+    # No record is lost or doubled, and those before the checkpoint are untouched.
+    assert after.recording.steps.tolist() == run.recording.steps.tolist()
+    assert after.recording.of("actor")["measurements"].tolist() == run.recording.of("actor")["measurements"].tolist()
+    early = run.recording.steps <= 600
+    assert after.recording.records[early].tobytes() == run.recording.records[early].tobytes()
     check_metrics_equal_tensorboard(after)
 
 

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from agents import MTSAC
+from agents.recording import RecordTransference
+from mtrl_transfer import Recording
+
+
+class Watch(RecordTransference):
+    """Also keeps each measured pairwise table, taken where it is made."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        super().__init__(path, every)
+        self.tables: dict[str, list[np.ndarray]] = {"critic": [], "actor": []}
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        for role, update in self.model.updates.items():
+            add, tables = update.measurement.history.add, self.tables[role]
+            update.measurement.history.add = lambda name, value, add=add, tables=tables: (
+                tables.append(value.numpy().copy()),
+                add(name, value),
+            )
+
+
+def test_records_hold_the_means_since_the_last(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+    agent = make_agent(combiner="transference", combiner_kwargs={"every": 3}, measure_every=4)
+    watch = Watch(tmp_path / "records", every=10)
+    agent.learn(180, watch)  # 60 vector steps, of which 40 learn (training starts at 60 transitions, after step 20)
+    recording = Recording(tmp_path / "records")
+    assert recording.networks == ["critic", "actor"]
+    assert len(recording.steps) == agent._n_updates // 10 == 4
+    assert np.all(np.diff(recording.steps) == 30)
+    for role, update in agent.updates.items():
+        rows, tables = recording.of(role), watch.tables[role]
+        # Measured at updates 0, 4, 8 | 12, 16 | 20, 24, 28 | 32, 36.
+        assert rows["measurements"].tolist() == [3, 2, 3, 2]
+        for row, part in zip(rows, np.split(np.stack(tables), [3, 5, 8]), strict=True):
+            np.testing.assert_allclose(row["pairwise"], part[: row["measurements"]].mean(0), rtol=1e-5, atol=1e-8)
+        if agent._n_updates % 10 == 0:
+            np.testing.assert_array_equal(rows[-1]["gramian"], update.gramian)
+        chosen = rows["candidates"][np.arange(4), rows["choice"]]
+        assert np.all((chosen > 0) == (rows["weights"] > 0))
+
+
+def test_recording_changes_nothing(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+    one = make_agent(combiner="transference", measure_every=4).learn(150, RecordTransference(tmp_path / "records", 5))
+    other = make_agent(combiner="transference", measure_every=4).learn(150)
+    for ours, theirs in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
+        assert ours.equal(theirs)
+
+
+def test_a_plain_agent_records_weights(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+    agent = make_agent(combiner="mean")
+    agent.learn(150, RecordTransference(tmp_path / "records", every=10))
+    rows = Recording(tmp_path / "records").of("actor")
+    np.testing.assert_allclose(rows["weights"], 1 / 3)
+    assert np.isnan(rows["pairwise"]).all()
+    assert (rows["choice"] == -1).all()
+
+
+def test_bad_period() -> None:
+    with pytest.raises(ValueError, match="every=0"):
+        RecordTransference("unused", 0)
