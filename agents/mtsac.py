@@ -27,7 +27,7 @@ from agents.roles import role_combiners
 from agents.statistics import RunningMeans
 from agents.tasks import EpisodeWindows, check_one_hot, task_names_of
 from agents.timing import TimedCallback
-from agents.trunk_update import TrunkUpdate
+from agents.trunk_update import EVERYTHING, TrunkUpdate
 from mtrl_transfer.choices import check_choice
 from mtrl_transfer.combiners import Combiner
 
@@ -63,7 +63,7 @@ class MTSAC(OffPolicyAlgorithm):
         target_entropy: per task, in nats; ``"auto"``: minus the number of action dimensions.
         initial_alpha: each task's temperature at the start.
         policy_kwargs: JSON-able arguments of the policy: ``net_arch``, ``critic_net_arch``, ``activation``,
-            ``layer_norm``, ``one_hot_in_trunk``.
+            ``layer_norm``, ``one_hot_in_trunk``, ``alignment``, ``alignment_period``.
         stats_window_size: episodes per task behind the rollout statistics.
         tensorboard_log: folder for TensorBoard events; None: none.
         verbose: 0 silent, 1 info, 2 debug.
@@ -282,12 +282,14 @@ class MTSAC(OffPolicyAlgorithm):
 
     def _update(self, batch_size: int) -> None:
         measure = self.measure_every is not None and self._n_updates % self.measure_every == 0
+        schedule = self.policy.alignment_schedule
+        trains = EVERYTHING if schedule is None else schedule.trains(self._n_updates)
         batch = self._sample(batch_size, None)
         critic = self.critic_update.step(
-            self._critic_batch(batch, self.noise_generator), self._draw(self._critic_batch), measure
+            self._critic_batch(batch, self.noise_generator), self._draw(self._critic_batch), measure, trains
         )
         actor = self.actor_update.step(
-            self._actor_batch(batch, self.noise_generator), self._draw(self._actor_batch), measure
+            self._actor_batch(batch, self.noise_generator), self._draw(self._actor_batch), measure, trains
         )
         self._update_temperatures(actor.log_probs.squeeze(0))
         with torch.no_grad():

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mtrl_transfer.choices import check_choice
+from mtrl_transfer.information.alignment import identities
 from mtrl_transfer.shared_linear import shared_linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -29,6 +30,7 @@ class MultiTaskMLP(nn.Module):
     All trunks are evaluated by one batched product per layer. Parameters, with ``N`` and ``T`` leading:
     ``trunk["weight0"] [N, in, out]``, ``trunk["bias0"] [N, 1, out]``, with LayerNorm also ``trunk["scale0"]`` and
     ``trunk["shift0"] [N, 1, out]``; ``heads["weight"] [T, N, width, out]``, ``heads["bias"] [T, N, 1, out]``.
+    With alignment, ``heads["alignment"] [T, N, in, in]``: it belongs to its task as a head does.
 
     Args:
         in_dim: width of the input, without the one-hot.
@@ -39,6 +41,10 @@ class MultiTaskMLP(nn.Module):
         activation: one of :data:`ACTIVATIONS`.
         layer_norm: normalise each layer before its activation (Ba et al., arXiv 1607.06450).
         one_hot_in_trunk: also feed the task's one-hot to the trunk.
+        alignment: a linear map of each task's input before the trunk, at first the identity; see
+            :class:`mtrl_transfer.TaskAlignment`. It is applied to the rows and not folded into the first layer: that
+            product is the smaller one wherever a layer is wider than a task has rows, is shared by all candidates of a
+            lookahead, and leaves the first layer one product over all tasks.
 
     Raises:
         ValueError: for an unknown activation or an empty trunk.
@@ -54,6 +60,7 @@ class MultiTaskMLP(nn.Module):
         activation: str = "relu",
         layer_norm: bool = False,
         one_hot_in_trunk: bool = False,
+        alignment: bool = False,
     ) -> None:
         super().__init__()
         check_choice("activation", activation, ACTIVATIONS)
@@ -76,23 +83,35 @@ class MultiTaskMLP(nn.Module):
                 "bias": _uniform(n_tasks, n_nets, 1, out_dim, fan_in=widths[-1]),
             }
         )
+        self.aligned = alignment
+        if alignment:
+            self.heads["alignment"] = nn.Parameter(identities(n_tasks, n_nets, width=in_dim))
 
-    def features(self, x: Tensor, trunk: Mapping[str, Tensor] | None = None) -> Tensor:
+    def features(
+        self, x: Tensor, trunk: Mapping[str, Tensor] | None = None, heads: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """Trunk output for rows grouped by task.
 
         Args:
             x: ``[T, B, in]``, or ``[N, T, B, in]`` where each trunk has its own input.
             trunk: parameters to use instead of the module's own: ``[M, ...]`` for any ``M``, or with a task axis
                 ``[T, N, ...]`` (see :func:`mtrl_transfer.shared_linear.shared_linear`).
+            heads: parameters to take the alignment from, instead of the module's own.
 
         Returns:
             ``[M, T, B, width]``.
         """
         x = x if x.dim() == 4 else x.unsqueeze(0)
+        trunk = dict(self.trunk.items()) if trunk is None else trunk
+        if self.aligned:
+            alignment = (self.heads if heads is None else heads)["alignment"]
+            x = torch.matmul(x, alignment.transpose(0, 1))  # [N, T, B, in]
+            n_candidates = trunk["weight0"].shape[-3] // self.n_nets
+            x = x.unsqueeze(1).expand(-1, n_candidates, -1, -1, -1).flatten(0, 1)
         if self.one_hot_in_trunk:
             one_hot = torch.eye(self.n_tasks, dtype=x.dtype, device=x.device).unsqueeze(1)
             x = torch.cat([x, one_hot.expand(*x.shape[:-1], -1)], dim=-1)
-        return self._layers(x, dict(self.trunk.items()) if trunk is None else trunk)
+        return self._layers(x, trunk)
 
     def forward(
         self,
@@ -108,13 +127,14 @@ class MultiTaskMLP(nn.Module):
             trunk: as for :meth:`features`; ``M`` may be ``N * K`` for ``K`` candidates of each trunk, trunk by trunk.
             heads: parameters to use instead of the module's own.
             trunk_shares: ``[T]``, factors on what each task sends back into the trunk; heads do not see them. So one
-                plain backward of the mean loss gives the trunk any weighted sum of task gradients.
+                plain backward of the mean loss gives the trunk any weighted sum of task gradients. Not with alignment,
+                which lies before the trunk and would see them.
 
         Returns:
             ``[M, T, B, out]``.
         """
         heads = dict(self.heads.items()) if heads is None else heads
-        features = self.features(x, trunk)
+        features = self.features(x, trunk, heads)
         if trunk_shares is not None:
             features = _ScaledBackward.apply(features, trunk_shares.view(-1, 1, 1))
         _, n_tasks, rows, width = features.shape
@@ -124,10 +144,14 @@ class MultiTaskMLP(nn.Module):
 
     def of_tasks(self, x: Tensor, tasks: Tensor) -> Tensor:
         """Output for single rows of any mixture of tasks: ``x [R, in]``, ``tasks [R]`` -> ``[N, R, out]``."""
+        x = x.unsqueeze(0)
+        if self.aligned:
+            x = torch.einsum("ri,rnio->nro", x[0], self.heads["alignment"][tasks])
         if self.one_hot_in_trunk:
-            x = torch.cat([x, F.one_hot(tasks, self.n_tasks).to(x.dtype)], dim=-1)
+            one_hot = F.one_hot(tasks, self.n_tasks).to(x.dtype)
+            x = torch.cat([x, one_hot.expand(len(x), -1, -1)], dim=-1)
         features = (
-            self._layers(x[None, None], dict(self.trunk.items())).squeeze(1).transpose(0, 1).unsqueeze(2)
+            self._layers(x.unsqueeze(1), dict(self.trunk.items())).squeeze(1).transpose(0, 1).unsqueeze(2)
         )  # [R, N, 1, width]
         out = torch.matmul(features, self.heads["weight"][tasks]) + self.heads["bias"][tasks]
         return out.squeeze(2).transpose(0, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from gymnasium import spaces
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from agents.distributions import mean_and_log_std, squashed_sample
 from agents.networks import MultiTaskMLP
+from mtrl_transfer import AlignmentSchedule
 
 PUBLISHED_NET_ARCH = (400, 400, 400)
 
@@ -31,9 +32,14 @@ class MultiTaskPolicy(BasePolicy):
         activation: ``relu``, ``elu``, ``gelu``, ``silu`` or ``tanh``.
         layer_norm: LayerNorm before each activation of the trunks.
         one_hot_in_trunk: feed the one-hot to the trunks too; by default it only selects the head.
+        alignment: a linear map of each task's input before the trunks of actor and critics (Wu, Zhang, Ré, arXiv
+            2005.00944): ``alternating`` trains it in turn with the trunks, ``joint`` together with them, None: there
+            is none. See :class:`mtrl_transfer.AlignmentSchedule`.
+        alignment_period: updates of a turn.
 
     Raises:
-        ValueError: for an unknown activation, an empty ``net_arch`` or an observation that has no room for the one-hot.
+        ValueError: for an unknown activation or alignment, an empty ``net_arch`` or an observation that has no room for
+            the one-hot.
     """
 
     def __init__(
@@ -47,6 +53,8 @@ class MultiTaskPolicy(BasePolicy):
         activation: str = "relu",
         layer_norm: bool = False,
         one_hot_in_trunk: bool = False,
+        alignment: Literal["alternating", "joint"] | None = None,
+        alignment_period: int = 1_000,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
         self.n_tasks = n_tasks
@@ -63,7 +71,9 @@ class MultiTaskPolicy(BasePolicy):
             "activation": activation,
             "layer_norm": layer_norm,
             "one_hot_in_trunk": one_hot_in_trunk,
+            "alignment": alignment is not None,
         }
+        self.alignment_schedule = None if alignment is None else AlignmentSchedule(alignment, alignment_period)
         self.actor = MultiTaskMLP(self.obs_dim, 2 * action_dim, hidden, **common)
         self.critic = MultiTaskMLP(self.obs_dim + action_dim, 1, critic_net_arch or hidden, n_nets=2, **common)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)

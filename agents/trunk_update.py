@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -16,11 +16,13 @@ from agents.trunk_lookahead import Loss, TrunkLookahead, detached, task_gradient
 from mtrl_transfer.combiners import Combiner, Transference
 from mtrl_transfer.context import Context
 from mtrl_transfer.gradients import TaskGradients, combine, gramian
+from mtrl_transfer.information.alignment import Trains
 from mtrl_transfer.steps import step_norm
 
 Rows = TypeVar("Rows", bound=Any)
 Draw = Callable[[int, torch.Generator], Any]
 """``draw(rows, generator)``: a batch of ``rows`` other rows per task, everything random in it by ``generator``."""
+EVERYTHING = Trains(trunk=True, alignment=True)
 
 
 class TrunkUpdate(Generic[Rows]):
@@ -69,33 +71,51 @@ class TrunkUpdate(Generic[Rows]):
         self.gramian: Tensor | None = None
         self.transference_seconds = 0.0
 
-    def step(self, batch: Any, draw: Draw, measure: bool = False) -> Rows:
+    def step(self, batch: Any, draw: Draw, measure: bool = False, trains: Trains = EVERYTHING) -> Rows:
         """Take one optimizer step.
+
+        While the trunk is held fixed there are no task gradients to combine: nothing is asked, measured or counted.
 
         Args:
             batch: rows of every task, as ``loss`` takes them.
             draw: gives other rows for lookahead.
             measure: also measure transference, whatever the combiner; it changes nothing.
+            trains: whether trunk and alignment do; heads always do.
 
         Returns:
             What ``loss`` gave at the parameters before the step, detached.
         """
+        if not trains.trunk:
+            return self._step_heads(batch)
         weights = self._known_weights()
-        if weights is None:
+        if weights is None or self._weights_would_reach_alignment():
             tasks, rows = self._task_gradients(batch)
-            weights = self._combine(tasks, rows, batch, draw)
+            if not trains.alignment and self.network.aligned:
+                tasks.head_grads["alignment"].zero_()
+            weights = self._combine(tasks, rows, batch, draw) if weights is None else weights
             gradients = self._weighted(tasks, weights)
         else:
             gradients, rows = self._plain(batch, weights)
         self._count(weights)
         if measure:
             self._timed(self._predict, rows, batch, draw, weights)
-        self._apply(gradients, note_step=measure or isinstance(self.combiner, Transference))
+        self._apply(gradients, trains, note_step=measure or isinstance(self.combiner, Transference))
         if measure:
             self._timed(self.measurement.after_step)
         if self.combiner.needs_after_step:
             self._timed(self._tell_losses, batch)
         return rows
+
+    def _step_heads(self, batch: Any) -> Rows:
+        """Heads and alignment alone, by the mean of the task losses."""
+        rows = self.loss(batch)
+        gradients = torch.autograd.grad(rows.losses.mean(), list(self.network.heads.values()))
+        self._apply([*([None] * len(self.network.trunk)), *gradients], EVERYTHING, note_step=False)
+        return detached(rows)
+
+    def _weights_would_reach_alignment(self) -> bool:
+        """Whether one weighted backward pass, which weighs all that a task sends back, would weigh alignment too."""
+        return self.network.aligned and self.combiner.needs_gramian
 
     def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Rows]:
         return task_gradients(self.network, self.loss, batch)
@@ -169,10 +189,12 @@ class TrunkUpdate(Generic[Rows]):
         trunk = combine(tasks.shared_grads, weights)
         return [*trunk.values(), *(head / self.network.n_tasks for head in tasks.head_grads.values())]
 
-    def _apply(self, gradients: list[Tensor], note_step: bool) -> None:
+    def _apply(self, gradients: Sequence[Tensor | None], trains: Trains, note_step: bool) -> None:
         parameters = [*self.network.trunk.values(), *self.network.heads.values()]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
+        if not trains.alignment and self.network.aligned:
+            self.network.heads["alignment"].grad = None  # Adam leaves it, and its moments, as they are
         if self.max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
         before = {name: value.detach().clone() for name, value in self.network.trunk.items()} if note_step else None

@@ -68,6 +68,8 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
             "activation": net.activation,
             "layer_norm": net.layer_norm,
             "one_hot_in_trunk": net.one_hot_in_trunk,
+            "alignment": net.alignment,
+            "alignment_period": net.alignment_period,
         },
         stats_window_size=agent.stats_window_size,
         device=agent.device,

@@ -69,6 +69,10 @@ class NetConfig(Section):
     """LayerNorm before each activation."""
     one_hot_in_trunk: bool = False
     """Whether the trunk, too, is told the task."""
+    alignment: Literal["alternating", "joint"] | None = None
+    """A linear map of each task's input before the trunk, trained in turn with it or together; null: none."""
+    alignment_period: Count = 1_000
+    """Updates of a turn."""
 
 
 class AgentConfig(Section):

@@ -13,9 +13,9 @@ from mtrl_transfer.choices import check_choice
 MODES = ("alternating", "joint")
 
 
-def identities(n_tasks: int, *shape: int) -> Tensor:
-    """Alignments that change nothing: `[T, *shape]`, identities in the last two dimensions."""
-    return torch.eye(shape[-1]).repeat(n_tasks, *([1] * len(shape[:-2])), 1, 1).reshape(n_tasks, *shape)
+def identities(*leading: int, width: int) -> Tensor:
+    """Alignments that change nothing: identities `[*leading, width, width]`."""
+    return torch.eye(width).expand(*leading, width, width).clone()
 
 
 class TaskAlignment(nn.Module):
@@ -34,7 +34,7 @@ class TaskAlignment(nn.Module):
 
     def __init__(self, n_tasks: int, width: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(identities(n_tasks, width, width))
+        self.weight = nn.Parameter(identities(n_tasks, width=width))
 
     def forward(self, x: Tensor, task: int | None = None) -> Tensor:
         """Align rows.

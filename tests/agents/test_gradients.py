@@ -36,11 +36,19 @@ def normal(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
-@pytest.fixture(params=["critic", "actor"])
+@pytest.fixture(params=["critic", "actor", "aligned critic", "aligned actor"])
 def problem(request: pytest.FixtureRequest) -> tuple[MultiTaskMLP, Any, Any]:
     torch.manual_seed(0)
-    make = critic_problem if request.param == "critic" else actor_problem
-    return make(torch.Generator().manual_seed(1), layer_norm=True)
+    make = critic_problem if "critic" in request.param else actor_problem
+    network, loss, batch = make(
+        torch.Generator().manual_seed(1), layer_norm=True, alignment=request.param.startswith("aligned")
+    )
+    if network.aligned:
+        with torch.no_grad():
+            network.heads["alignment"] += 0.3 * normal(
+                torch.Generator().manual_seed(2), *network.heads["alignment"].shape
+            )
+    return network, loss, batch
 
 
 def own_losses(loss: Any, batch: Any) -> Tensor:
@@ -50,15 +58,14 @@ def own_losses(loss: Any, batch: Any) -> Tensor:
 def test_task_gradients_equal_separate_autograd_calls(problem: Any) -> None:
     network, loss, batch = problem
     tasks, _ = task_gradients(network, loss, batch)
-    names = [*network.trunk.keys()]
+    names, heads = [*network.trunk.keys()], dict(network.heads.items())
     for task, own_loss in enumerate(own_losses(loss, batch)):
         trunk = [network.trunk[name] for name in names]
-        heads = [network.heads["weight"], network.heads["bias"]]
-        expected = torch.autograd.grad(own_loss, trunk + heads, retain_graph=True)
+        expected = torch.autograd.grad(own_loss, [*trunk, *heads.values()], retain_graph=True)
         for name, gradient in zip(names, expected, strict=False):
             torch.testing.assert_close(tasks.shared_grads[name][task], gradient)
-        torch.testing.assert_close(tasks.head_grads["weight"][task], expected[-2][task])
-        torch.testing.assert_close(tasks.head_grads["bias"][task], expected[-1][task])
+        for name, gradient in zip(heads, expected[len(names) :], strict=True):
+            torch.testing.assert_close(tasks.head_grads[name][task], gradient[task])
 
 
 def test_lookahead_equals_a_copy_stepped_by_hand(problem: Any) -> None:
