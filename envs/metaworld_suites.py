@@ -108,7 +108,9 @@ def parse_metaworld_suite(spec: str | Sequence[str]) -> MetaWorldSuite:
     if suite == "MT1" and chosen:
         return MetaWorldSuite(spec, _checked_tasks([chosen], ALL_V3_ENVIRONMENTS))
     if suite not in SUITES:
-        raise unknown_name("suite", spec, [*SUITES, "Point-5", *(f"MT1:{name}" for name in ALL_V3_ENVIRONMENTS)])
+        raise unknown_name(
+            "suite", spec, [*SUITES, "Point-5", "Point-5-rotated", *(f"MT1:{name}" for name in ALL_V3_ENVIRONMENTS)]
+        )
     tasks = _checked_tasks(chosen.split(","), SUITES[suite]) if chosen else SUITES[suite]
     return MetaWorldSuite(spec, tasks, benchmark=SUITES[suite])
 

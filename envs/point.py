@@ -33,6 +33,9 @@ class PointVecEnv(VecEnv):
     Tasks of a family differ in where their goals lie. The last task harms whoever shares with it: it looks like a task
     of the first family, but its reward is noise of ten times the scale.
 
+    With `rotated`, every task shows its state through a matrix of its own: all tasks need the same of their state, but
+    no two see it alike. What they can share is then what alignment finds.
+
     - Observation: float32 `[4 + n_tasks]`, the one-hot code of the task last. Action: `[2]` in [-1, 1], a displacement
       in units of `STEP_LENGTH`.
     - Reward: progress towards the goal (decrease of the distance, in units of `STEP_LENGTH`); for the last task, a
@@ -45,31 +48,33 @@ class PointVecEnv(VecEnv):
     The matrices and centres are the same for every seed; the seed decides starts, goals and noise.
 
     Attributes:
-        families: Per family the indices of its tasks.
+        families: Per family the indices of its tasks; with `rotated`, each reaching task is one of its own.
         harmful_tasks: Indices of the tasks that should train with nobody.
         solvable_tasks: Indices of all others.
 
     Args:
         n_tasks: At least 3.
         seed: Used at the first `reset`.
+        rotated: Whether each task has a matrix of its own.
     """
 
-    def __init__(self, n_tasks: int, seed: int = 0) -> None:
+    def __init__(self, n_tasks: int, seed: int = 0, rotated: bool = False) -> None:
         if n_tasks < 3:
             raise ValueError(f"Point needs at least 3 tasks (two families and the harmful one); got {n_tasks}")
-        self.families = (tuple(range(0, n_tasks - 1, 2)), tuple(range(1, n_tasks - 1, 2)))
+        members = _families(n_tasks, rotated)
+        self.families = tuple(tuple(np.flatnonzero(members[:-1] == f).tolist()) for f in range(members[:-1].max() + 1))
         self.harmful_tasks = (n_tasks - 1,)
         self.solvable_tasks = tuple(range(n_tasks - 1))
-        self._scrambles, self._centres = _world(n_tasks)
+        self._scrambles, self._centres = _world(members)
         self._one_hot = np.eye(n_tasks, dtype=np.float32)
-        self._attributes = _task_attributes(n_tasks)
+        self._attributes = _task_attributes(members)
         super().__init__(
             n_tasks,
             spaces.Box(-np.inf, np.inf, (4 + n_tasks,), np.float32),
             spaces.Box(-1.0, 1.0, (2,), np.float32),
         )
         self.protocol = {
-            "suite": f"Point-{n_tasks}",
+            "suite": f"Point-{n_tasks}" + "-rotated" * rotated,
             "task_names": self.get_attr("task_name"),
             "solvable_tasks": list(self.solvable_tasks),
             "horizon": HORIZON,
@@ -148,7 +153,7 @@ class PointVecEnv(VecEnv):
         """Nothing to free."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Per task: `task_name`, `family` (0, 1, or None for the harmful task), `solvable` or `render_mode`."""
+        """Per task: `task_name`, `family` (its number, or None for the harmful task), `solvable` or `render_mode`."""
         if attr_name not in self._attributes:
             raise AttributeError(
                 f"Point tasks have no attribute {attr_name!r}; they have: {', '.join(self._attributes)}"
@@ -191,21 +196,29 @@ class PointVecEnv(VecEnv):
         return np.concatenate([shown.astype(np.float32), self._one_hot], axis=1)
 
 
-def _world(n_tasks: int) -> tuple[np.ndarray, np.ndarray]:
+def _families(n_tasks: int, rotated: bool) -> np.ndarray:
+    """Which matrix each task sees through `[T]`: two in turn, the harmful task the first; or each its own."""
+    members = np.arange(n_tasks) if rotated else np.arange(n_tasks) % 2
+    if not rotated:
+        members[-1] = 0
+    return members
+
+
+def _world(members: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Each task's scrambling matrix `[T, 4, 4]` and the centre of its goals `[T, 2]`, on a ring of radius 0.6."""
     generator = np.random.default_rng(_WORLD_SEED)
-    families = [np.linalg.qr(generator.standard_normal((4, 4)))[0] for _ in range(2)]
-    members = np.arange(n_tasks) % 2
-    members[-1] = 0
-    angles = 2 * np.pi * np.arange(n_tasks) / n_tasks
-    return np.stack([families[member] for member in members]), 0.6 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    matrices = [np.linalg.qr(generator.standard_normal((4, 4)))[0] for _ in range(members.max() + 1)]
+    angles = 2 * np.pi * np.arange(len(members)) / len(members)
+    centres = 0.6 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    return np.stack([matrices[member] for member in members]), centres
 
 
-def _task_attributes(n_tasks: int) -> dict[str, list[Any]]:
+def _task_attributes(members: np.ndarray) -> dict[str, list[Any]]:
+    n_tasks = len(members)
     names = [f"point-{'ab'[index % 2]}{index // 2}" for index in range(n_tasks - 1)]
     return {
         "task_name": [*names, "noise"],
-        "family": [*(index % 2 for index in range(n_tasks - 1)), None],
+        "family": [*members[:-1].tolist(), None],
         "solvable": [*([True] * (n_tasks - 1)), False],
         "render_mode": [None] * n_tasks,
     }

@@ -43,7 +43,7 @@ class EnvConfig(Section):
     """The tasks. What is left out takes the suite's own default; ``Point-N`` has none of the Meta-World settings."""
 
     id: str | Annotated[tuple[str, ...], Field(min_length=1)]
-    """A suite, such as ``MT10`` or ``Point-8``, or a list of Meta-World task names."""
+    """A suite, such as ``MT10``, ``Point-8`` or ``Point-8-rotated``, or a list of Meta-World task names."""
     n_procs: Count = 1
     """Worker processes that share the tasks."""
     horizon: Count | None = None

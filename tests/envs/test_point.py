@@ -51,6 +51,25 @@ def test_a_family_shares_an_orthogonal_scramble_and_families_differ():
     np.testing.assert_allclose(scrambles[5], scrambles[0], atol=1e-4)
 
 
+def test_rotated_each_task_has_an_orthogonal_scramble_of_its_own():
+    env, plain = make_vec_env("Point-6-rotated"), make_vec_env("Point-6")
+    assert env.families == ((0,), (1,), (2,), (3,), (4,))
+    assert env.get_attr("family") == [0, 1, 2, 3, 4, None]
+    assert protocol_card(env)["suite"] == "Point-6-rotated"
+    scrambles = [scramble_of(env, task) for task in range(6)]
+    for task, matrix in enumerate(scrambles):
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(4), atol=1e-4)
+        assert all(np.abs(matrix - other).max() > 0.4 for other in scrambles[:task])
+    # Only what is seen differs: the same points, goals and rewards.
+    for one in (env, plain):
+        one.seed(3)
+        one.reset()
+    for _ in range(60):
+        actions = np.full((6, 2), 0.3)
+        np.testing.assert_array_equal(env.step(actions)[1], plain.step(actions)[1])
+        np.testing.assert_array_equal(env.hidden_state(), plain.hidden_state())
+
+
 def test_world_is_the_same_for_every_seed_and_number_of_tasks():
     np.testing.assert_allclose(
         scramble_of(make_vec_env("Point-4", seed=1), 1), scramble_of(make_vec_env("Point-9", seed=2), 3), atol=1e-4

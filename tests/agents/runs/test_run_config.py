@@ -24,6 +24,8 @@ PUBLISHED = {
         "activation": "relu",
         "layer_norm": False,
         "one_hot_in_trunk": False,
+        "alignment": None,
+        "alignment_period": 1_000,
     },
     "agent": {
         "learning_rate": 3e-4,
