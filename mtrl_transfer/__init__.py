@@ -1,9 +1,19 @@
 """Task gradients, their combination, and lookahead transference, for any multi-task model in torch."""
 
-from mtrl_transfer import candidates
+from mtrl_transfer import candidates, grouping
 from mtrl_transfer.combiners import COMBINERS, Combiner, Decision, Mean, PCGrad, Transference, make_combiner
 from mtrl_transfer.context import Context
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, per_task_gradients
+from mtrl_transfer.grouping import (
+    Grouping,
+    Selection,
+    all_together,
+    best_selection,
+    cluster,
+    one_per_task,
+    random_groups,
+    select_groups,
+)
 from mtrl_transfer.information import (
     AlignmentSchedule,
     TaskAlignment,
@@ -23,23 +33,32 @@ __all__ = [
     "Combiner",
     "Context",
     "Decision",
+    "Grouping",
     "Mean",
     "PCGrad",
     "Record",
     "Recorder",
     "Recording",
+    "Selection",
     "TaskAlignment",
     "TaskGradients",
     "Transference",
+    "all_together",
+    "best_selection",
     "candidates",
+    "cluster",
     "combine",
     "covariance_similarity",
     "gramian",
+    "grouping",
     "lookahead_losses",
     "make_combiner",
     "make_context",
+    "one_per_task",
     "pairwise_covariance_similarity",
     "per_task_gradients",
+    "random_groups",
+    "select_groups",
     "split_parameters",
     "step_norm",
     "svd_task_weights",

@@ -1,0 +1,95 @@
+"""Groupings of tasks, and what affinity says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mtrl_transfer.grouping.affinity import Affinity, checked_affinity
+
+Group = tuple[int, ...]
+
+
+class Grouping(NamedTuple):
+    """Which tasks train together, and from which group each is served.
+
+    - `groups`: tasks of each group, ascending; one network each. A task may be in several.
+    - `serves`: for each task the index, in `groups`, of the group whose network is used for it.
+    """
+
+    groups: tuple[Group, ...]
+    serves: tuple[int, ...]
+
+
+def scores_of(members: np.ndarray, matrix: np.ndarray, alone: np.ndarray | None) -> np.ndarray:
+    """Each task's score in each group: the mean affinity of its mates to it; minus infinity where it is no member.
+
+    Args:
+        members: `[S, T]` bool.
+        matrix: `[T giver, T receiver]`, checked.
+        alone: `[T]`, scores in groups of one; None: minus infinity.
+
+    Returns:
+        `[S, T]`.
+    """
+    sizes = members.sum(axis=1, keepdims=True)
+    means = members.astype(np.float64) @ matrix / np.maximum(sizes - 1, 1)
+    single = np.full(len(matrix), -np.inf) if alone is None else alone
+    return np.where(members, np.where(sizes > 1, means, single), -np.inf)
+
+
+def membership(groups: Sequence[Iterable[int]], n_tasks: int) -> np.ndarray:
+    """Groups as `[S, T]` bool."""
+    members = np.zeros((len(groups), n_tasks), bool)
+    for row, group in zip(members, groups, strict=True):
+        row[list(group)] = True
+    return members
+
+
+def checked_alone(alone: ArrayLike | None, n_tasks: int) -> np.ndarray | None:
+    """Scores of groups of one `[T]`, from a number or one a task."""
+    if alone is None:
+        return None
+    scores = np.asarray(alone, np.float64)
+    if scores.shape not in ((), (n_tasks,)) or not np.isfinite(scores).all():
+        raise ValueError(f"alone={alone!r} must be a finite number, or one for each of the {n_tasks} tasks")
+    return np.broadcast_to(scores, (n_tasks,))
+
+
+def task_scores(affinity: Affinity, grouping: Grouping, alone: ArrayLike | None = None) -> np.ndarray:
+    """What affinity predicts for each task of a grouping `[T]`: the mean over its mates in the group that serves it.
+
+    Args:
+        affinity: `[T giver, T receiver]`; see `checked_affinity`.
+        grouping: of these tasks.
+        alone: score of a task that trains alone, a number or one a task; None: minus infinity.
+    """
+    matrix = checked_affinity(affinity)
+    table = scores_of(membership(grouping.groups, len(matrix)), matrix, checked_alone(alone, len(matrix)))
+    return table[list(grouping.serves), np.arange(len(matrix))]
+
+
+def serve_best(affinity: Affinity, groups: Sequence[Iterable[int]], alone: ArrayLike | None = None) -> Grouping:
+    """The grouping in which each task is served from the group with the best mates for it.
+
+    Groups that serve nobody are left out; of equals the first serves.
+
+    Raises:
+        ValueError: if a task is in no group, or a group names no task.
+    """
+    matrix = checked_affinity(affinity)
+    named = sorted({tuple(sorted(set(group))) for group in groups})
+    for group in named:
+        if not group or group[0] < 0 or group[-1] >= len(matrix):
+            raise ValueError(f"group {group} must name some of the tasks 0 to {len(matrix) - 1}")
+    table = scores_of(membership(named, len(matrix)), matrix, checked_alone(alone, len(matrix)))
+    members = membership(named, len(matrix))
+    if not members.any(axis=0).all():
+        raise ValueError(f"task {int(members.any(axis=0).argmin())} is in no group")
+    # A task whose only group is its own is served there, whatever that scores.
+    best = np.where(np.isfinite(table), table, np.where(members, -np.finfo(float).max, -np.inf)).argmax(axis=0)
+    kept = sorted(set(best.tolist()))
+    return Grouping(tuple(named[index] for index in kept), tuple(kept.index(index) for index in best.tolist()))

@@ -1,0 +1,102 @@
+"""Groups that maximise every task's affinity from its mates (Fifty et al., TAG, arXiv 2109.04617, section 3.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mtrl_transfer.grouping.affinity import Affinity, checked_affinity
+from mtrl_transfer.grouping.constraints import Constraints, make_constraints
+from mtrl_transfer.grouping.groups import Grouping, checked_alone, membership, scores_of, serve_best, task_scores
+from mtrl_transfer.grouping.many_tasks import bound_by_sizes, generated_groups
+from mtrl_transfer.grouping.program import best_groups
+
+MAX_LISTED = 2**14
+"""Up to so many groups are listed, and the optimum is exact: all groups of 14 tasks, or small ones of more."""
+MAX_TASKS = 50
+
+
+class Selection(NamedTuple):
+    """A grouping with its `score` (total over tasks) and an upper `bound` on that of any; equal where it is optimal."""
+
+    grouping: Grouping
+    score: float
+    bound: float
+
+    @property
+    def gap(self) -> float:
+        """How far the score may be from the optimum; 0 where it is the optimum."""
+        return self.bound - self.score
+
+
+def select_groups(affinity: Affinity, n_groups: int, **limits: Any) -> Grouping:
+    """The best grouping into at most `n_groups` groups; arguments as of `best_selection`.
+
+    Returns:
+        `Grouping(groups, serves)`; groups may overlap, and one that would serve nobody is left out.
+    """
+    return best_selection(affinity, n_groups, **limits).grouping
+
+
+def best_selection(
+    affinity: Affinity,
+    n_groups: int,
+    *,
+    max_size: int | None = None,
+    max_total_size: int | None = None,
+    together: Sequence[Iterable[int]] = (),
+    apart: Sequence[Iterable[int]] = (),
+    alone: ArrayLike | None = None,
+) -> Selection:
+    """The best grouping with its score and a bound.
+
+    A task's score in a group is the mean affinity of its mates to it; it is served from the group where that is
+    highest, and the total over tasks is maximised. Up to 14 tasks the result is the optimum; with more, too, where the
+    limits leave at most 16,384 groups. Otherwise groups are generated, and `gap` says how far off it may be.
+
+    Args:
+        affinity: `[T giver, T receiver]`, numpy or torch, T up to 50. Its diagonal is not used, nan is "not measured",
+            and all values may be negative; see `checked_affinity`.
+        n_groups: at most so many networks, 1 to T.
+        max_size: of a group.
+        max_total_size: of all groups together: the compute of training them, in tasks (T: no task trains twice).
+        together: sets of tasks that every group holds all or none of.
+        apart: sets of tasks of which no group holds two.
+        alone: score of a task that trains alone, a number or one a task; None: groups of one are not chosen.
+
+    Raises:
+        ValueError: for arguments out of range, or demands that no grouping meets.
+    """
+    matrix = checked_affinity(affinity)
+    n_tasks = len(matrix)
+    if n_tasks > MAX_TASKS:
+        raise ValueError(f"select_groups takes up to {MAX_TASKS} tasks, got {n_tasks}; `cluster` takes any number")
+    if not 1 <= n_groups <= n_tasks:
+        raise ValueError(f"n_groups={n_groups} must be 1 to {n_tasks}, the number of tasks")
+    single = checked_alone(alone, n_tasks)
+    constraints = make_constraints(n_tasks, max_size, max_total_size, together, apart, single is not None)
+    listed = constraints.n_groups_at_most(MAX_LISTED)
+    groups = constraints.all_groups() if listed else generated_groups(matrix, constraints, n_groups, single)
+    solved = best_groups(scores_of(groups, matrix, single), groups.sum(axis=1), n_groups, max_total_size)
+    if solved is None:
+        raise ValueError(_infeasible(constraints, n_groups, listed))
+    chosen = [np.flatnonzero(groups[index]).tolist() for index in solved[0]]
+    grouping = serve_best(matrix, chosen, single)
+    score = float(task_scores(matrix, grouping, single).sum())
+    bound = score if listed else max(bound_by_sizes(matrix, constraints, n_groups, single), score)
+    return Selection(grouping, score, bound)
+
+
+def _infeasible(limits: Constraints, n_groups: int, listed: bool) -> str:
+    covered = membership(limits.units, limits.n_tasks)[:0] if not listed else limits.all_groups()
+    if listed and not covered.any(axis=0).all():
+        task = int(covered.any(axis=0).argmin())
+        return f"task {task} fits in no group under these limits; pass alone= to let it train alone"
+    certainty = "no grouping" if listed else "no grouping found that"
+    return (
+        f"{certainty} into at most {n_groups} groups serves all {limits.n_tasks} tasks within max_size="
+        f"{limits.max_size}, max_total_size={limits.max_total_size}, {len(limits.apart)} pairs apart; allow more groups"
+    )
