@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
 from agents.runs.benchmark import BENCHMARKS
 from agents.runs.config import load_config
-from agents.runs.errors import InputError
 from agents.runs.evaluate import evaluate_run
-from agents.runs.train import Interrupted
+from agents.runs.exit_codes import exit_code
 from agents.runs.train import train as train_run
 from agents.runs.yaml_files import presets
-
-BAD_INPUT = 2
-INTERRUPTED = 130
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
@@ -57,19 +52,4 @@ def _exit_code(
     arguments: Sequence[str] | None,
     work: Callable[[argparse.Namespace], object],
 ) -> int:
-    """Do the work; bad input is told in one message."""
-    try:
-        work(parser.parse_args(arguments))
-    except SystemExit as stop:  # argparse has said what is wrong, or printed its help
-        return int(stop.code or 0)
-    except InputError as error:
-        lines = "\n  ".join(error.problems)
-        print(f"{parser.prog}: bad input\n  {lines}", file=sys.stderr)
-        return BAD_INPUT
-    except Interrupted as error:
-        print(error, file=sys.stderr)
-        return INTERRUPTED
-    except KeyboardInterrupt:
-        print("Interrupted; what is not in a checkpoint is lost.", file=sys.stderr)
-        return INTERRUPTED
-    return 0
+    return exit_code(parser.prog, lambda: work(parser.parse_args(arguments)))

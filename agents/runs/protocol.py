@@ -54,7 +54,7 @@ def run_protocol(config: RunConfig, environment: Mapping[str, Any], device: str)
         },
         "machine": {
             "cpu": _cpu_model(),
-            "cores": _cores(),
+            "cores": cores(),
             "threads": torch.get_num_threads(),
             "device": device if device == "cpu" else torch.cuda.get_device_name(device),
             "matmul_precision": torch.get_float32_matmul_precision(),
@@ -95,6 +95,6 @@ def _cpu_model() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -96,19 +96,24 @@ def _check_same_run(config: RunConfig, folder: Path) -> None:
     stored = folder / CONFIG_FILE
     if not stored.is_file():
         raise InputError(f"run_dir={config.run_dir} holds no run to resume: {CONFIG_FILE} is missing")
-    before, now = _flat(load_config(str(stored))), _flat(config)
-    changed = [
-        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key.split(".")[0] not in MAY_CHANGE
-    ]
+    changed = changed_keys(config, folder)
     if changed:
         raise InputError([f"cannot resume {folder} with another config; its own is {stored}", *changed])
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
+def changed_keys(config: RunConfig, folder: Path) -> list[str]:
+    """What a config would change about the run that lies in a folder, one phrase per key; see :data:`MAY_CHANGE`."""
+    before, now = flat(load_config(str(folder / CONFIG_FILE))), flat(config)
+    return [
+        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and key.split(".")[0] not in MAY_CHANGE
+    ]
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
     """Dotted key -> value."""
-    flat: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     pending = [("", config.model_dump(mode="json"))]
     while pending:
         prefix, tree = pending.pop()
@@ -116,5 +121,5 @@ def _flat(config: RunConfig) -> dict[str, Any]:
             if isinstance(value, dict):
                 pending.append((f"{prefix}{key}.", value))
             else:
-                flat[prefix + key] = value
-    return flat
+                leaves[prefix + key] = value
+    return leaves

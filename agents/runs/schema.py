@@ -160,7 +160,7 @@ class LogConfig(Section):
     record_every: Count | None = 1_000
     """Updates between records of weights, Gramians, choices and pairwise transference in one file; null: none."""
     progress: bool = True
-    """Show a progress bar."""
+    """Show an estimate of the time beforehand, and a progress bar."""
 
 
 class RunConfig(Section):

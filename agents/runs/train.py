@@ -57,7 +57,8 @@ def train(config: RunConfig, console: Console) -> Path:
         torch.set_num_threads(config.threads)
     torch.set_float32_matmul_precision(config.matmul_precision)
     done = 0 if newest is None else newest.step
-    tables.print_estimate(console, estimate(config, done), config.total_timesteps - done)
+    if config.log.progress:
+        tables.print_estimate(console, estimate(config, done), config.total_timesteps - done)
     session = _open(config, newest)
     console.print(f"Run folder: {session.folder}", highlight=False, soft_wrap=True)
     try:

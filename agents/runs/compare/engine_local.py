@@ -1,0 +1,127 @@
+"""Runs as processes on this machine, as many at a time as there are cores for."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from agents.runs.compare.overview import Overview
+from agents.runs.compare.planned import PlannedRun, is_finished
+from agents.runs.exit_codes import INTERRUPTED
+from agents.runs.protocol import cores
+from agents.runs.train import Interrupted
+
+POLL_SECONDS = 0.25
+
+
+def run_locally(runs: Sequence[PlannedRun], workers: int | None, overview: Overview) -> dict[str, str | None]:
+    """Do all runs, each in a process of its own.
+
+    A process has as many threads as its run's config says, and the next run starts only when its cores are free.
+
+    Args:
+        runs: unfinished runs.
+        workers: runs at a time; None: as many as fit the cores.
+        overview: told of starts, progress and ends.
+
+    Returns:
+        label -> error, None where the run is finished.
+
+    Raises:
+        Interrupted: after Ctrl-C, once the processes have saved.
+    """
+    waiting, running = deque(runs), list[_Process]()
+    errors: dict[str, str | None] = {}
+    try:
+        while waiting or running:
+            while waiting and _room(waiting[0], running, workers):
+                running.append(_Process(waiting.popleft()))
+                overview.started(running[-1].run.label)
+            for process in [one for one in running if one.ended()]:
+                running.remove(process)
+                errors[process.run.label] = process.error()
+                overview.ended(process.run.label, errors[process.run.label])
+            overview.refresh()
+            time.sleep(POLL_SECONDS)
+    except KeyboardInterrupt:
+        overview.say("Stopping: the runs write their checkpoints; press Ctrl-C again to stop at once.")
+        raise Interrupted("Stopped. Continue with the same command: only what is missing will run.") from None
+    finally:
+        _stop(running)
+    return errors
+
+
+def _room(run: PlannedRun, running: Sequence[_Process], workers: int | None) -> bool:
+    if not running:
+        return True
+    if workers is not None:
+        return len(running) < workers
+    return sum(one.run.cores for one in running) + run.cores <= cores()
+
+
+def _stop(running: Sequence[_Process]) -> None:
+    """End what still runs: gently, or at once after a second Ctrl-C."""
+    for process in running:
+        process.stop()
+    try:
+        for process in running:
+            process.wait()
+    except KeyboardInterrupt:
+        for process in running:
+            process.kill()
+
+
+class _Process:
+    """A run's process. It stops when its standard input ends: by our hand, or because we are no more."""
+
+    def __init__(self, run: PlannedRun) -> None:
+        self.run = run
+        threads = str(run.config.threads or 1)
+        with run.log_file.open("ab") as log:
+            self._begin = log.tell()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "agents.runs.compare.one_run", str(run.config_file)],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+                start_new_session=True,  # the terminal's Ctrl-C is ours to pass on
+            )
+
+    def ended(self) -> bool:
+        if self._process.poll() is None:
+            return False
+        self.stop()  # no more than closing the pipe
+        return True
+
+    def error(self) -> str | None:
+        """Why an ended process did not finish its run; None if it did."""
+        code = self._process.returncode
+        if code == 0 and is_finished(self.run):
+            return None
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name}"
+        if code == INTERRUPTED:
+            return "interrupted"
+        return self._last_line() or f"ended with exit code {code}"
+
+    def _last_line(self) -> str:
+        with self.run.log_file.open("rb") as log:
+            log.seek(self._begin)
+            lines = log.read().decode(errors="replace").split("\n")
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def stop(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+
+    def wait(self) -> None:
+        self._process.wait()
+
+    def kill(self) -> None:
+        self._process.kill()

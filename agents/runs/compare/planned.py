@@ -1,0 +1,109 @@
+"""A training run that an engine is to do, and what came of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.runs.errors import InputError
+from agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, changed_keys
+from agents.runs.schema import RunConfig
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One ordinary training run: what to train, where, and how to call it.
+
+    Args:
+        label: short and unique among the runs of one engine, e.g. ``"pcgrad_s1"``.
+        config: what to train. ``threads`` not set means 1: runs side by side must not fight for cores.
+        run_dir: its run folder. ``<run_dir>.yaml`` and ``<run_dir>.log`` are written beside it.
+    """
+
+    label: str
+    config: RunConfig
+    run_dir: Path
+
+    @property
+    def resolved(self) -> RunConfig:
+        """The config as it is run: with its folder, its threads, and without a progress bar."""
+        config = self.config
+        own = {
+            "run_dir": str(self.run_dir),
+            "resume": False,
+            "threads": config.threads or 1,
+            "log": config.log.model_copy(update={"progress": False}),
+        }
+        return config.model_copy(update=own)
+
+    @property
+    def cores(self) -> int:
+        """Cores that it keeps busy: torch's threads and the environments' processes take turns."""
+        return max(self.config.threads or 1, self.config.env.n_procs)
+
+    @property
+    def config_file(self) -> Path:
+        """The config, for `scripts/train.py` by hand."""
+        return self.run_dir.with_name(self.run_dir.name + ".yaml")
+
+    @property
+    def log_file(self) -> Path:
+        """What the run prints."""
+        return self.run_dir.with_name(self.run_dir.name + ".log")
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the process that trains in the folder."""
+        return self.run_dir.with_name(f".{self.run_dir.name}.lock")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What came of a planned run: ``error`` is None where it is finished, else why not, in one line."""
+
+    label: str
+    run_dir: Path
+    error: str | None = None
+
+
+def is_finished(run: PlannedRun) -> bool:
+    """Whether the run has been trained for its whole budget and evaluated."""
+    try:
+        evaluation = json.loads((run.run_dir / EVALUATION_FILE).read_text(encoding="utf-8"))
+        return int(evaluation["step"]) >= run.config.total_timesteps
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def check_planned(runs: Sequence[PlannedRun]) -> None:
+    """Refuse, before any work, what cannot be run side by side or continued.
+
+    Raises:
+        InputError: for labels or folders that occur twice, and for folders that hold another run or no run at all.
+    """
+    problems = [f"two runs are called {label}" for label in _twice([run.label for run in runs])]
+    problems += [f"two runs have the folder {folder}" for folder in _twice([str(run.run_dir) for run in runs])]
+    for run in runs:
+        problems += _folder_problems(run)
+    if problems:
+        raise InputError(problems)
+
+
+def _twice(names: Sequence[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def _folder_problems(run: PlannedRun) -> list[str]:
+    folder = run.run_dir
+    if folder.exists() and not folder.is_dir():
+        return [f"{folder} is a file, expected the folder of the run {run.label}"]
+    if not folder.is_dir() or all(path.suffix == ".tmp" for path in folder.iterdir()):
+        return []  # ".tmp": killed before its first file was whole
+    if not (folder / CONFIG_FILE).is_file():
+        return [f"{folder} is not empty and holds no run: {CONFIG_FILE} is missing"]
+    changed = changed_keys(run.resolved, folder)
+    if not changed:
+        return []
+    return [f"{folder} was trained with another config ({'; '.join(changed)}); choose another folder, or delete it"]

@@ -1,0 +1,200 @@
+"""The local engine: real processes, one that fails, a killed engine, and going on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from planned_runs import planned
+from rich.console import Console
+
+from agents import MTSAC
+from agents.runs.compare.engine import EngineConfig, run_all
+from agents.runs.compare.engine_local import _room
+from agents.runs.compare.overview import Follower, Overview
+from agents.runs.compare.planned import PlannedRun, is_finished
+from agents.runs.config import to_yaml
+from agents.runs.errors import InputError
+from agents.runs.metrics import read_metrics
+from agents.runs.train import train
+
+LOCAL = EngineConfig()
+
+
+def quiet() -> Console:
+    return Console(quiet=True)
+
+
+def files(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_run_is_the_run_by_hand_and_a_failure_stops_no_other(tmp_path: Path):
+    bad = planned(tmp_path, "bad")
+    agent = bad.config.agent.model_copy(update={"device": "cuda:99"})
+    bad = PlannedRun("bad", bad.config.model_copy(update={"agent": agent}), bad.run_dir)
+    good = planned(tmp_path, "good", "combiner.name=mean")
+    results = run_all([bad, good], LOCAL, quiet())
+    assert [(result.label, result.run_dir) for result in results] == [("bad", bad.run_dir), ("good", good.run_dir)]
+    assert results[0].error is not None
+    assert "agent.device='cuda:99'" in results[0].error
+    assert results[1].error is None
+    assert is_finished(good)
+    assert not is_finished(bad)
+    by_hand = planned(tmp_path, "by_hand", "combiner.name=mean", "threads=1", "log.progress=false")
+    train(by_hand.config.model_copy(update={"run_dir": str(by_hand.run_dir)}), quiet())
+    ours, theirs = (MTSAC.load(run.run_dir / "agent.zip").policy.state_dict() for run in (good, by_hand))
+    assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
+
+    before = files(good.run_dir)
+    again = run_all([good], LOCAL, quiet())
+    assert again[0].error is None
+    assert files(good.run_dir) == before
+
+
+ENGINE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from planned_runs import planned
+from rich.console import Console
+from agents.runs.compare.engine import EngineConfig, run_all
+from agents.runs.exit_codes import exit_code
+run = planned(Path({folder!r}), "a", "total_timesteps=1500")
+raise SystemExit(exit_code("engine", lambda: run_all([run], EngineConfig(), Console())))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_engine_leaves_no_process_and_goes_on(tmp_path: Path, blow: signal.Signals):
+    run = planned(tmp_path, "a", "total_timesteps=1500")
+    program = ENGINE.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as engine:
+        while not read_metrics(run.run_dir / "metrics.jsonl"):
+            assert engine.poll() is None, engine.stderr.read().decode()
+            time.sleep(0.05)
+        os.kill(engine.pid, blow)
+        told = engine.stderr.read().decode()
+    assert engine.returncode == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[blow]
+    assert ("Continue with the same command" in told) == (blow == signal.SIGINT)
+    assert not is_finished(run)
+    results = run_all([run], LOCAL, quiet())  # waits for the orphan, if there is one, to save
+    assert results[0].error is None
+    steps = [row["step"] for row in read_metrics(run.run_dir / "metrics.jsonl")]
+    assert [step for step in steps if step % 150 == 0] == list(range(150, 1501, 150))
+    assert steps == sorted(set(steps))
+    log = run.log_file.read_text(encoding="utf-8")
+    assert "Stopped at" in log  # it had saved, and was not begun anew
+
+
+def test_what_began_without_a_checkpoint_begins_anew(tmp_path: Path):
+    run = planned(tmp_path, "a", "checkpoint.every=null")
+    run.run_dir.mkdir()
+    (run.run_dir / "config.yaml").write_text(to_yaml(run.resolved), encoding="utf-8")
+    (run.run_dir / "metrics.jsonl").write_text('{"step": 7}\n{"st', encoding="utf-8")
+    assert run_all([run], LOCAL, quiet())[0].error is None
+    assert [row["step"] for row in read_metrics(run.run_dir / "metrics.jsonl")] == [150, 300, 450, 600]
+
+
+def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class Busy:
+        def __init__(self, run: PlannedRun) -> None:
+            self.run = run
+
+    monkeypatch.setattr("agents.runs.compare.engine_local.cores", lambda: 4)
+    small, large = planned(tmp_path, "a"), planned(tmp_path, "b", "threads=3")
+    assert (small.cores, large.cores) == (1, 3)
+    assert small.resolved.threads == 1
+    assert large.resolved.threads == 3
+    assert _room(large, [Busy(small)], None)
+    assert not _room(large, [Busy(small), Busy(small)], None)
+    assert _room(planned(tmp_path, "c", "threads=9"), [], None)
+    assert not _room(small, [Busy(small), Busy(small)], 2)
+
+
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        ({"address": "here:1"}, "address='here:1' is for engine=ray"),
+        ({"gpus_per_run": 0.5}, "gpus_per_run=0.5 is for engine=ray"),
+        ({"engine": "ray", "workers": 2}, "workers=2 is for engine=local"),
+    ],
+)
+def test_settings_of_the_other_engine_are_refused(tmp_path: Path, engine: dict, told: str):
+    with pytest.raises(InputError, match=told):
+        run_all([planned(tmp_path, "a")], EngineConfig(**engine), quiet())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_cannot_be_used_are_refused_before_any_work(tmp_path: Path):
+    (tmp_path / "file").touch()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    other = planned(tmp_path, "other")
+    other.run_dir.mkdir()
+    (other.run_dir / "config.yaml").write_text(to_yaml(other.resolved), encoding="utf-8")
+    changed = planned(tmp_path, "other", "agent.gamma=0.5")
+    runs = [
+        planned(tmp_path, "file"),
+        planned(tmp_path, "mine"),
+        changed,
+        planned(tmp_path, "x"),
+        planned(tmp_path, "x"),
+    ]
+    before = files(tmp_path)
+    with pytest.raises(InputError) as caught:
+        run_all(runs, LOCAL, quiet())
+    told = "\n".join(caught.value.problems)
+    for words in (
+        "two runs are called x",
+        "file is a file",
+        "mine is not empty and holds no run",
+        "agent.gamma was 0.8",
+    ):
+        assert words in told
+    assert files(tmp_path) == before
+
+
+def test_the_overview_follows_a_growing_and_a_rewritten_log(tmp_path: Path):
+    run = planned(tmp_path, "a")
+    follower = Follower(run)
+    follower.look()
+    assert (follower.step, follower.success, follower.rate()) == (0, None, None)
+    run.run_dir.mkdir()
+    log = run.run_dir / "metrics.jsonl"
+    log.write_text('{"step": 150, "train_success/mean": 0.5}\n{"step": 300, "train_suc', encoding="utf-8")
+    follower.look()
+    assert (follower.step, follower.success) == (150, 0.5)
+    with log.open("a", encoding="utf-8") as file:
+        file.write('cess/mean": 0.6}\n{"step": 450, "success/mean": 0.25}\n{"step": 600, "train_success/mean": 0.9}\n')
+    follower.look()
+    assert (follower.step, follower.success) == (600, 0.25)
+    log.write_text('{"step": 150, "success/mean": 0.75}\n', encoding="utf-8")
+    follower.look()
+    assert (follower.step, follower.success) == (150, 0.75)
+
+
+def test_the_overview_tells_every_state(tmp_path: Path):
+    runs = [planned(tmp_path, name) for name in ("a", "b", "c")]
+    runs[1].run_dir.mkdir()
+    (runs[1].run_dir / "metrics.jsonl").write_text('{"step": 300, "success/mean": 0.5}\n', encoding="utf-8")
+    console = Console(record=True, width=120, force_terminal=False, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    with console.file, Overview(runs, console) as overview:
+        overview.started("a")
+        overview.started("b")
+        overview.ended("a", "ValueError: [red]bad[/red]")
+        overview._followers["b"].look()
+        console.print(overview.table())
+        told = console.export_text()
+    assert "a: failed: ValueError: [red]bad[/red]" in told
+    assert "300" in told
+    assert "0.50" in told
+    assert "waiting" in told
+    assert "1 running, 1 failed" in told
