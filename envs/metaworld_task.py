@@ -12,6 +12,8 @@ from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.types import Task
 
 from envs.fast_metaworld import fast_class
+from envs.generators import generator_state, restored_generator
+from envs.metaworld_state import restore_sawyer, sawyer_state
 from envs.rendering import choose_backend, upright
 
 MAX_HORIZON = 500
@@ -91,6 +93,33 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
         observation, reward, _, _, info = self._env.step(action)
         self._steps += 1
         return observation.astype(np.float32), float(reward), False, self._steps >= self._horizon, info
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state in the middle of an episode: numbers, texts and arrays, from which it goes on bit for bit."""
+        return {
+            "goal": self.goal,
+            "steps": self._steps,
+            "generator": generator_state(self.np_random),
+            "simulation": None if self.goal < 0 else sawyer_state(self._env),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict` of the same task with the same goals.
+
+        Raises:
+            ValueError: If the state is another task's.
+        """
+        goal, steps = int(state["goal"]), int(state["steps"])
+        if not (-1 <= goal < self.n_goals and 0 <= steps < self._horizon):
+            raise ValueError(
+                f"{self.task_name!r} has goals 0 to {self.n_goals - 1} and {self._horizon} steps an episode; "
+                f"this state is of goal {goal}, step {steps}"
+            )
+        self.goal, self._steps = goal, steps
+        self.np_random = restored_generator(state["generator"])
+        if goal >= 0:
+            self._env.set_task(self._tasks[goal])
+            restore_sawyer(self._env, state["simulation"])
 
     def render(self) -> np.ndarray | None:
         """The picture of camera `corner2`, upright, `[480, 480, 3]` uint8, or None without a render mode."""

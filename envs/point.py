@@ -13,6 +13,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
+from envs.generators import generator_state, restored_generator
+
 HORIZON = 50
 STEP_LENGTH = 0.2
 SUCCESS_RADIUS = 0.15
@@ -21,6 +23,7 @@ NOISE_STD = 5.4
 
 _WORLD_SEED = 20200515
 _GOAL_SPREAD = 0.3
+_EPISODE_ARRAYS = ("positions", "goals", "succeeded", "returns")
 
 
 class PointVecEnv(VecEnv):
@@ -140,6 +143,33 @@ class PointVecEnv(VecEnv):
             self._end_episode(infos, observations)
             observations = self._observe()
         return observations, rewards.astype(np.float32), np.full(self.num_envs, done), infos
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state in the middle of an episode: nested dicts and lists of numbers and arrays."""
+        return {
+            "seeds": list(self._seeds),
+            "options": list(self._options),
+            "last_seed": self._last_seed,
+            "steps": self._steps,
+            "generator": generator_state(self._generator),
+            **{name: getattr(self, f"_{name}").copy() for name in _EPISODE_ARRAYS},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
+        """Continue from `state_dict`, bit for bit; returns the observations `[T, 4 + T]`.
+
+        Raises:
+            ValueError: If the state is of another number of tasks.
+        """
+        for name in _EPISODE_ARRAYS:
+            own = getattr(self, f"_{name}")
+            if state[name].shape != own.shape:
+                raise ValueError(f"{name} of the state has shape {list(state[name].shape)}, not {list(own.shape)}")
+            setattr(self, f"_{name}", state[name].astype(own.dtype))
+        self._seeds, self._options = list(state["seeds"]), list(state["options"])
+        self._last_seed, self._steps = state["last_seed"], int(state["steps"])
+        self._generator = restored_generator(state["generator"])
+        return self._observe()
 
     def hidden_state(self) -> tuple[np.ndarray, np.ndarray]:
         """The true positions and goals, each `[T, 2]`: for scripted policies and tests."""

@@ -49,6 +49,15 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
             info = {**info, "is_success": self._succeeded}
         return self._encode(observation), float(reward), bool(terminated), bool(truncated), info
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state of an environment that has a `state_dict` of its own."""
+        return {"succeeded": self._succeeded, "env": self.env.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`."""
+        self._succeeded = bool(state["succeeded"])
+        self.env.load_state_dict(state["env"])
+
     def _encode(self, observation: Any) -> np.ndarray:
         encoded = np.empty(self._width + len(self._one_hot), np.float32)
         encoded[: self._width] = np.ravel(observation)

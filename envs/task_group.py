@@ -9,6 +9,9 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.env_util import is_wrapped
 
+from envs.episode_log import EpisodeLog
+from envs.task_state import load_task_state, task_state, tells_state
+
 Steps = tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]], list[dict[str, Any]]]
 
 
@@ -30,6 +33,9 @@ class TaskGroup:
             self.envs.append(env_fn())
         if len({id(env.unwrapped) for env in self.envs}) < len(self.envs):
             raise ValueError("two tasks share one environment object; every factory must make a new one")
+        self.logs = [None if tells_state(env) else EpisodeLog(env) for env in self.envs]
+        self.observations = [np.zeros(0)] * len(self.envs)
+        self.reset_infos: list[dict[str, Any]] = [{}] * len(self.envs)
 
     def step(self, actions: np.ndarray) -> Steps:
         """Step each task, and reset those whose episode ended.
@@ -45,13 +51,35 @@ class TaskGroup:
         self, seeds: Sequence[int | None], options: Sequence[dict[str, Any]]
     ) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Reset every task; returns observations `[n, D]` and infos."""
-        results = [
-            self._task(index).reset(seed=seed, options=chosen or None)
-            for index, (seed, chosen) in enumerate(zip(seeds, options, strict=True))
+        self.reset_infos = list(self.reset_infos)
+        for index, (seed, chosen) in enumerate(zip(seeds, options, strict=True)):
+            self._reset_task(index, seed, chosen or None)
+        return np.stack(self.observations), self.reset_infos
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """The state of each task in the middle of its episode: numbers, texts and arrays."""
+        return [
+            {
+                "observation": observation,
+                "task": task_state(self._task(index)) if log is None else log.state_dict(),
+            }
+            for index, (observation, log) in enumerate(zip(self.observations, self.logs, strict=True))
         ]
-        observations, infos = zip(*results, strict=True)
-        self.reset_infos = list(infos)
-        return np.stack(observations), self.reset_infos
+
+    def load_state_dict(self, states: Sequence[dict[str, Any]], task_names: Sequence[str]) -> np.ndarray:
+        """Continue from `state_dict`; returns the observations `[n, D]` at which the tasks then are.
+
+        They are the stored ones but for a task that cannot be brought back, which a warning names.
+        """
+        self.reset_infos = [{} for _ in self.envs]
+        for index, (state, log, name) in enumerate(zip(states, self.logs, task_names, strict=True)):
+            env = self._task(index)
+            if log is None:
+                load_task_state(env, state["task"])
+                self.observations[index] = state["observation"].copy()
+            else:
+                self.observations[index] = log.replay(state["task"], state["observation"], name)
+        return np.stack(self.observations)
 
     def get_attr(self, name: str, indices: Sequence[int]) -> list[Any]:
         """An attribute of some tasks, looked up through their wrappers."""
@@ -78,12 +106,20 @@ class TaskGroup:
         self.current = index
         return self.envs[index]
 
+    def _reset_task(self, index: int, seed: int | None, options: dict[str, Any] | None) -> None:
+        env, log = self._task(index), self.logs[index]
+        if log is not None:
+            log.note_reset(seed, options)
+        self.observations[index], self.reset_infos[index] = env.reset(seed=seed, options=options)
+
     def _step_task(self, index: int, action: Any) -> tuple[np.ndarray, float, bool, dict[str, Any]]:
-        env = self._task(index)
-        observation, reward, terminated, truncated, info = env.step(action)
+        env, log = self._task(index), self.logs[index]
+        if log is not None:
+            log.note_step(action)
+        self.observations[index], reward, terminated, truncated, info = env.step(action)
         info["TimeLimit.truncated"] = truncated and not terminated
         done = terminated or truncated
         if done:
-            info["terminal_observation"] = observation
-            observation, self.reset_infos[index] = env.reset()
-        return observation, float(reward), done, info
+            info["terminal_observation"] = self.observations[index]
+            self._reset_task(index, None, None)
+        return self.observations[index], float(reward), done, info

@@ -87,6 +87,33 @@ class TaskVecEnv(VecEnv):
         self.reset_infos = self._in_order(reset_infos)
         return self._stacked(observations), self._stacked(rewards), self._stacked(dones), self._in_order(infos)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state of all tasks in the middle of their episodes: nested dicts and lists of numbers, texts and arrays.
+
+        Whatever the number of processes. Call it between a `step` and the next.
+        """
+        parts = self._call("state_dict", [()] * len(self._groups))
+        return {"seeds": list(self._seeds), "options": list(self._options), "tasks": self._in_order(parts)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
+        """Continue from `state_dict` of the same tasks; returns their observations `[T, D + T]`.
+
+        Meta-World tasks go on bit for bit. Others play their episode again; one that then does not show the stored
+        observation depends on more than gymnasium's `np_random`: a warning names it, and it begins an episode.
+
+        Raises:
+            ValueError: If the state is of other tasks.
+        """
+        tasks, names = state["tasks"], self.protocol["task_names"]
+        if len(tasks) != self.num_envs:
+            raise ValueError(f"the state is of {len(tasks)} tasks; there are {self.num_envs}")
+        arguments = [
+            ([tasks[task] for task in members], [names[task] for task in members]) for members in self._members
+        ]
+        observations = self._stacked(self._call("load_state_dict", arguments))
+        self._seeds, self._options = list(state["seeds"]), list(state["options"])
+        return observations
+
     def close(self) -> None:
         """Close all tasks and end the workers."""
         if not self._closed:
