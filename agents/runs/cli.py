@@ -11,6 +11,7 @@ from agents.runs.benchmark import BENCHMARKS
 from agents.runs.config import load_config
 from agents.runs.evaluate import evaluate_run
 from agents.runs.exit_codes import exit_code
+from agents.runs.supervised.run import run_study
 from agents.runs.train import train as train_run
 from agents.runs.yaml_files import presets
 
@@ -45,6 +46,17 @@ def benchmark(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("what", choices=BENCHMARKS, help="updates by combiner and measure, or environments")
     parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. rows=32 hidden=[256,256,256]")
     return _exit_code(parser, arguments, lambda of: BENCHMARKS[of.what](of.options, Console()))
+
+
+def supervised(arguments: Sequence[str] | None = None) -> int:
+    """Study groups and combiners on a supervised suite: ``key=value ...``. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "supervised", description="Train every group of a small suite's tasks; measure the regret of chosen ones."
+    )
+    parser.add_argument(
+        "options", metavar="key=value", nargs="*", default=[], help="e.g. suite=regression seeds=5 steps=600"
+    )
+    return _exit_code(parser, arguments, lambda of: run_study(of.options, Console()))
 
 
 def _exit_code(

@@ -1,0 +1,1 @@
+"""Groups of tasks measured, chosen, trained and reported: ``scripts/group.py``."""

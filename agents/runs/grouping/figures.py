@@ -1,0 +1,49 @@
+"""Figures of groupings: the dendrogram, what is gained with more networks, and whether predictions came true."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from scipy.cluster import hierarchy
+
+from agents.figures import DPI, HEIGHT, WIDTH, shortened
+from mtrl_transfer.grouping import linkage
+
+
+def dendrogram(affinity: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """Tasks joined by mutual affinity `[T, T]`, the closest first; see `mtrl_transfer.grouping.linkage`."""
+    figure = Figure(figsize=(WIDTH, HEIGHT * 0.7), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    short = [shortened(name) for name in names]
+    hierarchy.dendrogram(linkage(affinity), ax=axes, labels=short, orientation="right", color_threshold=0)
+    axes.set(title=title, xlabel="distance (standard deviations of affinity)")
+    return figure
+
+
+def over_groups(lines: Mapping[str, Sequence[float]], title: str, ylabel: str) -> Figure:
+    """One line a method over the number of groups, 1 to T."""
+    figure = Figure(figsize=(WIDTH, HEIGHT * 0.8), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for (name, values), marker in zip(lines.items(), "osv^Dx*", strict=False):
+        axes.plot(range(1, len(values) + 1), values, marker=marker, label=name)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(title=title, xlabel="groups (networks), at most", ylabel=ylabel)
+    axes.legend(fontsize=8)
+    return figure
+
+
+def predicted_and_realised(
+    predicted: np.ndarray, realised: np.ndarray, names: Sequence[str], title: str, ylabel: str
+) -> Figure:
+    """One point per task and group: `[n, T]` each, nan where there is none."""
+    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for task, name in enumerate(names):
+        axes.scatter(predicted[:, task], realised[:, task], s=14, alpha=0.7, label=shortened(name))
+    axes.axhline(0, color="lightgrey", linewidth=1, zorder=0)
+    axes.set(title=title, xlabel="predicted: mean affinity from the mates", ylabel=ylabel)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    return figure

@@ -1,0 +1,48 @@
+"""From settings to a report of a supervised study."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+
+from agents.runs.config import section
+from agents.runs.errors import InputError, did_you_mean
+from agents.runs.run_folder import RUNS, write_text
+from agents.runs.supervised.all_groups import train_every_group
+from agents.runs.supervised.combiners import compare_combiners
+from agents.runs.supervised.report import draw, markdown
+from agents.runs.supervised.settings import Settings
+from agents.runs.supervised.study import make_study
+from agents.runs.supervised.suites import SUITES
+
+
+def run_study(overrides: Sequence[str], console: Console) -> Path:
+    """Do the study that ``key=value`` overrides describe.
+
+    Returns:
+        The folder with ``report.md``, its figures and ``results.json``.
+
+    Raises:
+        InputError: for a bad setting, or where scikit-learn is missing.
+    """
+    settings = section(Settings, overrides)
+    if settings.suite not in SUITES:
+        raise InputError(f"suite={settings.suite!r} does not exist{did_you_mean(settings.suite, SUITES, 'suites')}")
+    torch.set_num_threads(1)  # the products are too small for more
+    suite = SUITES[settings.suite]()
+    folder = Path(settings.out) if settings.out is not None else RUNS / f"supervised_{settings.suite}"
+    folder.mkdir(parents=True, exist_ok=True)
+    compared = compare_combiners(suite, settings, console)
+    console.print(f"Every group: {settings.seeds * (2**suite.n_tasks - 1)} networks at once ...", highlight=False)
+    study = make_study(suite, settings, train_every_group(suite, settings).numpy(), compared)
+    write_text(folder / "results.json", json.dumps(study.as_json(), indent=1) + "\n")
+    draw(folder, study)
+    write_text(folder / "report.md", markdown(study))
+    console.print(Markdown(markdown(study)))
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    return folder
