@@ -32,8 +32,8 @@ class Evaluation(NamedTuple):
 
     @property
     def mean_success(self) -> float:
-        """Mean over the solvable tasks."""
-        return float(self.success[self.solvable].mean())
+        """Mean over the solvable tasks; 0 where there is none."""
+        return float(self.success[self.solvable].mean()) if self.solvable.any() else 0.0
 
 
 def evaluate(model: Predicts, env: VecEnv, n_episodes: int) -> Evaluation:

@@ -36,7 +36,7 @@ def make_vec_env(spec: Spec, seed: int = 0, n_procs: int | None = 1, **options: 
             - a dict from task name to a function that makes a gymnasium environment. All must have one action space and
               `Box` observations of one size. Their own time limit applies (wrap with `gymnasium.wrappers.TimeLimit`);
             - `"Point-5"` (any number from 3): point reaching, see `envs.point.PointVecEnv`; in `"Point-5-rotated"`
-              every task sees through a rotation of its own.
+              every task sees through a rotation of its own. `"Point-5:point-a0,noise"`: some tasks of it.
         seed: Seeds every task differently; decides the order of random goals, never which goals there are.
         n_procs: Processes that step environments, several tasks in each; the result does not depend on it. 1 is this
             process alone. None is one per core (no more than tasks). Above 1 workers are started, so a script must
@@ -60,11 +60,11 @@ def make_vec_env(spec: Spec, seed: int = 0, n_procs: int | None = 1, **options: 
         ValueError: If something does not exist or is out of range; the message names the nearest choice.
         TypeError: If an option does not apply to the suite.
     """
-    if isinstance(spec, str) and (match := re.fullmatch(r"Point-(\d+)(-rotated)?", spec)):
+    if isinstance(spec, str) and (match := re.fullmatch(r"Point-(\d+)(-rotated)?(?::(.*))?", spec)):
         _no_options(spec, options)
         if n_procs not in (None, 1):
             raise ValueError(f"{spec} steps all tasks at once in one process; n_procs must be 1, not {n_procs}")
-        return PointVecEnv(int(match[1]), seed, rotated=match[2] is not None)
+        return PointVecEnv(int(match[1]), seed, match[2] is not None, None if match[3] is None else match[3].split(","))
     if n_procs is None:
         n_procs = available_cores()
     if n_procs < 1:

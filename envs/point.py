@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from envs.generators import generator_state, restored_generator
+from envs.names import unknown_name
 
 HORIZON = 50
 STEP_LENGTH = 0.2
@@ -48,7 +49,8 @@ class PointVecEnv(VecEnv):
       average success over `solvable_tasks`.
     - An episode has `HORIZON` steps and is truncated there; all tasks end together.
 
-    The matrices and centres are the same for every seed; the seed decides starts, goals and noise.
+    The matrices and centres are the same for every seed; the seed decides starts, goals and noise. Some of the suite's
+    tasks by themselves play the very episodes that they play among all.
 
     Attributes:
         families: Per family the indices of its tasks; with `rotated`, each reaching task is one of its own.
@@ -56,28 +58,34 @@ class PointVecEnv(VecEnv):
         solvable_tasks: Indices of all others.
 
     Args:
-        n_tasks: At least 3.
+        n_tasks: Of the suite, at least 3.
         seed: Used at the first `reset`.
         rotated: Whether each task has a matrix of its own.
+        tasks: Names of those to make, in this order; None: all.
     """
 
-    def __init__(self, n_tasks: int, seed: int = 0, rotated: bool = False) -> None:
+    def __init__(self, n_tasks: int, seed: int = 0, rotated: bool = False, tasks: Sequence[str] | None = None) -> None:
         if n_tasks < 3:
             raise ValueError(f"Point needs at least 3 tasks (two families and the harmful one); got {n_tasks}")
         members = _families(n_tasks, rotated)
-        self.families = tuple(tuple(np.flatnonzero(members[:-1] == f).tolist()) for f in range(members[:-1].max() + 1))
-        self.harmful_tasks = (n_tasks - 1,)
-        self.solvable_tasks = tuple(range(n_tasks - 1))
-        self._scrambles, self._centres = _world(members)
+        everything = _task_attributes(members)
+        suite = f"Point-{n_tasks}" + "-rotated" * rotated
+        self._n_suite, self._chosen = n_tasks, _chosen_tasks(suite, everything["task_name"], tasks)
+        self._attributes = {name: [values[index] for index in self._chosen] for name, values in everything.items()}
+        self._scrambles, self._centres = (every[self._chosen] for every in _world(members))
+        n_tasks, own = len(self._chosen), self._attributes["family"]
+        known = sorted({family for family in own if family is not None})
+        self.families = tuple(tuple(index for index in range(n_tasks) if own[index] == family) for family in known)
+        self.harmful_tasks = tuple(index for index in range(n_tasks) if own[index] is None)
+        self.solvable_tasks = tuple(index for index in range(n_tasks) if own[index] is not None)
         self._one_hot = np.eye(n_tasks, dtype=np.float32)
-        self._attributes = _task_attributes(members)
         super().__init__(
             n_tasks,
             spaces.Box(-np.inf, np.inf, (4 + n_tasks,), np.float32),
             spaces.Box(-1.0, 1.0, (2,), np.float32),
         )
         self.protocol = {
-            "suite": f"Point-{n_tasks}" + "-rotated" * rotated,
+            "suite": suite if tasks is None else f"{suite}:{','.join(self._attributes['task_name'])}",
             "task_names": self.get_attr("task_name"),
             "solvable_tasks": list(self.solvable_tasks),
             "horizon": HORIZON,
@@ -127,9 +135,10 @@ class PointVecEnv(VecEnv):
         self._positions = np.clip(self._positions + STEP_LENGTH * self._actions, -1.0, 1.0)
         distances = np.linalg.norm(self._goals - self._positions, axis=1)
         rewards = (distances_before - distances) / STEP_LENGTH
-        rewards[-1] = NOISE_STD * self._generator.standard_normal()
+        harmful, noise = list(self.harmful_tasks), NOISE_STD * self._generator.standard_normal()
+        rewards[harmful] = noise
         near = distances <= SUCCESS_RADIUS
-        near[-1] = False
+        near[harmful] = False
         self._succeeded |= near
         self._returns += rewards
         self._steps += 1
@@ -209,9 +218,10 @@ class PointVecEnv(VecEnv):
         self._steps = 0
         self._succeeded = np.zeros(self.num_envs, bool)
         self._returns = np.zeros(self.num_envs)
-        self._positions = self._generator.uniform(-1.0, 1.0, (self.num_envs, 2))
-        offsets = self._generator.uniform(-_GOAL_SPREAD, _GOAL_SPREAD, (self.num_envs, 2))
-        self._goals = self._centres + offsets
+        # Drawn for the whole suite: a task's episodes do not depend on which others there are.
+        everyone = (self._n_suite, 2)
+        self._positions = self._generator.uniform(-1.0, 1.0, everyone)[self._chosen]
+        self._goals = self._centres + self._generator.uniform(-_GOAL_SPREAD, _GOAL_SPREAD, everyone)[self._chosen]
 
     def _end_episode(self, infos: list[dict[str, Any]], observations: np.ndarray) -> None:
         elapsed = round(time.time() - self._started, 6)
@@ -224,6 +234,18 @@ class PointVecEnv(VecEnv):
         states = np.concatenate([self._positions, self._goals], axis=1)
         shown = np.einsum("tij,tj->ti", self._scrambles, states)
         return np.concatenate([shown.astype(np.float32), self._one_hot], axis=1)
+
+
+def _chosen_tasks(suite: str, names: Sequence[str], tasks: Sequence[str] | None) -> list[int]:
+    """Indices, in the suite, of the tasks with these names."""
+    if tasks is None:
+        return list(range(len(names)))
+    for position, name in enumerate(tasks):
+        if name not in names:
+            raise unknown_name(f"task of {suite}", name, names)
+        if name in tasks[:position]:
+            raise ValueError(f"task {name!r} is listed twice; every task must have a name of its own")
+    return [names.index(name) for name in tasks]
 
 
 def _families(n_tasks: int, rotated: bool) -> np.ndarray:

@@ -224,3 +224,36 @@ def test_a_goal_option_repeats_the_episodes():
     for goal, expected in ((0, first), (1, second), (0, first)):
         env.set_options({"goal": goal})
         np.testing.assert_array_equal(env.reset(), expected)
+
+
+def test_some_tasks_play_the_episodes_that_they_play_among_all():
+    every, some = make_vec_env("Point-6", seed=2), make_vec_env("Point-6:noise,point-b1,point-a0", seed=2)
+    chosen = [5, 3, 0]
+    assert some.get_attr("task_name") == ["noise", "point-b1", "point-a0"]
+    assert some.get_attr("family") == [None, 1, 0]
+    assert (some.families, some.harmful_tasks, some.solvable_tasks) == (((2,), (1,)), (0,), (1, 2))
+    assert protocol_card(some)["suite"] == "Point-6:noise,point-b1,point-a0"
+    seen, own = every.reset(), some.reset()
+    draw = np.random.default_rng(0)
+    for step in range(HORIZON + 3):
+        np.testing.assert_array_equal(own[:, :4], seen[chosen, :4])
+        np.testing.assert_array_equal(own[:, 4:], np.eye(3))
+        actions = draw.uniform(-1, 1, (6, 2))
+        seen, rewards, dones, infos = every.step(actions)
+        own, own_rewards, own_dones, own_infos = some.step(actions[chosen])
+        np.testing.assert_array_equal(own_rewards, rewards[chosen])
+        np.testing.assert_array_equal(own_dones, dones[chosen])
+        assert [info["is_success"] for info in own_infos] == [infos[task]["is_success"] for task in chosen], step
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("Point-4:point-a0,point-a9", r"unknown task of Point-4 'point-a9'; did you mean"),
+        ("Point-4:noise,noise", "'noise' is listed twice"),
+        ("Point-4:", "unknown task of Point-4 ''"),
+    ],
+)
+def test_tasks_that_a_suite_has_not(spec, message):
+    with pytest.raises(ValueError, match=message):
+        make_vec_env(spec)
