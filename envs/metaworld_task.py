@@ -14,7 +14,7 @@ from metaworld.types import Task
 from envs.fast_metaworld import fast_class
 from envs.generators import generator_state, restored_generator
 from envs.metaworld_state import restore_sawyer, sawyer_state
-from envs.rendering import choose_backend, upright
+from envs.rendering import choose_backend, draw_plainly, upright
 
 MAX_HORIZON = 500
 """Meta-World raises when stepped beyond this many steps."""
@@ -74,6 +74,8 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
             choose_backend()
         make = fast_class(env_cls) if fast else env_cls
         self._env = make(reward_function_version=reward_version, render_mode=render_mode, camera_name="corner2")
+        if render_mode is not None:
+            draw_plainly(self._env.model)
         self.observation_space = spaces.Box(-np.inf, np.inf, (39,), np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (4,), np.float32)
 
@@ -123,7 +125,7 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
 
     def render(self) -> np.ndarray | None:
         """The picture of camera `corner2`, upright, `[480, 480, 3]` uint8, or None without a render mode."""
-        return None if self.render_mode is None else upright(self._env.render)
+        return None if self.render_mode is None else upright(self._env)
 
     def close(self) -> None:
         """Free the renderer."""

@@ -25,6 +25,7 @@ NOISE_STD = 5.4
 _WORLD_SEED = 20200515
 _GOAL_SPREAD = 0.3
 _EPISODE_ARRAYS = ("positions", "goals", "succeeded", "returns")
+_PICTURE_SIZE = 160
 
 
 class PointVecEnv(VecEnv):
@@ -184,6 +185,10 @@ class PointVecEnv(VecEnv):
         """The true positions and goals, each `[T, 2]`: for scripted policies and tests."""
         return self._positions.copy(), self._goals.copy()
 
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """A picture of each task, `[160, 160, 3]` uint8: the point in black, its goal in green (grey: none counts)."""
+        return [_picture(*task) for task in zip(*self.hidden_state(), self.get_attr("solvable"), strict=True)]
+
     def scripted_actions(self) -> np.ndarray:
         """The best actions, `[T, 2]`: straight towards the goal, per axis as far as a step goes."""
         return np.clip((self._goals - self._positions) / STEP_LENGTH, -1.0, 1.0).astype(np.float32)
@@ -272,5 +277,16 @@ def _task_attributes(members: np.ndarray) -> dict[str, list[Any]]:
         "task_name": [*names, "noise"],
         "family": [*members[:-1].tolist(), None],
         "solvable": [*([True] * (n_tasks - 1)), False],
-        "render_mode": [None] * n_tasks,
+        "render_mode": ["rgb_array"] * n_tasks,
     }
+
+
+def _picture(position: np.ndarray, goal: np.ndarray, solvable: bool) -> np.ndarray:
+    """The square from above, the first axis to the right and the second up."""
+    ticks = np.linspace(-1.1, 1.1, _PICTURE_SIZE)
+    x, y = np.meshgrid(ticks, -ticks)
+    picture = np.full((_PICTURE_SIZE, _PICTURE_SIZE, 3), 255, np.uint8)
+    picture[np.maximum(abs(x), abs(y)) > 1.0] = 225
+    picture[np.hypot(x - goal[0], y - goal[1]) <= SUCCESS_RADIUS] = (90, 180, 90) if solvable else (190, 190, 190)
+    picture[np.hypot(x - position[0], y - position[1]) <= 0.06] = 0
+    return picture

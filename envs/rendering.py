@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -18,14 +18,23 @@ def choose_backend() -> None:
         os.environ["MUJOCO_GL"] = "egl"
 
 
-def upright(draw: Callable[[], np.ndarray]) -> np.ndarray:
-    """A picture from camera `corner2`, which is mounted upside down, turned by 180 degrees.
+def draw_plainly(model: Any) -> None:
+    """Leave out shadows and multisampling, which take six sevenths of the time where no GPU draws."""
+    model.vis.quality.shadowsize = 0
+    model.vis.quality.offsamples = 0
+
+
+def upright(env: Any) -> np.ndarray:
+    """What a Meta-World environment's camera `corner2`, which is mounted upside down, sees, turned by 180 degrees.
 
     Raises:
         RuntimeError: If there is no OpenGL to draw with; says what to install.
     """
     try:
-        picture = draw()
+        viewer = env.mujoco_renderer.viewer
+        if viewer is not None:  # else the meshes of the environment that drew last would be shown
+            viewer.make_context_current()
+        picture = env.render()
     except Exception as error:
         backend = os.environ.get("MUJOCO_GL", "glfw")
         packages = ", ".join(f"{name}: {package}" for name, package in _DEBIAN_PACKAGES.items())

@@ -33,11 +33,11 @@ def training_env(config: RunConfig) -> VecEnv:
     return make_vec_env(_spec(config.env), config.seed, config.env.n_procs, **env_options(config.env))
 
 
-def evaluation_env(env: EnvConfig, goals: str, seed: int) -> VecEnv:
+def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | None = None) -> VecEnv:
     """Separate environments that visit ``goals`` ("train" or "unseen") one after the other."""
     options = env_options(env)
     if not is_point(env):
-        options |= {"goals": goals, "goal_order": "sequential"}
+        options |= {"goals": goals, "goal_order": "sequential", "render_mode": render_mode}
     return make_vec_env(_spec(env), seed, env.n_procs, **options)
 
 

@@ -8,10 +8,14 @@ import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
+import torch
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Video
 from tqdm import tqdm
 
 from agents import MultiTaskEvalCallback
+from agents.monitoring import TENSORBOARD_ONLY
+from agents.runs.videos import FPS, Camera
 
 
 class _EveryTransitions(BaseCallback):
@@ -61,6 +65,26 @@ class CheckpointEvery(_EveryTransitions):
     def _on_rollout_start(self) -> None:
         if self._passed():
             self._save()
+
+
+class ClipsEvery(_EveryTransitions):
+    """Shows a clip of each task in TensorBoard, under *Images*, every so many transitions.
+
+    Args:
+        every: transitions between clips.
+        camera: draws them.
+    """
+
+    def __init__(self, every: int, camera: Camera) -> None:
+        super().__init__(every)
+        self._camera = camera
+
+    def _on_rollout_end(self) -> None:
+        if self._passed():
+            for clip in self._camera.clips(self.model):
+                video = Video(torch.from_numpy(clip.frames), FPS)
+                self.logger.record(f"video/{clip.task_name}", video, exclude=TENSORBOARD_ONLY)
+            self.logger.dump(self.num_timesteps)
 
 
 class ProgressBar(BaseCallback):

@@ -31,11 +31,15 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate an agent: ``CHECKPOINT_OR_RUN_DIR [episodes=50] [goals=unseen]``. Returns the exit code."""
+    """Evaluate an agent: ``CHECKPOINT_OR_RUN_DIR [episodes=50] [goals=unseen] [video=true]``. Returns the exit code."""
     parser = argparse.ArgumentParser("mtrl-evaluate", description="Evaluate a trained agent by the protocol.")
     parser.add_argument("agent", metavar="CHECKPOINT_OR_RUN_DIR", help="a run folder, a checkpoint or an agent's zip")
     parser.add_argument(
-        "options", metavar="key=value", nargs="*", default=[], help="episodes=50, goals=train or goals=unseen"
+        "options",
+        metavar="key=value",
+        nargs="*",
+        default=[],
+        help="episodes=50, goals=train or goals=unseen, video=true for a clip of each task",
     )
     return _exit_code(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console()))
 

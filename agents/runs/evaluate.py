@@ -16,6 +16,7 @@ from agents.runs.config import load_config, section
 from agents.runs.errors import InputError
 from agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
 from agents.runs.schema import Count, RunConfig, Section
+from agents.runs.videos import Camera, write_clips
 
 
 class EvaluateOptions(Section):
@@ -25,6 +26,8 @@ class EvaluateOptions(Section):
     """Episodes (goals) per task; null: as at the run's end."""
     goals: Literal["train", "unseen"] | None = None
     """The training goals, or others; null: as at the run's end."""
+    video: bool = False
+    """Also write a clip of each task, of one episode."""
 
 
 def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> Evaluation:
@@ -32,19 +35,20 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
 
     Args:
         argument: a run folder (its final agent, else its newest checkpoint), a checkpoint's folder, or an agent's file.
-        overrides: ``episodes=`` and ``goals=``.
+        overrides: ``episodes=``, ``goals=`` and ``video=``.
         console: where the table is printed.
 
     Raises:
-        InputError: for a bad option, or where there is no agent or no config of its run.
+        InputError: for a bad option, where there is no agent or no config of its run, or where nothing can be drawn.
     """
     options = section(EvaluateOptions, overrides)
     agent = _find_agent(Path(argument))
     config = _with_options(load_config(str(_find_config(agent))), options)
+    camera = Camera(config) if options.video else None  # first: it may be that nothing can be drawn here
+    model = _load(agent, config)
     goals = config.evaluation.goals
     env = evaluation_env(config.env, goals, config.evaluation.seed)
     try:
-        model = _load(agent, config)
         result = evaluate(model, env, config.evaluation.final_n_goals)
     finally:
         env.close()
@@ -54,6 +58,10 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     console.print(tables.evaluation_table(result))
     tables.print_mean(console, result)
     console.print(f"Written to {written}", highlight=False, soft_wrap=True)
+    if camera is not None:
+        folder = write_clips(camera.clips(model), agent.parent / "videos")
+        camera.close()
+        console.print(f"Clips in {folder}", highlight=False, soft_wrap=True)
     return result
 
 

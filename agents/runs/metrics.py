@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat, Video
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 
 from agents.runs.build import combiner_kwargs
 from agents.runs.schema import RunConfig
+from agents.runs.videos import gif
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -68,6 +70,16 @@ class EventsWriter(TensorBoardOutputFormat):
         # Not super().__init__: it would open a writer that cannot purge.
         self.writer = SummaryWriter(str(folder), purge_step=None if purge_after is None else purge_after + 1)
         self._is_closed = False
+
+    def write(self, key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]], step: int = 0) -> None:
+        """As stable-baselines3 does, but for videos ``[F, H, W, 3]``: torch's ``add_video`` needs an old moviepy."""
+        others = {tag: value for tag, value in key_values.items() if not isinstance(value, Video)}
+        for tag in key_values.keys() - others.keys():
+            _, height, width, _ = key_values[tag].frames.shape
+            moving = gif(key_values[tag].frames.numpy(), key_values[tag].fps)
+            image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=moving)
+            self.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
+        super().write(others, {tag: key_excluded[tag] for tag in others}, step)
 
     def write_text(self, tag: str, text: str, language: str) -> None:
         """Show a file's text under TensorBoard's *Text*, verbatim."""

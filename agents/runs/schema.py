@@ -157,6 +157,8 @@ class LogConfig(Section):
     """Transitions between logged steps."""
     figures_every: Count | None = 50_000
     """Transitions between TensorBoard's figures of transference; null: none."""
+    videos_every: Count | None = None
+    """Transitions between clips of each task in TensorBoard; null: none. Drawing MT10 takes about a minute of CPU."""
     record_every: Count | None = 1_000
     """Updates between records of weights, Gramians, choices and pairwise transference in one file; null: none."""
     progress: bool = True

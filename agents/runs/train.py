@@ -17,7 +17,7 @@ from agents.monitoring import TENSORBOARD_ONLY, TransferenceFigures
 from agents.recording import RecordTransference
 from agents.runs import checkpoints, run_folder, tables
 from agents.runs.build import evaluation_env, make_agent, training_env
-from agents.runs.callbacks import CheckpointEvery, LogEvery, ProgressBar, StopBetweenUpdates, StopRequested
+from agents.runs.callbacks import CheckpointEvery, ClipsEvery, LogEvery, ProgressBar, StopBetweenUpdates, StopRequested
 from agents.runs.checkpoints import Checkpoint
 from agents.runs.config import to_yaml
 from agents.runs.errors import InputError
@@ -26,6 +26,7 @@ from agents.runs.metrics import hyperparameters, make_logger
 from agents.runs.protocol import run_protocol
 from agents.runs.schema import RunConfig
 from agents.runs.time_split import TimeSplit
+from agents.runs.videos import Camera
 from envs import protocol_card
 
 
@@ -59,7 +60,8 @@ def train(config: RunConfig, console: Console) -> Path:
     done = 0 if newest is None else newest.step
     if config.log.progress:
         tables.print_estimate(console, estimate(config, done), config.total_timesteps - done)
-    session = _open(config, newest)
+    camera = None if config.log.videos_every is None else Camera(config)
+    session = _open(config, newest, camera)
     console.print(f"Run folder: {session.folder}", highlight=False, soft_wrap=True)
     try:
         _learn(session)
@@ -68,6 +70,8 @@ def train(config: RunConfig, console: Console) -> Path:
         session.model.logger.close()
         session.env.close()
         session.evaluation.eval_env.close()
+        if camera is not None:
+            camera.close()
 
 
 @dataclass
@@ -80,6 +84,7 @@ class _Session:
     model: MTSAC
     evaluation: MultiTaskEvalCallback
     time: TimeSplit
+    camera: Camera | None
 
     def save(self) -> Path:
         """Write a checkpoint."""
@@ -105,7 +110,7 @@ def _checkpoint_to_resume(config: RunConfig) -> Checkpoint:
     return newest
 
 
-def _open(config: RunConfig, newest: Checkpoint | None) -> _Session:
+def _open(config: RunConfig, newest: Checkpoint | None, camera: Camera | None) -> _Session:
     env = training_env(config)
     if newest is None:
         model = make_agent(config, env)
@@ -121,7 +126,7 @@ def _open(config: RunConfig, newest: Checkpoint | None) -> _Session:
         model.logger.record("hparams", hyperparameters(config), exclude=TENSORBOARD_ONLY)
     evaluation = _evaluation(config, folder, apart, newest)
     before = 0.0 if newest is None else newest.state["seconds"]
-    return _Session(config, folder, env, model, evaluation, TimeSplit(model, evaluation, before))
+    return _Session(config, folder, env, model, evaluation, TimeSplit(model, evaluation, before), camera)
 
 
 def _evaluation(config: RunConfig, folder: Path, env: VecEnv, newest: Checkpoint | None) -> MultiTaskEvalCallback:
@@ -146,7 +151,7 @@ def _learn(session: _Session) -> None:
         return
     bar = ProgressBar(config.total_timesteps, session.evaluation, config.log.progress)
     every = config.checkpoint.every
-    watching = [*_figures(config, session.env), *_records(config, session.folder)]
+    watching = [*_figures(config, session.env), *_records(config, session.folder), *_clips(session)]
     callbacks = [session.evaluation, LogEvery(config.log.every), bar, *watching]
     if every is not None:
         callbacks.append(CheckpointEvery(every, session.save))
@@ -168,6 +173,11 @@ def _learn(session: _Session) -> None:
 def _figures(config: RunConfig, env: VecEnv) -> list[BaseCallback]:
     every = config.log.figures_every
     return [] if every is None else [TransferenceFigures(max(every // env.num_envs, 1))]
+
+
+def _clips(session: _Session) -> list[BaseCallback]:
+    every = session.config.log.videos_every
+    return [] if every is None or session.camera is None else [ClipsEvery(every, session.camera)]
 
 
 def _records(config: RunConfig, folder: Path) -> list[BaseCallback]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,13 +57,27 @@ def test_drawing_changes_nothing_that_an_agent_sees(env):
     np.testing.assert_array_equal(drawn, [plain.step(UP)[0] for _ in range(5)])
 
 
+def test_tasks_of_one_process_do_not_draw_with_each_others_meshes(env):
+    alone = picture(env)
+    both = make_vec_env(["reach-v3", "window-open-v3"], n_goals=1, render_mode="rgb_array")
+    both.reset()
+    for _ in range(2):
+        pictures = both.get_images()
+    both.close()
+    np.testing.assert_array_equal(pictures[0], alone)
+    assert np.abs(pictures[1].astype(int) - alone).max() > 60
+
+
 def test_a_machine_that_cannot_draw_says_what_to_install(monkeypatch):
-    def draw():
-        raise AttributeError("no libEGL")
+    class Env:
+        mujoco_renderer = SimpleNamespace(viewer=None)
+
+        def render(self):
+            raise AttributeError("no libEGL")
 
     monkeypatch.setenv("MUJOCO_GL", "egl")
     with pytest.raises(RuntimeError, match=r"MUJOCO_GL='egl'.*libegl1") as raised:
-        upright(draw)
+        upright(Env())
     assert isinstance(raised.value.__cause__, AttributeError)
 
 

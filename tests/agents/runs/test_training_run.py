@@ -172,7 +172,7 @@ def test_every_key_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_watching_changes_nothing(run: Run, tmp_path: Path):
     """Estimate, evaluation, logging, checkpoints and measuring leave the parameters bit for bit as they are."""
     watched = ["evaluation.every=null", "checkpoint.every=null", "log.every=450", "agent.measure_every=null"]
-    watched += ["log.record_every=null", "log.progress=true"]  # progress: an estimate before
+    watched += ["log.record_every=null", "log.videos_every=300", "log.progress=true"]  # progress: an estimate before
     assert_same_parameters(run, short_run(tmp_path / "a", *watched))
 
 
