@@ -1,4 +1,8 @@
-"""Figures of transference: what helps what, what was left out, what was predicted and what happened."""
+"""Figures of transference: what helps what, what was left out, what was predicted and what happened.
+
+TensorBoard shows an image about 300 pixels wide, so they are small, with few digits and large letters; the ground is
+white, also in dark mode.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,22 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator
 
-WIDTH, HEIGHT, DPI = 6.4, 5.4, 100
-"""Inches and dots: about what TensorBoard shows an image at without scaling. The ground is light, also in dark mode."""
+WIDTH, HEIGHT, DPI = 4.2, 4.2, 100
+"""Inches and dots."""
+FEW = 10
+"""So many tasks can be told apart by colour and written into a small figure."""
+INCHES_PER_TASK = 0.16
+"""Of a larger heatmap, which is to be looked at in its own size (click on it)."""
 
 
 def heatmap(matrix: np.ndarray, names: Sequence[str], title: str, rows: str, columns: str) -> Figure:
-    """A matrix ``[T, T]`` with its numbers, coloured symmetrically about zero: blue helps, red harms.
+    """A matrix ``[T, T]``, coloured symmetrically about zero: blue helps, red harms.
+
+    Up to :data:`FEW` tasks it holds its numbers, as whole multiples of a power of ten that the title names.
 
     Args:
         matrix: ``[T, T]``.
@@ -23,24 +34,26 @@ def heatmap(matrix: np.ndarray, names: Sequence[str], title: str, rows: str, col
         rows: what a row is.
         columns: what a column is.
     """
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
+    few = len(names) <= FEW
+    size = WIDTH if few else 2.0 + INCHES_PER_TASK * len(names)
+    figure, axes = _axes(size, size)
     limit = float(np.nanmax(np.abs(matrix), initial=1e-12))
     image = axes.imshow(matrix, cmap="RdBu", vmin=-limit, vmax=limit)
+    letters = 9 if few else 8
     short = [shortened(name) for name in names]
-    axes.set_xticks(range(len(names)), short, rotation=40, ha="right", fontsize=9)
-    axes.set_yticks(range(len(names)), short, fontsize=9)
-    axes.set(title=title, ylabel=rows, xlabel=columns)
-    if len(names) <= 12:
-        for (row, column), value in np.ndenumerate(matrix):
-            colour = "white" if abs(value) > 0.6 * limit else "black"
-            axes.text(column, row, _two_digits(value), ha="center", va="center", fontsize=7, color=colour)
-    figure.colorbar(image, shrink=0.8)
+    axes.set_xticks(range(len(names)), short, rotation=50, ha="right", rotation_mode="anchor", fontsize=letters)
+    axes.set_yticks(range(len(names)), short, fontsize=letters)
+    axes.set(ylabel=rows, xlabel=columns)
+    if few:
+        title += f",\nin {_write_cells(axes, matrix, limit)}"
+    else:
+        figure.colorbar(image, shrink=0.6)
+    figure.suptitle(title, fontsize=10)
     return figure
 
 
 def left_out_shares(steps: Sequence[int], shares: np.ndarray, names: Sequence[str], title: str) -> Figure:
-    """How often each task was left out over time, stacked.
+    """How often each task was left out over time, stacked; beyond :data:`FEW` tasks the less concerned are summed up.
 
     Args:
         steps: ``n`` counts of transitions.
@@ -48,31 +61,30 @@ def left_out_shares(steps: Sequence[int], shares: np.ndarray, names: Sequence[st
         names: of the tasks.
         title: above.
     """
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    colours = [colormaps["tab20"](task % 20) for task in range(len(names))]
+    figure, axes = _axes(WIDTH, HEIGHT + 0.2)
+    shares, labels = _most_left_out(shares, [shortened(name) for name in names])
+    colours = [_colour(task) for task in range(len(labels))]
     if len(steps) > 1:
-        axes.stackplot(steps, shares.T, labels=names, colors=colours)
-        axes.xaxis.set_major_locator(MaxNLocator(6))
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.stackplot(steps, shares.T, labels=labels, colors=colours)
     else:
-        axes.bar([0], shares[0].sum(), color="none")
-        axes.bar(names, shares[0], color=colours)
-        axes.tick_params(axis="x", rotation=40)
-    axes.set(title=title, xlabel="transitions", ylabel="share of updates, summed over tasks")
-    handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        axes.legend(handles[::-1], labels[::-1], fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+        width = max(steps[0] / 20, 1)
+        for share, below, label, colour in zip(shares[0], shares[0].cumsum() - shares[0], labels, colours, strict=True):
+            axes.bar(steps[0], share, width, below, label=label, color=colour)
+    axes.xaxis.set_major_locator(MaxNLocator(5) if len(steps) > 1 else FixedLocator(steps))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_title(f"{title}: tasks per update, stacked", fontsize=10)
+    axes.set(xlabel="transitions")
+    _legend(figure)
     return figure
 
 
 def scatter(predicted: np.ndarray, realised: np.ndarray, names: Sequence[str], title: str) -> Figure:
     """Predicted against realised improvement, one point per task and measurement: ``[n, T]`` each."""
-    figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
+    few = len(names) <= FEW
+    figure, axes = _axes(WIDTH, HEIGHT + (0.6 if few else 0.0))
     for task, name in enumerate(names):
-        colour = colormaps["tab20"](task % 20)
-        axes.scatter(predicted[:, task], realised[:, task], s=10, alpha=0.6, color=colour, label=name)
+        colour = _colour(task if few else 0)
+        axes.scatter(predicted[:, task], realised[:, task], s=12, alpha=0.6, color=colour, label=shortened(name))
     # The middle 98%: a few outliers would squeeze all others into a point.
     values = np.concatenate([predicted.ravel(), realised.ravel()])
     low, high = np.quantile(values, [0.01, 0.99])
@@ -81,8 +93,12 @@ def scatter(predicted: np.ndarray, realised: np.ndarray, names: Sequence[str], t
     axes.plot(limits, limits, color="grey", linewidth=1, zorder=0)
     axes.axhline(0, color="lightgrey", linewidth=1, zorder=0)
     axes.axvline(0, color="lightgrey", linewidth=1, zorder=0)
-    axes.set(title=title, xlabel="predicted transference", ylabel="realised", xlim=limits, ylim=limits)
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set(xlabel="predicted improvement", ylabel="realised", xlim=limits, ylim=limits)
+    axes.set_title(title, fontsize=10)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(4))
+    if few:
+        _legend(figure)
     return figure
 
 
@@ -91,5 +107,39 @@ def shortened(name: str) -> str:
     return name.removesuffix("-v3")
 
 
-def _two_digits(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 0.095 or value == 0 else f"{value:.0e}".replace("e-0", "e-")
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.tick_params(labelsize=9)
+    axes.xaxis.label.set_fontsize(10)
+    axes.yaxis.label.set_fontsize(10)
+    return figure, axes
+
+
+def _write_cells(axes: Axes, matrix: np.ndarray, limit: float) -> str:
+    """Write the numbers as whole multiples of a unit, such that the largest has two digits (or is 100)."""
+    power = int(np.ceil(np.log10(limit) - 1e-6)) - 2
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            colour = "white" if abs(value) > 0.6 * limit else "black"
+            text = f"{value / 10.0**power:.0f}".replace("-0", "0")
+            axes.text(column, row, text, ha="center", va="center", fontsize=9, color=colour)
+    return {-2: "%", -3: "‰", 0: "1"}.get(power, f"$10^{{{power}}}$")
+
+
+def _most_left_out(shares: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    if len(names) <= FEW:
+        return shares, names
+    order = np.argsort(-shares.mean(axis=0), kind="stable")
+    first, others = order[: FEW - 1], order[FEW - 1 :]
+    summed = shares[:, others].sum(axis=1, keepdims=True)
+    return np.hstack([shares[:, first], summed]), [*(names[task] for task in first), f"{len(others)} others"]
+
+
+def _colour(task: int) -> tuple[float, ...]:
+    return colormaps["tab10"](task % FEW)
+
+
+def _legend(figure: Figure) -> None:
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=9, ncols=2, loc="outside lower center", handlelength=1.2, columnspacing=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 
 from agents.figures import heatmap, left_out_shares, scatter
+from agents.timing import counted
 from agents.trunk_update import TrunkUpdate
 
 TENSORBOARD_ONLY = ("stdout", "log", "json", "csv")
@@ -73,8 +73,9 @@ def scalar_layout(task_names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
                 "time/update_seconds",
                 "time/transference_seconds",
                 "time/evaluation_seconds",
-                "time/figures_seconds",
+                "time/logging_seconds",
             ),
+            **lines("share of logging and figures in the time of training", "time/logging_share"),
             **lines("transitions per second", "time/fps"),
             **lines("updates per second", "time/updates_per_second"),
         },
@@ -93,7 +94,7 @@ class TransferenceFigures(BaseCallback):
         every: vector steps between figures, at least 1.
 
     Attributes:
-        seconds: spent on figures so far.
+        seconds: spent on figures so far; they are part of ``time/logging_seconds``.
     """
 
     def __init__(self, every: int) -> None:
@@ -118,16 +119,20 @@ class TransferenceFigures(BaseCallback):
 
     def draw(self) -> None:
         """Record the figures now."""
-        start = time.perf_counter()
+        before = self.model.timing["logging"]
+        with counted(self.model.timing, "logging"):
+            self._draw_all()
+            self.logger.dump(self.num_timesteps)
+        self.seconds += self.model.timing["logging"] - before
+
+    def _draw_all(self) -> None:
         self._steps.append(self.num_timesteps)
         for role, update in self.model.updates.items():
             self._draw_maps(role, update)
             self._draw_left_out(role, update)
             self._draw_scatter(role, update)
             self._record_choices(role, update)
-        self.seconds += time.perf_counter() - start
         self.logger.record("time/figures_seconds", self.seconds)
-        self.logger.dump(self.num_timesteps)
 
     def _record(self, tag: str, figure: MatplotlibFigure) -> None:
         self.logger.record(tag, Figure(figure, close=True), exclude=TENSORBOARD_ONLY)
@@ -136,10 +141,11 @@ class TransferenceFigures(BaseCallback):
         maps = update.measurement.maps.flush()
         names = self.model.task_names
         if "pairwise" in maps:
-            title = f"Transference, {role}: what a step along one task does to another"
-            figure = heatmap(maps["pairwise"].numpy(), names, title, "gives", "receives")
+            title = f"{role.capitalize()}: who helps (blue) or harms (red) whom"
+            figure = heatmap(maps["pairwise"].numpy(), names, title, "this task's step ...", "... helps that task")
             self._record(f"what_helps_what/{role}_transference", figure)
-            figure = heatmap(maps["cosine"].numpy(), names, f"Cosine of task gradients, {role}", "", "")
+            title = f"{role.capitalize()}: cosine of task gradients"
+            figure = heatmap(maps["cosine"].numpy(), names, title, "", "")
             self._record(f"what_helps_what/{role}_gradient_cosine", figure)
 
     def _draw_left_out(self, role: str, update: TrunkUpdate[Any]) -> None:
@@ -150,14 +156,16 @@ class TransferenceFigures(BaseCallback):
         history = self._left_out.setdefault(role, [])
         history.append(shares)
         if np.any(history):
-            figure = left_out_shares(self._steps, np.stack(history), self.model.task_names, f"Left out by the {role}")
+            figure = left_out_shares(
+                self._steps, np.stack(history), self.model.task_names, f"{role.capitalize()} left out"
+            )
             self._record(f"left_out/{role}", figure)
 
     def _draw_scatter(self, role: str, update: TrunkUpdate[Any]) -> None:
         pairs = update.measurement.pairs
         if pairs:
             predicted, realised = torch.stack(list(pairs)).cpu().numpy().swapaxes(0, 1)
-            title = f"Did predictions come true? {role}, last {len(pairs)} measurements"
+            title = f"{role.capitalize()}: did predictions come true?"
             figure = scatter(predicted, realised, self.model.task_names, title)
             self._record(f"predicted_realised/{role}", figure)
 

@@ -26,7 +26,7 @@ from agents.reward_scaling import MaxReturnScaling
 from agents.roles import role_combiners
 from agents.statistics import RunningMeans
 from agents.tasks import EpisodeWindows, check_one_hot, task_names_of
-from agents.timing import TimedCallback
+from agents.timing import TimedCallback, counted
 from agents.trunk_update import EVERYTHING, TrunkUpdate
 from mtrl_transfer.choices import check_choice
 from mtrl_transfer.combiners import Combiner
@@ -159,7 +159,7 @@ class MTSAC(OffPolicyAlgorithm):
         self._statistics = RunningMeans()
         self._episodes = EpisodeWindows(self.task_names, self._stats_window_size)
         self._updates_here = 0
-        self.timing = {"environment": 0.0, "update": 0.0, "transference": 0.0}
+        self.timing = {"environment": 0.0, "update": 0.0, "transference": 0.0, "logging": 0.0}
 
     def _identify_tasks(self) -> None:
         """Read the tasks off the environment; on load, compare them with those the agent was trained on."""
@@ -364,6 +364,11 @@ class MTSAC(OffPolicyAlgorithm):
 
     def dump_logs(self) -> None:
         """Record what happened since the last call, per task, and write it."""
+        with counted(self.timing, "logging"):
+            self._record_all()
+            super().dump_logs()
+
+    def _record_all(self) -> None:
         self._record_means(self._statistics.flush())
         for role, update in self.updates.items():
             means = {**update.means.flush(), **update.measurement.means.flush()}
@@ -377,7 +382,6 @@ class MTSAC(OffPolicyAlgorithm):
         for tag, value in self._episodes.means().items():
             self.logger.record(tag, value, exclude=None if tag.endswith("/mean") else "stdout")
         self._record_times()
-        super().dump_logs()
 
     def _record_means(self, means: dict[str, Tensor]) -> None:
         for tag, values in means.items():
@@ -388,6 +392,7 @@ class MTSAC(OffPolicyAlgorithm):
         busy = self.timing["update"] + self.timing["transference"]
         if busy > 0:
             self.logger.record("time/updates_per_second", self._updates_here / busy)
+            self.logger.record("time/logging_share", self.timing["logging"] / sum(self.timing.values()))
         for part, seconds in self.timing.items():
             self.logger.record(f"time/{part}_seconds", seconds)
         self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))

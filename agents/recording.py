@@ -7,6 +7,7 @@ from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from agents.timing import counted
 from agents.trunk_update import TrunkUpdate
 from mtrl_transfer import Record, Recorder
 
@@ -46,8 +47,9 @@ class RecordTransference(BaseCallback):
     def _record_if_due(self) -> None:
         now = self.model._n_updates
         if now // self.every > self._last // self.every:
-            records = {role: _record(update) for role, update in self.model.updates.items()}
-            self._recorder.record(self.model.num_timesteps, records)
+            with counted(self.model.timing, "logging"):
+                records = {role: _record(update) for role, update in self.model.updates.items()}
+                self._recorder.record(self.model.num_timesteps, records)
             self._last = now
 
 

@@ -26,7 +26,7 @@ class TimeSplit:
         return time.perf_counter() - self._started
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by part; ``other`` is what no part accounts for: logging, checkpoints, building."""
-        parts = {name: self._model.timing[name] for name in ("environment", "update", "transference")}
+        """Seconds by part; ``other`` is what no part accounts for: checkpoints, clips, building."""
+        parts = dict(self._model.timing)
         parts["evaluation"] = self._evaluation.seconds + self.final_evaluation
         return {**parts, "other": max(self.total() - sum(parts.values()), 0.0)}

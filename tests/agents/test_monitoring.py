@@ -31,7 +31,12 @@ def test_a_run_shows_what_helps_what(make_agent: Callable[..., MTSAC], tmp_path:
         # Every measured choice since the last figure is in the histogram: one an update.
         counts = [event.histogram_value.num for event in found.Histograms(f"choices/{role}")]
         assert counts == [4, 25, 25]
-    assert figures.seconds > 0
+    assert 0 < figures.seconds < agent.timing["logging"]
+    last = {
+        tag: found.Scalars(f"time/{tag}")[-1].value for tag in ("logging_share", "logging_seconds", "figures_seconds")
+    }
+    assert 0 < last["figures_seconds"] <= last["logging_seconds"]
+    assert 0 < last["logging_share"] < 1
 
 
 def test_the_layout_names_scalars_that_a_run_writes(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
@@ -63,14 +68,38 @@ def test_figures_show_their_numbers() -> None:
     figure = heatmap(matrix, ["push-v3", "reach-v3"], "title", "gives", "receives")
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["push", "reach"]
-    assert [text.get_text() for text in axes.texts] == ["0.50", "-0.25", "1e-3", "0.00"]
+    assert [text.get_text() for text in axes.texts] == ["50", "-25", "0", "0"]
+    assert figure.get_suptitle() == "title,\nin %"
     # Blue helps, red harms, about zero.
     assert axes.images[0].get_clim() == (-0.5, 0.5)
     stacked = left_out_shares([10, 20], np.array([[0.1, 0.2], [0.3, 0.4]]), ["a", "b"], "title")
+    large = heatmap(np.eye(11), [f"task-{task}" for task in range(11)], "title", "gives", "receives")
+    assert len(large.axes[0].texts) == 0
+    assert len(large.axes) == 2  # with a colour bar
     tops = [collection.get_paths()[0].vertices[:, 1].max() for collection in stacked.axes[0].collections]
     np.testing.assert_allclose(tops, [0.3, 0.7])
     points = scatter(np.array([[0.1, 0.2]]), np.array([[0.3, 0.4]]), ["a", "b"], "title").axes[0].collections
     np.testing.assert_allclose([collection.get_offsets()[0] for collection in points], [[0.1, 0.3], [0.2, 0.4]])
+
+
+@pytest.mark.parametrize(
+    ("largest", "written", "unit"),
+    [(1.0, 100, "%"), (0.2, 20, "%"), (0.099, 99, "‰"), (3e-5, 30, "10^{-6}"), (42.0, 42, "1")],
+)
+def test_cells_have_two_digits(largest: float, written: int, unit: str) -> None:
+    matrix = np.array([[0.0, 0.3 * largest], [-largest, np.nan]])
+    figure = heatmap(matrix, ["a", "b"], "title", "", "")
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0", f"{0.3 * written:.0f}", f"-{written}"]
+    assert unit in figure.get_suptitle()
+
+
+def test_many_tasks_are_summed_up() -> None:
+    shares = np.tile(np.linspace(0, 0.2, 12), (2, 1))
+    figure = left_out_shares([10, 20], shares, [f"task-{task}" for task in range(12)], "title")
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == [*(f"task-{task}" for task in range(11, 2, -1)), "3 others"]
+    tops = [collection.get_paths()[0].vertices[:, 1].max() for collection in figure.axes[0].collections]
+    np.testing.assert_allclose(tops[-1], shares[0].sum())
 
 
 def test_bad_period() -> None:

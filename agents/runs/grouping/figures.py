@@ -9,8 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.cluster import hierarchy
 
-from agents.figures import DPI, HEIGHT, WIDTH, shortened
+from agents.figures import DPI, shortened
 from mtrl_transfer.grouping import linkage
+
+WIDTH, HEIGHT = 6.4, 5.4
+"""Inches; they are for reports."""
 
 
 def dendrogram(affinity: np.ndarray, names: Sequence[str], title: str) -> Figure:
