@@ -89,6 +89,8 @@ def agent_from_archive(
         ValueError: if the environment's spaces or tasks differ, if a replaced argument does not exist, or if the
             agent had a combiner object and none is given.
     """
+    if data.get("kind") == "routed":
+        raise ValueError("the file holds a RoutedAgent, several agents in one: use agents.load_agent")
     arguments = {**data["arguments"], "train_freq": tuple(data["arguments"]["train_freq"])}
     unknown = sorted(set(replaced) - set(arguments) - {"policy"})
     if unknown:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from rich.console import Console
 
-from agents import MTSAC, Evaluation, evaluate
+from agents import MTSAC, Evaluation, RoutedAgent, evaluate, load_agent
 from agents.runs import checkpoints, tables
 from agents.runs.build import evaluation_env
 from agents.runs.checks import inconsistencies
@@ -100,8 +100,8 @@ def _with_options(config: RunConfig, options: EvaluateOptions) -> RunConfig:
     return changed
 
 
-def _load(agent: Path, config: RunConfig) -> MTSAC:
+def _load(agent: Path, config: RunConfig) -> MTSAC | RoutedAgent:
     try:
-        return MTSAC.load(agent, device=config.agent.device)
+        return load_agent(agent, config.agent.device)
     except ValueError as error:
         raise InputError(f"cannot load {agent}: {error}") from error

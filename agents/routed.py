@@ -1,0 +1,125 @@
+"""Several agents as one: each task is played by the agent that serves it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents import archive
+from agents.agent_archive import agent_from_archive, agent_to_archive
+from agents.mtsac import MTSAC
+
+
+class RoutedAgent:
+    """Agents that were trained on groups of tasks, used as one agent of all of them.
+
+    Args:
+        task_names: of all T tasks, in the order of the environment's one-hot.
+        agents: one a group; each was trained on some of these tasks.
+        serves: for each task the index, in ``agents``, of the one that plays it.
+
+    Raises:
+        ValueError: if an agent does not know a task that it is to serve, or observations would differ in size.
+    """
+
+    def __init__(self, task_names: Sequence[str], agents: Sequence[MTSAC], serves: Sequence[int]) -> None:
+        self.task_names, self.agents, self.serves = list(task_names), list(agents), list(serves)
+        self.n_tasks = len(self.task_names)
+        if len(self.serves) != self.n_tasks or not all(0 <= index < len(self.agents) for index in self.serves):
+            raise ValueError(
+                f"serves={self.serves} must name one of {len(self.agents)} agents for each of {self.n_tasks} tasks"
+            )
+        for name, index in zip(self.task_names, self.serves, strict=True):
+            if name not in self.agents[index].task_names:
+                known = ", ".join(self.agents[index].task_names)
+                raise ValueError(f"agent {index} is to serve {name}, but was trained on {known}")
+        widths = {agent.observation_space.shape[0] - agent.n_tasks for agent in self.agents}
+        if len(widths) > 1:
+            raise ValueError(f"agents take observations of {sorted(widths)} features; expected the same for all")
+        self.obs_dim = widths.pop()
+
+    @property
+    def num_timesteps(self) -> int:
+        """Transitions that all agents together were trained on."""
+        return sum(agent.num_timesteps for agent in self.agents)
+
+    def predict(
+        self,
+        observation: np.ndarray,
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Actions ``[R, A]`` for observations ``[R, D + T]``, one-hot last; as SB3's, also for a single ``[D + T]``.
+
+        Raises:
+            ValueError: for observations of another width.
+        """
+        rows = np.atleast_2d(observation)
+        if rows.shape[1] != self.obs_dim + self.n_tasks:
+            raise ValueError(
+                f"observations have width {rows.shape[1]}; expected {self.obs_dim} features and a one-hot of "
+                f"{self.n_tasks} tasks"
+            )
+        features, tasks = rows[:, : self.obs_dim], rows[:, self.obs_dim :].argmax(axis=1)
+        actions = np.zeros((len(rows), *(self.agents[0].action_space.shape or ())), np.float32)
+        serving = np.array(self.serves)[tasks]
+        for index in np.unique(serving):
+            own = serving == index
+            agent = self.agents[index]
+            places = [agent.task_names.index(self.task_names[task]) for task in tasks[own]]
+            seen = np.concatenate([features[own], np.eye(agent.n_tasks, dtype=rows.dtype)[places]], axis=1)
+            actions[own] = agent.predict(seen, deterministic=deterministic)[0]
+        return (actions if np.ndim(observation) == 2 else actions[0]), state
+
+    def save(self, path: archive.Target) -> None:
+        """Save all agents in one zip of JSON and safetensors; no pickle."""
+        parts = [agent_to_archive(agent) for agent in self.agents]
+        data = {
+            "kind": "routed",
+            "task_names": self.task_names,
+            "serves": self.serves,
+            "agents": [own for own, _ in parts],
+        }
+        tensors = {f"{index}.{name}": value for index, (_, own) in enumerate(parts) for name, value in own.items()}
+        archive.write_archive(path, data, tensors)
+
+    @classmethod
+    def load(cls, path: archive.Target, device: torch.device | str = "auto") -> RoutedAgent:
+        """Load what :meth:`save` wrote; opening a file runs no code from it.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it holds no routed agent.
+        """
+        agent = load_agent(path, device)
+        if not isinstance(agent, cls):
+            raise ValueError(f"{path} holds a single agent: use MTSAC.load")
+        return agent
+
+
+def load_agent(path: archive.Target, device: torch.device | str = "auto") -> MTSAC | RoutedAgent:
+    """Whichever agent a file holds, for prediction.
+
+    Args:
+        path: what ``MTSAC.save`` or ``RoutedAgent.save`` wrote.
+        device: as in SB3.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is not one of ours.
+    """
+    data, tensors = archive.read_archive(path)
+    if data.get("kind") != "routed":
+        return agent_from_archive(MTSAC, data, tensors, None, device, {})
+
+    def part(index: int, own: dict[str, Any]) -> MTSAC:
+        prefix = f"{index}."
+        named = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        return agent_from_archive(MTSAC, own, named, None, device, {})
+
+    agents = [part(index, own) for index, own in enumerate(data["agents"])]
+    return RoutedAgent(data["task_names"], agents, data["serves"])
