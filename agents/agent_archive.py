@@ -27,6 +27,7 @@ ARGUMENTS = (
     "combiner",
     "combiner_kwargs",
     "measure_every",
+    "affinity_every",
     "reward_scaling",
     "target_entropy",
     "initial_alpha",

@@ -28,7 +28,8 @@ class Measurement:
             (heads stepped too) and ``given`` (what a task's own step gives all tasks), each ``[T]``, and of
             ``agreement`` of exact and first order.
         maps: running means of ``pairwise`` transference (giver, receiver) and ``cosine`` of task gradients, ``[T, T]``.
-        history: running mean of ``pairwise``, for records.
+        history: for records, running means of ``pairwise``, and of what :meth:`affinity` measures: ``decrease``
+            ``[T, T]`` and ``scale`` ``[T]``.
         pairs: the latest ``predicted`` and ``realised``, ``[2, T]`` each.
         correlation: of predicted with realised.
         correlation_step: of predicted with the whole step's effect.
@@ -39,6 +40,17 @@ class Measurement:
         self.means, self.maps, self.history = RunningMeans(), RunningMeans(), RunningMeans()
         self.pairs: deque[Tensor] = deque(maxlen=REMEMBERED)
         self.correlation, self.correlation_step = Correlation(), Correlation()
+
+    @torch.no_grad()
+    def affinity(self, lookahead: TrunkLookahead, scales: Tensor | None) -> None:
+        """Measure what each task's step alone does to all others, and nothing else.
+
+        Means are taken before dividing: on few rows a single loss is too noisy to divide by.
+        """
+        alone = candidates.singletons(self.n_tasks).to(lookahead.gramian)
+        table = lookahead(torch.cat([torch.zeros_like(alone[:1]), alone]))
+        self.history.add("decrease", table[0] - table[1:])
+        self.history.add("scale", table[0] if scales is None else scales)
 
     @torch.no_grad()
     def before_step(self, lookahead: TrunkLookahead, weights: Tensor, scales: Tensor | None, heads: Parameters) -> None:

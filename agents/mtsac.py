@@ -58,6 +58,8 @@ class MTSAC(OffPolicyAlgorithm):
         combiner_kwargs: arguments for a named combiner; the keys ``critic`` and ``actor`` may hold dicts for one of
             them.
         measure_every: measure transference every so many updates under any combiner; None: never. It changes no run.
+        affinity_every: measure pairwise transference, and nothing else, on a sixteenth of the rows every so many
+            updates, for choosing groups of tasks; None: never. It changes no run.
         reward_scaling: ``"max_return"`` scales each task's rewards when replay is sampled, so that its largest
             discounted return seen is 10; None: raw rewards.
         target_entropy: per task, in nats; ``"auto"``: minus the number of action dimensions.
@@ -95,6 +97,7 @@ class MTSAC(OffPolicyAlgorithm):
         combiner: str | Combiner = "transference",
         combiner_kwargs: dict[str, Any] | None = None,
         measure_every: int | None = None,
+        affinity_every: int | None = None,
         reward_scaling: str | None = None,
         target_entropy: float | str = "auto",
         initial_alpha: float = 1.0,
@@ -131,7 +134,7 @@ class MTSAC(OffPolicyAlgorithm):
         self.batch_size: int | None = batch_size
         self.max_grad_norm = max_grad_norm
         self.combiner, self.combiner_kwargs = combiner, combiner_kwargs
-        self.measure_every = measure_every
+        self.measure_every, self.affinity_every = measure_every, affinity_every
         self.reward_scaling = reward_scaling
         self.target_entropy, self.initial_alpha = target_entropy, initial_alpha
         self.n_tasks, self.task_names = 0, list[str]()  # until an environment or an archive names them
@@ -189,8 +192,10 @@ class MTSAC(OffPolicyAlgorithm):
             check_choice("reward_scaling", self.reward_scaling, ["max_return"])
         if isinstance(self.target_entropy, str):
             check_choice("target_entropy", self.target_entropy, ["auto"])
-        if self.measure_every is not None and self.measure_every < 1:
-            raise ValueError(f"measure_every={self.measure_every} must be at least 1, or None for never")
+        for name in ("measure_every", "affinity_every"):
+            every = getattr(self, name)
+            if every is not None and every < 1:
+                raise ValueError(f"{name}={every} must be at least 1, or None for never")
         if not self.initial_alpha > 0:
             raise ValueError(f"initial_alpha={self.initial_alpha} must be positive")
 
@@ -281,15 +286,15 @@ class MTSAC(OffPolicyAlgorithm):
         self.timing["update"] += time.perf_counter() - start - transference
 
     def _update(self, batch_size: int) -> None:
-        measure = self.measure_every is not None and self._n_updates % self.measure_every == 0
+        measure, affinity = self._due(self.measure_every), self._due(self.affinity_every)
         schedule = self.policy.alignment_schedule
         trains = EVERYTHING if schedule is None else schedule.trains(self._n_updates)
         batch = self._sample(batch_size, None)
         critic = self.critic_update.step(
-            self._critic_batch(batch, self.noise_generator), self._draw(self._critic_batch), measure, trains
+            self._critic_batch(batch, self.noise_generator), self._draw(self._critic_batch), measure, trains, affinity
         )
         actor = self.actor_update.step(
-            self._actor_batch(batch, self.noise_generator), self._draw(self._actor_batch), measure, trains
+            self._actor_batch(batch, self.noise_generator), self._draw(self._actor_batch), measure, trains, affinity
         )
         self._update_temperatures(actor.log_probs.squeeze(0))
         with torch.no_grad():
@@ -298,6 +303,10 @@ class MTSAC(OffPolicyAlgorithm):
         self._n_updates += 1
         self._updates_here += 1
         self._count(critic, actor)
+
+    def _due(self, every: int | None) -> bool:
+        """Whether this update is one of those once in so many."""
+        return every is not None and self._n_updates % every == 0
 
     def _sample(self, batch_size: int, generator: torch.Generator | None) -> TaskBatch:
         batch = self.replay_buffer.sample(batch_size, self._vec_normalize_env, generator)

@@ -10,14 +10,15 @@ from stable_baselines3.common.callbacks import BaseCallback
 from agents.timing import counted
 from agents.trunk_update import TrunkUpdate
 from mtrl_transfer import Record, Recorder
+from mtrl_transfer.scales import divide
 
 
 class RecordTransference(BaseCallback):
     """Appends a record of both networks to a file every so many updates; read it with ``mtrl_transfer.Recording``.
 
     A record's step is in transitions. Pairwise transference is the mean over all measurements since the record before
-    (``measure_every``); the Gramian and the decision are the latest. On a continued run, what the file holds beyond the
-    agent's own count is dropped, for it is going to be written again.
+    (``affinity_every``, else ``measure_every``); the Gramian and the decision are the latest. On a continued run, what
+    the file holds beyond the agent's own count is dropped, for it is going to be written again.
 
     Args:
         path: the file.
@@ -55,11 +56,13 @@ class RecordTransference(BaseCallback):
 
 def _record(update: TrunkUpdate[Any]) -> Record:
     history = update.measurement.history
-    measurements = history.count("pairwise")
+    kind = "decrease" if history.count("decrease") else "pairwise"
+    measurements, means = history.count(kind), history.flush()
+    pairwise = divide(means[kind], means["scale"]) if kind == "decrease" else means.get(kind)
     return Record(
         weights=update.weights,
         gramian=update.gramian,
         decision=getattr(update.combiner, "last", None),
-        pairwise=history.flush().get("pairwise"),
+        pairwise=pairwise,
         measurements=measurements,
     )

@@ -22,6 +22,8 @@ from mtrl_transfer.steps import step_norm
 Rows = TypeVar("Rows", bound=Any)
 Draw = Callable[[int, torch.Generator], Any]
 """``draw(rows, generator)``: a batch of ``rows`` other rows per task, everything random in it by ``generator``."""
+AFFINITY_SHARE = 16
+"""One in so many rows serves to measure affinity: often and on few rows, for it is averaged over the whole run."""
 EVERYTHING = Trains(trunk=True, alignment=True)
 
 
@@ -61,6 +63,7 @@ class TrunkUpdate(Generic[Rows]):
         self.generators = {
             "lookahead": torch.Generator(device).manual_seed(seed),
             "measurement": torch.Generator(device).manual_seed(seed + 1),
+            "affinity": torch.Generator(device).manual_seed(seed + 2),
         }
         self.means = RunningMeans()
         self.measurement = Measurement(network.n_tasks)
@@ -71,7 +74,14 @@ class TrunkUpdate(Generic[Rows]):
         self.gramian: Tensor | None = None
         self.transference_seconds = 0.0
 
-    def step(self, batch: Any, draw: Draw, measure: bool = False, trains: Trains = EVERYTHING) -> Rows:
+    def step(
+        self,
+        batch: Any,
+        draw: Draw,
+        measure: bool = False,
+        trains: Trains = EVERYTHING,
+        affinity: bool = False,
+    ) -> Rows:
         """Take one optimizer step.
 
         While the trunk is held fixed there are no task gradients to combine: nothing is asked, measured or counted.
@@ -81,6 +91,7 @@ class TrunkUpdate(Generic[Rows]):
             draw: gives other rows for lookahead.
             measure: also measure transference, whatever the combiner; it changes nothing.
             trains: whether trunk and alignment do; heads always do.
+            affinity: also measure pairwise transference on a few rows; it changes nothing.
 
         Returns:
             What ``loss`` gave at the parameters before the step, detached.
@@ -99,7 +110,9 @@ class TrunkUpdate(Generic[Rows]):
         self._count(weights)
         if measure:
             self._timed(self._predict, rows, batch, draw, weights)
-        self._apply(gradients, trains, note_step=measure or isinstance(self.combiner, Transference))
+        if affinity:
+            self._timed(self._measure_affinity, batch, draw)
+        self._apply(gradients, trains, note_step=measure or affinity or isinstance(self.combiner, Transference))
         if measure:
             self._timed(self.measurement.after_step)
         if self.combiner.needs_after_step:
@@ -171,6 +184,15 @@ class TrunkUpdate(Generic[Rows]):
             self.network, self.loss, tasks, gram, self.step_norm, lambda: draw(n_rows, generator)
         )
         self.measurement.before_step(lookahead, weights, self._scales(rows), dict(self.network.heads.items()))
+
+    def _measure_affinity(self, batch: Any, draw: Draw) -> None:
+        if not self.step_norm > 0:  # before the first real step a matched one has no length
+            return
+        n_rows = min(max(batch[0].shape[1] // AFFINITY_SHARE, 2), batch[0].shape[1])
+        tasks, rows = task_gradients(self.network, self.loss, _first_rows(batch, n_rows))
+        few, generator = gramian(tasks.shared_grads), self.generators["affinity"]
+        lookahead = TrunkLookahead(self.network, self.loss, tasks, few, self.step_norm, lambda: draw(n_rows, generator))
+        self.measurement.affinity(lookahead, self._scales(rows))
 
     def _known_weights(self) -> Tensor | None:
         """Weights that do not depend on this update's gradients: then one plain backward is enough."""

@@ -59,6 +59,7 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         combiner=config.combiner.name,
         combiner_kwargs=combiner_kwargs(config.combiner),
         measure_every=agent.measure_every,
+        affinity_every=agent.affinity_every,
         reward_scaling=agent.reward_scaling,
         target_entropy=agent.target_entropy,
         initial_alpha=agent.initial_alpha,

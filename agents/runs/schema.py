@@ -100,6 +100,8 @@ class AgentConfig(Section):
     """Clipping of the gradient's norm; null: none."""
     measure_every: Count | None = None
     """Measure transference every so many updates whatever the combiner; null: only as it needs."""
+    affinity_every: Count | None = None
+    """Measure pairwise transference alone, on a sixteenth of the rows, every so many updates; null: never."""
     reward_scaling: Literal["max_return"] | None = None
     """``max_return``: per task, rewards are scaled, such that the largest discounted return seen is 10."""
     target_entropy: Float | Literal["auto"] = "auto"

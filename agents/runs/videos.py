@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from agents import MTSAC
 from agents.clips import Clip, record_clips
+from agents.evaluation import Predicts
 from agents.runs.build import evaluation_env, is_point
 from agents.runs.errors import InputError
 from agents.runs.schema import RunConfig
@@ -43,7 +43,7 @@ class Camera:
         # Halving Meta-World's pictures smooths their edges.
         self._shrink = 1 if is_point(env) else 2
 
-    def clips(self, model: MTSAC) -> list[Clip]:
+    def clips(self, model: Predicts) -> list[Clip]:
         """One episode of each task by the deterministic policy."""
         every = -(-int(self._env.protocol["horizon"]) // FRAMES)
         return record_clips(model, self._env, every, self._shrink)

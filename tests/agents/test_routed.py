@@ -54,7 +54,7 @@ def test_saved_and_loaded_it_evaluates_the_same(routed, tmp_path):
 def test_the_loaders_tell_one_kind_from_the_other(routed, tmp_path):
     routed.save(tmp_path / "routed")
     routed.agents[0].save(tmp_path / "single")
-    with pytest.raises(ValueError, match="use agents.load_agent"):
+    with pytest.raises(ValueError, match=r"use agents\.load_agent"):
         MTSAC.load(tmp_path / "routed")
     with pytest.raises(ValueError, match=r"use MTSAC\.load"):
         RoutedAgent.load(tmp_path / "single")

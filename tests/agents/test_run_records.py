@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from agents import MTSAC
 from agents.recording import RecordTransference
@@ -64,6 +65,49 @@ def test_a_plain_agent_records_weights(make_agent: Callable[..., MTSAC], tmp_pat
     assert (rows["choice"] == -1).all()
 
 
+def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+    """Against the lookahead of each singleton's step, evaluated one by one."""
+    agent = make_agent(combiner="mean", affinity_every=5, batch_size=96)
+    seen: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"critic": [], "actor": []}
+    for role, update in agent.updates.items():
+
+        def watched(lookahead, scales, role=role, measure=update.measurement.affinity):
+            assert lookahead.batch[0].shape[1] == 2  # a sixteenth of 32 rows a task
+            before = lookahead(torch.zeros(1, 3))[0]
+            after = torch.cat([lookahead(torch.eye(3)[[giver]] / 3) for giver in range(3)])
+            scale = before if role == "critic" else scales
+            seen[role].append(((before - after).numpy(), scale.numpy().copy()))
+            measure(lookahead, scales)
+
+        update.measurement.affinity = watched
+    agent.learn(180, RecordTransference(tmp_path / "records", every=20))
+    recording = Recording(tmp_path / "records")
+    for role in ("critic", "actor"):
+        rows = recording.of(role)
+        assert rows["measurements"].tolist() == [3, 4]  # at update 0 no step had been taken: 5, 10, 15 | 20, ..., 35
+        for row, part in zip(rows, (seen[role][:3], seen[role][3:]), strict=True):
+            decrease, scale = (np.mean(values, axis=0) for values in zip(*part, strict=True))
+            np.testing.assert_allclose(row["pairwise"], decrease / scale, rtol=1e-3, atol=1e-5)
+
+
+def test_measuring_affinity_changes_nothing(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+    one = make_agent(combiner="pcgrad", affinity_every=2).learn(150)
+    other = make_agent(combiner="pcgrad").learn(150)
+    for ours, theirs in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
+        assert ours.equal(theirs)
+    one.save(tmp_path / "agent")
+    loaded = MTSAC.load(tmp_path / "agent")
+    assert loaded.affinity_every == 2
+    kept = loaded.critic_update.measurement.history.flush()
+    for name, value in one.critic_update.measurement.history.flush().items():
+        assert value.equal(kept[name])
+
+
 def test_bad_period() -> None:
     with pytest.raises(ValueError, match="every=0"):
         RecordTransference("unused", 0)
+
+
+def test_bad_affinity_period(make_agent: Callable[..., MTSAC]) -> None:
+    with pytest.raises(ValueError, match="affinity_every=0 must be at least 1"):
+        make_agent(affinity_every=0)
