@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import typing
+from collections.abc import Set
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -23,15 +25,17 @@ def combiner_problems(combiner: CombinerConfig) -> list[str]:
     sections = {"kwargs": combiner.kwargs, "critic": combiner.critic, "actor": combiner.actor}
     types = _types(combiner.name)
     problems: list[str] = []
+    mistyped: set[str] = set()
     sound: dict[str, Settings] = {}
     for section, values in sections.items():
         keyed = {name: (f"combiner.{section}.{name}", value) for name, value in values.items()}
         told = {name: _wrong_type(types, name, key, value) for name, (key, value) in keyed.items()}
         problems += [problem for problem in told.values() if problem]
+        mistyped |= {name for name, problem in told.items() if problem}
         sound[section] = {name: keyed[name] for name, problem in told.items() if not problem}
     actor = {**sound["kwargs"], **sound["actor"]}
     for settings in ({**sound["kwargs"], **sound["critic"]}, actor):
-        problems += _wrong_values(combiner.name, settings)
+        problems += _wrong_values(combiner.name, settings, mistyped)
     return [*dict.fromkeys(problems), *_actor_scale(actor)]
 
 
@@ -52,17 +56,23 @@ def _wrong_type(types: dict[str, Any], name: str, key: str, value: Any) -> str |
     return None
 
 
-def _wrong_values(name: str, settings: Settings) -> list[str]:
-    """Make the combiner; while it refuses, tell why and leave out the setting that it refuses."""
+def _wrong_values(name: str, settings: Settings, told: Set[str]) -> list[str]:
+    """Make the combiner of all settings together; while it refuses, tell why and leave out the one that it refuses.
+
+    A refusal that speaks of a setting left out before (one of ``told`` among them) judges others by that one's default,
+    which is not how they are to be used: it is not told.
+    """
     problems: list[str] = []
-    left = dict(settings)
+    left, gone = dict(settings), set(told)
     refusal = _refusal(name, left)
     while refusal is not None:
         guilty = next((one for one in left if _refusal(name, _except(left, one)) != refusal), None)
         if guilty is None:  # no setting's fault: the combiner itself cannot be had here
             return [*problems, f"combiner.name={name!r}: {refusal}"]
-        problems.append(f"{left[guilty][0]}: {refusal}")
+        if not any(re.search(rf"\b{other}\b", refusal) for other in gone):
+            problems.append(f"{left[guilty][0]}: {refusal}")
         left = _except(left, guilty)
+        gone.add(guilty)
         refusal = _refusal(name, left)
     return problems
 

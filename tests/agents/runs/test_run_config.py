@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from agents.runs.combiner_checks import combiner_problems
 from agents.runs.config import keys, load_config, to_yaml
 from agents.runs.errors import InputError
-from agents.runs.schema import RunConfig
+from agents.runs.schema import CombinerConfig, RunConfig
 from agents.runs.yaml_files import merge, parse_overrides, presets, read_tree
 
 ROOT = Path(__file__).parents[3]
@@ -186,6 +187,31 @@ def test_all_problems_are_told_at_once_each_with_the_nearest_good_key():
     assert len(problems) == len(told)
     for start, hint in told.items():
         assert sum(start in problem and hint in problem for problem in problems) == 1, (start, problems)
+
+
+@pytest.mark.parametrize(
+    ("settings", "keys"),
+    [
+        ("candidates=continuous measure=basis", ()),
+        ("candidates=continuous measure=bases", ("measure",)),
+        ("candidates=continuous measure=3", ("measure",)),
+        ("candidates=continuous", ("candidates",)),
+        ("max_absence=20 every=10", ()),
+        ("max_absence=5 every=10", ("max_absence",)),
+        ("max_absence=0 every=two", ("every", "max_absence")),
+        ("step_size=optimizer measure=bases", ("measure",)),
+        ("step_size=optimizer measure=basis temperature=0", ("step_size", "temperature")),
+    ],
+)
+def test_settings_are_judged_together(settings: str, keys: tuple[str, ...]):
+    """Each as it is going to be used beside the others, and never beside the default of one that is bad itself."""
+    problems = combiner_problems(CombinerConfig(kwargs=dict(yaml.safe_load(f"{{{_as_yaml(settings)}}}"))))
+    told = {problem.split("=")[0].split(":")[0].removeprefix("combiner.kwargs.") for problem in problems}
+    assert told == set(keys), problems
+
+
+def _as_yaml(settings: str) -> str:
+    return ", ".join(setting.replace("=", ": ") for setting in settings.split())
 
 
 def test_all_problems_of_a_combiner_are_told_at_once():
