@@ -11,6 +11,7 @@ from agents.runs.benchmark import BENCHMARKS
 from agents.runs.config import load_config
 from agents.runs.evaluate import evaluate_run
 from agents.runs.exit_codes import exit_code
+from agents.runs.information.run import report as report_information
 from agents.runs.supervised.run import run_study
 from agents.runs.train import train as train_run
 from agents.runs.yaml_files import presets
@@ -61,6 +62,16 @@ def supervised(arguments: Sequence[str] | None = None) -> int:
         "options", metavar="key=value", nargs="*", default=[], help="e.g. suite=regression seeds=5 steps=600"
     )
     return _exit_code(parser, arguments, lambda of: run_study(of.options, Console()))
+
+
+def information_transfer(arguments: Sequence[str] | None = None) -> int:
+    """Reproduce the theory of information transfer on synthetic tasks: ``key=value ...``. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "information_transfer",
+        description="When tasks help each other, and what alignment and reweighting do about it, on synthetic tasks.",
+    )
+    parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. trials=20 angles=7 seed=0")
+    return _exit_code(parser, arguments, lambda of: report_information(of.options, Console()))
 
 
 def _exit_code(

@@ -1,0 +1,43 @@
+"""From settings to the report on information transfer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+
+from agents.runs.config import section
+from agents.runs.information.report import draw, markdown, sections
+from agents.runs.information.settings import Settings
+from agents.runs.run_folder import write_text
+
+
+def report(overrides: Sequence[str], console: Console) -> Path:
+    """Run the synthetic study that ``key=value`` overrides describe.
+
+    Returns:
+        The folder with ``report.md``, its figures and ``results.json``.
+
+    Raises:
+        InputError: for a bad setting.
+    """
+    settings = section(Settings, overrides)
+    torch.set_num_threads(1)  # the products are too small for more
+    folder = Path(settings.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = sections(settings)
+    results = {
+        part.name: {curve.name: {"points": curve.points, "transfer": curve.values.tolist()} for curve in part.found}
+        for part in found
+    }
+    write_text(folder / "results.json", json.dumps(results, indent=1) + "\n")
+    draw(folder, found)
+    text = markdown(settings, found)
+    write_text(folder / "report.md", text)
+    console.print(Markdown(text))
+    console.print(f"Written to {folder}", highlight=False, soft_wrap=True)
+    return folder
