@@ -51,7 +51,7 @@ def test_linear_transfer_turns_negative_as_similarity_falls_and_later_under_nois
 
 
 def test_relu_transfer_turns_negative_and_alignment_restores_it():
-    shared, alternating, joint = sweeps.similarity_relu(Settings(trials=6, angles=2, steps=700))
+    shared, alternating, joint = sweeps.similarity_relu(Settings(trials=5, angles=2, steps=500))
     assert shared.values[0].mean() > 1
     assert shared.values[1].mean() < 0.3
     for aligned in (alternating, joint):
@@ -146,7 +146,7 @@ def test_one_trunk_of_two_unlike_tasks_is_a_stationary_point():
 
 
 def test_the_report_holds_every_sweep(tmp_path: Path):
-    assert cli.information_transfer(["trials=2", "angles=2", "steps=2", f"out={tmp_path}/report"]) == 0
+    assert cli.information_transfer(["trials=2", "angles=2", "steps=1", f"out={tmp_path}/report"]) == 0
     folder = tmp_path / "report"
     names = ["capacity", "reweighting", "similarity_linear", "similarity_relu"]
     assert sorted(path.name for path in folder.glob("*.png")) == [f"{name}.png" for name in names]
