@@ -62,6 +62,8 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "critic_update": agent.critic_update.state_dict(),
         "actor_update": agent.actor_update.state_dict(),
         "reward_scaler": agent.reward_scaler.state_dict() if agent.reward_scaler else None,
+        "statistics": agent._statistics.state_dict(),
+        "episodes": agent._episodes.state_dict(),
     }
     tree, tensors = flatten(parts, "agent")
     data = {
@@ -142,3 +144,5 @@ def _restore(agent: MTSAC, state: dict[str, Any]) -> None:
     agent.actor_update.load_state_dict(state["actor_update"])
     if agent.reward_scaler and state["reward_scaler"]:
         agent.reward_scaler.load_state_dict(state["reward_scaler"])
+    agent._statistics.load_state_dict(state["statistics"])
+    agent._episodes.load_state_dict(state["episodes"])

@@ -30,8 +30,7 @@ def write_archive(target: Target, data: dict[str, Any], tensors: dict[str, Tenso
     payload = io.BytesIO()
     with zipfile.ZipFile(payload, "w") as archive:
         archive.writestr(DATA, json.dumps({"format": FORMAT, **data}, indent=1, default=_refuse))
-        contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        archive.writestr(TENSORS, safetensors.torch.save(contiguous))
+        archive.writestr(TENSORS, safetensors.torch.save(copies(tensors)))
     if isinstance(target, io.BufferedIOBase):
         target.write(payload.getvalue())
         return
@@ -40,6 +39,14 @@ def write_archive(target: Target, data: dict[str, Any], tensors: dict[str, Tenso
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(payload.getvalue())
     os.replace(temporary, path)
+
+
+def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, contiguous, none sharing memory with another: as safetensors needs them."""
+    return {
+        name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, value in tensors.items()
+    }
 
 
 def read_archive(source: Target) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -91,13 +98,23 @@ def box_from_json(data: dict[str, Any]) -> spaces.Box:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Split nested dicts and lists into a JSON-able tree, where a tensor is ``{"tensor": name}``, and named tensors."""
+    """Split nested dicts and lists into a JSON-able tree and named tensors.
+
+    A tensor becomes ``{"tensor": name}`` in the tree, and a NumPy array ``{"array": name}``.
+    """
     tensors: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, name: str) -> str:
+        while name in tensors:
+            name += "'"
+        tensors[name] = value
+        return name
 
     def walk(node: Any, name: str) -> Any:
         if isinstance(node, Tensor):
-            tensors[name] = node
-            return {"tensor": name}
+            return {"tensor": keep(node, name)}
+        if isinstance(node, np.ndarray):
+            return {"array": keep(torch.from_numpy(node.copy()), name)}
         if isinstance(node, dict):
             return {"dict": [[key, walk(value, f"{name}.{key}")] for key, value in node.items()]}
         if isinstance(node, list | tuple):
@@ -113,6 +130,8 @@ def unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
         return tree
     if "tensor" in tree:
         return tensors[tree["tensor"]]
+    if "array" in tree:
+        return tensors[tree["array"]].cpu().numpy().copy()
     if "list" in tree:
         return [unflatten(value, tensors) for value in tree["list"]]
     return {key: unflatten(value, tensors) for key, value in tree["dict"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
@@ -45,6 +46,14 @@ class MultiTaskEvalCallback(BaseCallback):
         self.last: Evaluation | None = None
         self.best_mean_success: float | None = None
         self.seconds = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the next evaluations go on from."""
+        return {"seconds": self.seconds, "best_mean_success": self.best_mean_success}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.seconds, self.best_mean_success = state["seconds"], state["best_mean_success"]
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq == 0:

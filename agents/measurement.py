@@ -16,6 +16,7 @@ from mtrl_transfer.steps import match_norms, matched_step_size
 
 REMEMBERED = 200
 """Measurements kept for the figure of predicted against realised improvement."""
+_STATISTICS = ("means", "maps", "history", "correlation", "correlation_step")
 
 
 class Measurement:
@@ -40,6 +41,21 @@ class Measurement:
         self.means, self.maps, self.history = RunningMeans(), RunningMeans(), RunningMeans()
         self.pairs: deque[Tensor] = deque(maxlen=REMEMBERED)
         self.correlation, self.correlation_step = Correlation(), Correlation()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All statistics, those since the last flush included, as flat named tensors."""
+        parts = {name: getattr(self, name).state_dict() for name in _STATISTICS}
+        saved = {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+        return {**saved, "pairs": torch.stack(list(self.pairs))} if self.pairs else saved
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore :meth:`state_dict`."""
+        for part in _STATISTICS:
+            prefix = f"{part}."
+            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            getattr(self, part).load_state_dict(own)
+        self.pairs.clear()
+        self.pairs.extend(state["pairs"].clone() if "pairs" in state else ())
 
     @torch.no_grad()
     def affinity(self, lookahead: TrunkLookahead, scales: Tensor | None) -> None:

@@ -107,6 +107,16 @@ class TransferenceFigures(BaseCallback):
         self._left_out: dict[str, list[np.ndarray]] = {}
         self._counted: dict[str, tuple[np.ndarray, int]] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the next figures go on from."""
+        counted = {role: {"kept": kept, "n_updates": n_updates} for role, (kept, n_updates) in self._counted.items()}
+        return {"seconds": self.seconds, "steps": self._steps, "left_out": self._left_out, "counted": counted}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.seconds, self._steps, self._left_out = state["seconds"], state["steps"], state["left_out"]
+        self._counted = {role: (one["kept"], one["n_updates"]) for role, one in state["counted"].items()}
+
     def _on_training_start(self) -> None:
         for output in self.logger.output_formats:
             if isinstance(output, TensorBoardOutputFormat):

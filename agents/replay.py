@@ -39,6 +39,9 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         device: where transitions live and batches are made.
         n_envs: ``T``, sub-env ``t`` being task ``t``.
         seed: of the sampling generator.
+
+    Attributes:
+        added: vector steps added so far. The ``k``-th of them lies, until it is overwritten, at ``k % buffer_size``.
     """
 
     def __init__(
@@ -53,6 +56,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         # ReplayBuffer's own constructor would allocate its numpy arrays: only its base is set up.
         BaseBuffer.__init__(self, max(buffer_size // n_envs, 1), observation_space, action_space, device, n_envs=n_envs)
         self.pos: int = 0
+        self.added = 0
         self.obs_dim = self.obs_shape[0] - n_envs
         self.optimize_memory_usage = False
         self.generator = torch.Generator(self.device).manual_seed(seed)
@@ -86,9 +90,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         )
         for column, values in zip(self.storage, row, strict=True):
             column[self.pos].copy_(values, non_blocking=True)
-        self.pos += 1
-        if self.pos == self.buffer_size:
-            self.full, self.pos = True, 0
+        self.place_cursor(self.added + 1)
 
     def sample(
         self, batch_size: int, env: VecNormalize | None = None, generator: torch.Generator | None = None
@@ -126,6 +128,38 @@ class MultiTaskReplayBuffer(ReplayBuffer):
             rewards=_tensor(env.normalize_reward(batch.rewards.cpu().numpy())).to(self.device),
         )
 
+    def rows(self, first: int, last: int) -> dict[str, Tensor]:
+        """Copies on the CPU of the vector steps ``first`` to ``last - 1`` of all that were added, ``[n, T, ...]`` each.
+
+        Raises:
+            ValueError: if they are not all there.
+        """
+        if not self.added - self.size() <= first <= last <= self.added:
+            raise ValueError(f"steps {first} to {last} are not stored: {self.added - self.size()} to {self.added} are")
+        slots = torch.arange(first, last, device=self.device) % self.buffer_size
+        return {name: column.index_select(0, slots).cpu() for name, column in self.storage._asdict().items()}
+
+    def put_rows(self, first: int, rows: dict[str, Tensor]) -> None:
+        """Put copies from :meth:`rows` back to where they were; ``place_cursor`` afterwards says how many there are.
+
+        Raises:
+            ValueError: if they are of other shapes.
+        """
+        for name, column in self.storage._asdict().items():
+            values = rows.get(name)
+            if values is None or values.shape[1:] != column.shape[1:] or len(values) > self.buffer_size:
+                found = None if values is None else list(values.shape)
+                raise ValueError(
+                    f"{name} of stored transitions is {found}, this agent's replay is {list(column.shape)}"
+                )
+            slots = torch.arange(first, first + len(values), device=self.device) % self.buffer_size
+            column.index_copy_(0, slots, values.to(column))
+
+    def place_cursor(self, added: int) -> None:
+        """Say that ``added`` vector steps were added so far."""
+        self.added = added
+        self.pos, self.full = added % self.buffer_size, added >= self.buffer_size
+
     def save(self, path: str | Path) -> None:
         """Write the stored transitions and the generator's state as safetensors (no pickle)."""
         filled = {name: column[: self.size()].contiguous().cpu() for name, column in self.storage._asdict().items()}
@@ -150,8 +184,8 @@ class MultiTaskReplayBuffer(ReplayBuffer):
             column[:size].copy_(stored[name])
         self.generator.set_state(generator)
         with safe_open(str(path), "pt") as file:
-            self.pos = int(file.metadata()["pos"])
-        self.full = size == self.buffer_size
+            pos = int(file.metadata()["pos"])
+        self.place_cursor(pos + (self.buffer_size if size == self.buffer_size else 0))
 
 
 def _tensor(values: np.ndarray) -> Tensor:

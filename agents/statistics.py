@@ -75,13 +75,13 @@ class Correlation:
         return _pearson(torch.stack(parts).sum(dim=0)) if parts else float("nan")
 
     def state_dict(self) -> dict[str, Tensor]:
-        """What :meth:`overall` needs."""
-        parts = [part for part in (self._overall, self._window) if part is not None]
-        return {"moments": torch.stack(parts).sum(dim=0)} if parts else {}
+        """Sums since the last flush and before it."""
+        parts = {"window": self._window, "overall": self._overall}
+        return {name: part for name, part in parts.items() if part is not None}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore :meth:`state_dict`."""
-        self._overall, self._window = state.get("moments"), None
+        self._window, self._overall = state.get("window"), state.get("overall")
 
 
 def _pearson(moments: Tensor) -> float:

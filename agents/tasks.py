@@ -61,6 +61,17 @@ class EpisodeWindows:
             if dones is not None and dones[task] and "is_success" in info:
                 self.successes[task].append(float(info["is_success"]))
 
+    def state_dict(self) -> dict[str, list[list[float]]]:
+        """What is remembered of each task."""
+        return {"returns": [list(window) for window in self.returns], "successes": [list(w) for w in self.successes]}
+
+    def load_state_dict(self, state: dict[str, list[list[float]]]) -> None:
+        """Restore :meth:`state_dict`."""
+        for windows, stored in ((self.returns, state["returns"]), (self.successes, state["successes"])):
+            for window, values in zip(windows, stored, strict=True):
+                window.clear()
+                window.extend(values)
+
     def means(self) -> dict[str, float]:
         """``train_success/<task>``, ``train_return/<task>`` of tasks that finished an episode, and the tasks' means."""
         tags = {}

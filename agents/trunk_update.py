@@ -15,6 +15,7 @@ from agents.statistics import RunningMeans
 from agents.trunk_lookahead import Loss, TrunkLookahead, detached, task_gradients
 from mtrl_transfer.combiners import Combiner, Transference
 from mtrl_transfer.context import Context
+from mtrl_transfer.decision import Decision
 from mtrl_transfer.gradients import TaskGradients, combine, gramian
 from mtrl_transfer.information.alignment import Trains
 from mtrl_transfer.steps import step_norm
@@ -25,6 +26,8 @@ Draw = Callable[[int, torch.Generator], Any]
 AFFINITY_SHARE = 16
 """One in so many rows serves to measure affinity: often and on few rows, for it is averaged over the whole run."""
 EVERYTHING = Trains(trunk=True, alignment=True)
+_OWN = ("step_norm", "kept", "weights", "gramian", "choices")
+"""Attributes that are stored; None where there is none yet."""
 
 
 class TrunkUpdate(Generic[Rows]):
@@ -249,14 +252,15 @@ class TrunkUpdate(Generic[Rows]):
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything but network and optimizer, as flat named tensors."""
+        decision: Decision | None = getattr(self.combiner, "last", None)
         parts: dict[str, dict[str, Tensor]] = {
-            "gramian": {} if self.gramian is None else {"latest": self.gramian},
             "combiner": self.combiner.state_dict(),
+            "decision": {} if decision is None else _decision_state(decision),
             "generator": {name: generator.get_state() for name, generator in self.generators.items()},
-            "correlation": self.measurement.correlation.state_dict(),
-            "correlation_step": self.measurement.correlation_step.state_dict(),
-            "history": self.measurement.history.state_dict(),
-            "own": {"step_norm": self.step_norm, "kept": self.kept, "n_combined": torch.tensor(self.n_combined)},
+            "means": self.means.state_dict(),
+            "measurement": self.measurement.state_dict(),
+            "own": {name: value for name in _OWN if (value := getattr(self, name)) is not None},
+            "count": {"n_combined": torch.tensor(self.n_combined)},
         }
         return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
 
@@ -267,15 +271,22 @@ class TrunkUpdate(Generic[Rows]):
             part, name = key.split(".", 1)
             parts.setdefault(part, {})[name] = value
         self.combiner.load_state_dict(parts.get("combiner", {}))
+        if "decision" in parts:
+            fresh = bool(parts["decision"]["fresh"])
+            self.combiner.last = Decision(**{**parts["decision"], "fresh": fresh})  # type: ignore[attr-defined, arg-type]
         for name, value in parts["generator"].items():
             self.generators[name].set_state(value.cpu())
-        self.measurement.correlation.load_state_dict(parts.get("correlation", {}))
-        self.measurement.correlation_step.load_state_dict(parts.get("correlation_step", {}))
-        self.measurement.history.load_state_dict(parts.get("history", {}))
-        self.gramian = parts.get("gramian", {}).get("latest")
+        self.means.load_state_dict(parts.get("means", {}))
+        self.measurement.load_state_dict(parts.get("measurement", {}))
         device = self.step_norm.device
-        self.step_norm, self.kept = parts["own"]["step_norm"].to(device), parts["own"]["kept"].to(device)
-        self.n_combined = int(parts["own"]["n_combined"])
+        for name in _OWN:
+            stored = parts["own"].get(name)
+            setattr(self, name, None if stored is None else stored.to(device))
+        self.n_combined = int(parts["count"]["n_combined"])
+
+
+def _decision_state(decision: Decision) -> dict[str, Tensor]:
+    return {**decision._asdict(), "fresh": torch.tensor(decision.fresh)}
 
 
 def _first_rows(batch: Any, n_rows: int) -> Any:

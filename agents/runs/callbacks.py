@@ -137,38 +137,48 @@ class ProgressBar(BaseCallback):
 
 
 class StopRequested(Exception):
-    """The user asked to stop, and the run is between two updates: its state is whole."""
+    """A signal asked to stop, and the run is between two updates: its state is whole.
+
+    Args:
+        signal_number: which signal.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
 
 
 class StopBetweenUpdates(BaseCallback):
-    """Turns the first Ctrl-C into :class:`StopRequested` between two updates; a second one interrupts at once.
+    """Turns the first SIGINT (Ctrl-C) or SIGTERM into :class:`StopRequested` between two updates.
 
-    Use it as a context manager around ``learn``. In a thread, where signals do not arrive, it does nothing.
+    A second one stops at once. Use it as a context manager around ``learn``. In a thread, where signals do not arrive,
+    it does nothing.
     """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
         super().__init__()
-        self._asked = False
+        self._asked: int | None = None
 
     def __enter__(self) -> StopBetweenUpdates:
-        self._handles = threading.current_thread() is threading.main_thread()
-        if self._handles:
-            self._previous = signal.signal(signal.SIGINT, self._ask)
+        handles = threading.current_thread() is threading.main_thread()
+        self._previous = {number: signal.signal(number, self._ask) for number in self.SIGNALS if handles}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._handles:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked = True
-        print("\nStopping after this update; press Ctrl-C again to stop at once.", file=sys.stderr)
+        if self._asked is not None:
+            raise SystemExit(128 + number)
+        self._asked = number
+        print("\nStopping after this update; ask again to stop at once.", file=sys.stderr)
 
     def _on_rollout_start(self) -> None:
-        if self._asked:
-            raise StopRequested
+        if self._asked is not None:
+            raise StopRequested(self._asked)
 
     def _on_step(self) -> bool:
         return True

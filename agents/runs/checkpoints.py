@@ -1,59 +1,100 @@
-"""Checkpoints of a run: ``checkpoints/<step>/`` with agent, replay and the run's own counters."""
+"""Checkpoints of a run, as a reader finds them.
+
+``checkpoints/<step>/`` holds the agent (``agent.zip``, what ``MTSAC.load`` opens), what else the training depends on
+(``training.zip``) and a manifest with hashes. Replay lies beside in ``checkpoints/replay/``, in files that several
+checkpoints share: each save adds what is new. A folder named by a number is always whole, for it is renamed last.
+"""
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from agents import MTSAC
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from agents.replay import MultiTaskReplayBuffer
+from agents.runs.errors import InputError
+from agents.runs.manifest import Damaged, Manifest, check_files, read_manifest
 
 CHECKPOINTS = "checkpoints"
+REPLAY = "replay"
 AGENT = "agent.zip"
-REPLAY = "replay.safetensors"
-STATE = "state.json"
+TRAINING = "training.zip"
 
 
 class Checkpoint(NamedTuple):
-    """A whole checkpoint: its folder, its step in transitions and what :func:`save` was given as ``state``."""
+    """A whole checkpoint.
+
+    - `folder`: its own.
+    - `manifest`: what it consists of.
+    - `damaged`: newer ones that are not whole, and why, one sentence each.
+    """
 
     folder: Path
-    step: int
-    state: dict[str, Any]
+    manifest: Manifest
+    damaged: tuple[str, ...] = ()
 
-
-def save(run_folder: Path, model: MTSAC, state: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint and forget the oldest beyond ``keep``.
-
-    It is written under a temporary name and then renamed, so that a folder named by a number is always whole.
-    """
-    step = model.num_timesteps
-    final = run_folder / CHECKPOINTS / str(step)
-    temporary = final.with_name(f".{step}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    model.save(temporary / AGENT)
-    model.save_replay_buffer(temporary / REPLAY)
-    (temporary / STATE).write_text(json.dumps({"step": step, **state}, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(final, ignore_errors=True)
-    temporary.rename(final)
-    for old in _folders(run_folder)[:-keep]:
-        shutil.rmtree(old)
-    return final
+    @property
+    def step(self) -> int:
+        """In transitions."""
+        return self.manifest.step
 
 
 def newest(run_folder: Path) -> Checkpoint | None:
-    """The newest checkpoint of a run, or None."""
-    folders = _folders(run_folder)
-    if not folders:
-        return None
-    state = json.loads((folders[-1] / STATE).read_text(encoding="utf-8"))
-    return Checkpoint(folders[-1], int(folders[-1].name), state)
+    """The newest whole checkpoint of a run, every hash compared; None where a run has none at all.
+
+    Raises:
+        InputError: if there are checkpoints, and all are damaged.
+    """
+    damaged: list[str] = []
+    for folder in reversed(folders(run_folder)):
+        try:
+            manifest = read_manifest(folder)
+            check_files(manifest, folder, replay_folder(run_folder))
+        except Damaged as error:
+            damaged.append(f"checkpoint {folder} is damaged: {error}")
+            continue
+        return Checkpoint(folder, manifest, tuple(damaged))
+    if damaged:
+        raise InputError([*damaged, f"no whole checkpoint is left in {run_folder}; start anew in another folder"])
+    return None
 
 
-def _folders(run_folder: Path) -> list[Path]:
-    """Whole checkpoints, oldest first."""
+def folders(run_folder: Path) -> list[Path]:
+    """Folders of checkpoints, oldest first."""
     parent = run_folder / CHECKPOINTS
     found = [path for path in parent.iterdir() if path.name.isdecimal()] if parent.is_dir() else []
     return sorted(found, key=lambda path: int(path.name))
+
+
+def replay_folder(run_folder: Path) -> Path:
+    """Where the files of replay lie."""
+    return run_folder / CHECKPOINTS / REPLAY
+
+
+def set_aside_newer(run_folder: Path, checkpoint: Checkpoint) -> None:
+    """Rename what is newer than the checkpoint continued from, all of which is damaged, to ``<step>.damaged``."""
+    for folder in folders(run_folder):
+        if int(folder.name) > checkpoint.step:
+            place, number = folder.with_name(f"{folder.name}.damaged"), 1
+            while place.exists():
+                number += 1
+                place = folder.with_name(f"{folder.name}.damaged{number}")
+            folder.rename(place)
+
+
+def load_replay(run_folder: Path, manifest: Manifest, replay: MultiTaskReplayBuffer) -> None:
+    """Fill a replay buffer as it was.
+
+    Raises:
+        InputError: if the files hold something else.
+    """
+    try:
+        for segment in manifest.segments:
+            rows = load_file(replay_folder(run_folder) / segment.file)
+            first = max(manifest.added - replay.buffer_size, segment.first)
+            replay.put_rows(first, {name: values[first - segment.first :] for name, values in rows.items()})
+    except (SafetensorError, ValueError) as error:
+        raise InputError(f"replay of {run_folder} cannot be continued: {error}") from None
+    replay.place_cursor(manifest.added)

@@ -29,7 +29,7 @@ def exit_code(program: str, work: Callable[[], object]) -> int:
         return BAD_INPUT
     except Interrupted as error:
         print(error, file=sys.stderr)
-        return INTERRUPTED
+        return 128 + error.signal_number
     except KeyboardInterrupt:
         print("Interrupted; what is not in a checkpoint is lost.", file=sys.stderr)
         return INTERRUPTED

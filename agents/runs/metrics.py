@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat, Video
 from tensorboard.compat.proto.summary_pb2 import Summary
-from torch.utils.tensorboard import SummaryWriter
 
 from agents.runs.build import combiner_kwargs
 from agents.runs.schema import RunConfig
@@ -63,13 +62,10 @@ class EventsWriter(TensorBoardOutputFormat):
 
     Args:
         folder: the run folder.
-        purge_after: TensorBoard is told to forget what earlier files hold beyond this step (a resumed run repeats it).
     """
 
-    def __init__(self, folder: Path, purge_after: int | None = None) -> None:
-        # Not super().__init__: it would open a writer that cannot purge.
-        self.writer = SummaryWriter(str(folder), purge_step=None if purge_after is None else purge_after + 1)
-        self._is_closed = False
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder))
 
     def write(self, key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]], step: int = 0) -> None:
         """As stable-baselines3 does, but for videos ``[F, H, W, 3]``: torch's ``add_video`` needs an old moviepy."""
@@ -81,27 +77,24 @@ class EventsWriter(TensorBoardOutputFormat):
             self.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
         super().write(others, {tag: key_excluded[tag] for tag in others}, step)
 
-    def write_text(self, tag: str, text: str, language: str) -> None:
+    def write_text(self, tag: str, text: str, language: str, step: int) -> None:
         """Show a file's text under TensorBoard's *Text*, verbatim."""
-        self.writer.add_text(tag, f"```{language}\n{text}\n```", 0)
+        self.writer.add_text(tag, f"```{language}\n{text}\n```", step)
         self.writer.flush()
 
 
-def make_logger(folder: Path, texts: Mapping[str, tuple[str, str]], resumed_at: int | None = None) -> Logger:
+def make_logger(folder: Path, texts: Mapping[str, tuple[str, str]], step: int = 0) -> Logger:
     """The logger of a run.
 
     Args:
         folder: the run folder.
         texts: ``tag -> (text, language)``, shown in TensorBoard.
-        resumed_at: step (transitions) of the checkpoint continued from; later figures are dropped from both places.
+        step: at which the run begins or continues, in transitions.
     """
-    metrics = folder / METRICS_FILE
-    if resumed_at is not None:
-        _drop_after(metrics, resumed_at)
-    events = EventsWriter(folder, resumed_at)
+    events = EventsWriter(folder)
     for tag, (text, language) in texts.items():
-        events.write_text(tag, text, language)
-    return Logger(str(folder), [MetricsWriter(metrics), events])
+        events.write_text(tag, text, language, step)
+    return Logger(str(folder), [MetricsWriter(folder / METRICS_FILE), events])
 
 
 def hyperparameters(config: RunConfig) -> HParam:
@@ -126,13 +119,6 @@ def read_metrics(path: Path) -> list[dict[str, float | None]]:
     """All whole lines of a ``metrics.jsonl``; a half-written last line is left out."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
-def _drop_after(path: Path, step: int) -> None:
-    kept = [row for row in read_metrics(path) if row["step"] is not None and row["step"] <= step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-    temporary.replace(path)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
 
-from agents.runs.metrics import MetricsWriter, make_logger, read_metrics
+from agents.runs.growing_files import cut_back, sizes
+from agents.runs.metrics import MetricsWriter, read_metrics
 
 
 def logger(path: Path) -> Logger:
@@ -72,8 +73,23 @@ def test_an_existing_file_is_continued(tmp_path: Path):
     assert read_metrics(tmp_path / "m.jsonl") == [{"step": 1, "a": 1.0, "b": 1.0}, {"step": 2, "a": 2.0, "b": 2.0}]
 
 
-def test_resuming_forgets_later_steps_and_a_half_written_line(tmp_path: Path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n{"step": 3, "a": 3}\n{"step": 4, "a"', encoding="utf-8")
-    make_logger(tmp_path, {}, resumed_at=2).close()
-    assert path.read_text(encoding="utf-8") == '{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n'
+EVENTS = "events.out.tfevents."
+
+
+def test_files_are_cut_back_to_what_they_were(tmp_path: Path):
+    metrics, old, new = (
+        tmp_path / name for name in ("metrics.jsonl", "events.out.tfevents.1", "events.out.tfevents.2")
+    )
+    metrics.write_text('{"step": 1, "a": 1}\n{"step": 2, "a": 2}\n', encoding="utf-8")
+    old.write_bytes(b"12345")
+    before = sizes(tmp_path)
+    assert before == {"metrics.jsonl": 40, f"{EVENTS}1": 5}
+    with metrics.open("a", encoding="utf-8") as file:
+        file.write('{"step": 3, "a": 3}\n{"step": 4, "a"')
+    new.write_bytes(b"678")
+    (tmp_path / "config.yaml").write_text("name: x", encoding="utf-8")
+    assert cut_back(tmp_path, before) == []
+    assert (sizes(tmp_path), len(read_metrics(metrics))) == (before, 2)
+    assert (tmp_path / "config.yaml").exists()
+    old.write_bytes(b"123")
+    assert cut_back(tmp_path, before) == [f"{EVENTS}1"]

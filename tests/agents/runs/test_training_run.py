@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from same_runs import assert_same_run, replay
 from short_runs import SHORT, Run, arguments, short_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -53,6 +53,10 @@ def check_metrics_equal_tensorboard(run: Run) -> None:
             np.testing.assert_array_equal(
                 np.float32(np.nan if value is None else value), np.float32(expected[tag]), tag
             )
+
+
+def stored_rewards(folder: Path) -> torch.Tensor:
+    return replay(folder)["rewards"]
 
 
 def parameters(run: Run) -> dict[str, torch.Tensor]:
@@ -122,11 +126,10 @@ def test_config_and_protocol_are_shown_in_tensorboard(run: Run):
 
 
 def test_only_the_newest_checkpoints_are_kept(run: Run):
-    assert run.checkpoints == ["600", "900"]
+    assert run.checkpoints == ["600", "900", "replay"]
     newest = run.folder / "checkpoints" / "900"
-    assert {path.name for path in newest.iterdir()} == {"agent.zip", "replay.safetensors", "state.json"}
-    assert load_file(newest / "replay.safetensors")["rewards"].shape == (300, 3)
-    assert load_file(run.folder / "checkpoints" / "600" / "replay.safetensors")["rewards"].shape == (200, 3)
+    assert {path.name for path in newest.iterdir()} == {"agent.zip", "training.zip", "manifest.json"}
+    assert stored_rewards(run.folder).shape == (300, 3)
 
 
 def test_the_evaluation_is_the_protocols(run: Run):
@@ -183,7 +186,7 @@ def test_the_seed_matters(run: Run, tmp_path: Path):
 
 def test_resuming_continues_the_count(run: Run, tmp_path: Path):
     folder = shutil.copytree(run.folder, tmp_path / "a")
-    before = load_file(folder / "checkpoints" / "900" / "replay.safetensors")
+    before = stored_rewards(folder)
     resumed = ["resume=true", f"run_dir={folder}", "total_timesteps=1200"]
     assert cli.train([str(folder / "config.yaml"), *resumed]) == 0
     after = Run(folder)
@@ -192,10 +195,10 @@ def test_resuming_continues_the_count(run: Run, tmp_path: Path):
     assert [row["step"] for row in after.metrics if "success/mean" in row] == [300, 600, 900, 1200]
     assert after.metrics[-1]["train/n_updates"] == after.metrics[5]["train/n_updates"] + 100
     check_metrics_equal_tensorboard(after)
-    assert (after.json("evaluation.json")["step"], after.checkpoints) == (1200, ["1200", "900"])
-    stored = load_file(folder / "checkpoints" / "1200" / "replay.safetensors")
-    assert stored["rewards"].shape == (400, 3)
-    assert torch.equal(stored["observations"][:300], before["observations"])
+    assert (after.json("evaluation.json")["step"], after.checkpoints) == (1200, ["1200", "900", "replay"])
+    stored = stored_rewards(folder)
+    assert stored.shape == (400, 3)
+    assert torch.equal(stored[:300], before)
     config = load_config(str(folder / "config.yaml"))
     assert (config.total_timesteps, config.resume) == (1200, False)
 
@@ -217,6 +220,7 @@ def test_resuming_after_a_kill_repeats_what_was_after_the_checkpoint(run: Run, t
     early = run.recording.steps <= 600
     assert after.recording.records[early].tobytes() == run.recording.records[early].tobytes()
     check_metrics_equal_tensorboard(after)
+    assert_same_run(run, after)
 
 
 def test_a_finished_run_and_another_config_are_not_resumed(run: Run, capsys: pytest.CaptureFixture[str]):
@@ -249,9 +253,8 @@ def test_ctrl_c_saves_and_says_how_to_go_on(
     assert command in printed
     assert signal.getsignal(signal.SIGINT) is handler
     interrupted = Run(tmp_path / "a")
-    assert interrupted.checkpoints == ["210"]
-    state = load_file(tmp_path / "a" / "checkpoints" / "210" / "replay.safetensors")
-    assert state["rewards"].shape == (70, 3)
+    assert interrupted.checkpoints == ["210", "replay"]
+    assert stored_rewards(tmp_path / "a").shape == (70, 3)
     assert cli.train(command.split()) == 0
     assert interrupted.json("evaluation.json")["step"] == 900
     assert [row["step"] for row in interrupted.metrics if "success/mean" in row] == [300, 600, 900]

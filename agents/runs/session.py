@@ -1,0 +1,169 @@
+"""What a running run consists of: made anew, or brought back from a checkpoint."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import TensorBoardOutputFormat
+from stable_baselines3.common.vec_env import VecEnv
+from tqdm import tqdm
+
+from agents import MTSAC, MultiTaskEvalCallback
+from agents.archive import read_archive, unflatten
+from agents.monitoring import TENSORBOARD_ONLY, TransferenceFigures
+from agents.recording import RecordTransference
+from agents.runs import checkpoints, growing_files, run_folder
+from agents.runs.build import evaluation_env, make_agent, training_env
+from agents.runs.callbacks import ClipsEvery, LogEvery
+from agents.runs.checkpoint_writer import CheckpointWriter
+from agents.runs.checkpoints import Checkpoint
+from agents.runs.config import to_yaml
+from agents.runs.errors import InputError
+from agents.runs.metrics import hyperparameters, make_logger
+from agents.runs.protocol import run_protocol
+from agents.runs.schema import RunConfig
+from agents.runs.time_split import TimeSplit
+from agents.runs.videos import Camera
+from agents.training_state import restore_training_state, training_state
+from envs import protocol_card
+
+
+@dataclass
+class Session:
+    """What a running run consists of."""
+
+    config: RunConfig
+    folder: Path
+    env: VecEnv
+    model: MTSAC
+    evaluation: MultiTaskEvalCallback
+    callbacks: list[BaseCallback]
+    time: TimeSplit
+    writer: CheckpointWriter
+    camera: Camera | None
+
+    def save(self) -> None:
+        """Begin to write a checkpoint, between two updates, unless nothing has happened since the last."""
+        self.writer.wait()
+        if self.model.num_timesteps == self.writer.last_step:
+            return
+        for output in self.model.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                output.writer.flush()
+        state = {
+            "seconds": self.time.total(),
+            "callbacks": {name: callback.state_dict() for name, callback in self._stateful().items()},
+            "training": training_state(self.model),
+        }
+        self.writer.save(self.model, state, growing_files.sizes(self.folder))
+
+    def restore(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
+        """Bring all to where the checkpoint was; last of all, for it sets the global random generators."""
+        for name, callback in self._stateful().items():
+            if name in state["callbacks"]:  # a figure may have been switched on since
+                callback.load_state_dict(state["callbacks"][name])
+        for callback in self.callbacks:
+            callback.n_calls = checkpoint.step // self.env.num_envs
+        restore_training_state(self.model, state["training"])
+
+    def close(self) -> None:
+        """Finish what is being written, and let go of files and environments."""
+        self.writer.wait()
+        self.model.logger.close()
+        self.env.close()
+        self.evaluation.eval_env.close()
+        if self.camera is not None:
+            self.camera.close()
+
+    def _stateful(self) -> dict[str, Any]:
+        return {type(one).__name__: one for one in self.callbacks if hasattr(one, "load_state_dict")}
+
+
+def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
+    """Make a run, or bring one back.
+
+    Args:
+        config: what to run.
+        checkpoint: where to continue; None: a new run in a folder of its own.
+
+    Raises:
+        InputError: if the checkpoint is not this run's.
+    """
+    camera = None if config.log.videos_every is None else Camera(config)
+    env = training_env(config)
+    model = make_agent(config, env) if checkpoint is None else _agent(config, env, checkpoint)
+    apart = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
+    protocol = run_protocol(config, protocol_card(env), model.device.type)
+    folder = run_folder.create(config, protocol) if checkpoint is None else _reopen(config, checkpoint)
+    texts = {"config": (to_yaml(config), "yaml"), "protocol": (run_folder.to_json(protocol), "json")}
+    model.set_logger(make_logger(folder, texts, model.num_timesteps))
+    if checkpoint is None:
+        model.logger.record("hparams", hyperparameters(config), exclude=TENSORBOARD_ONLY)
+        model.logger.dump(0)
+    evaluation = _evaluation(config, folder, apart)
+    callbacks = [evaluation, LogEvery(config.log.every), *_watching(config, folder, env, camera)]
+    state = None if checkpoint is None else _training(checkpoint)
+    time = TimeSplit(model, evaluation, 0.0 if state is None else state["seconds"])
+    writer = CheckpointWriter(folder, config.checkpoint.keep, _tell)
+    session = Session(config, folder, env, model, evaluation, callbacks, time, writer, camera)
+    if checkpoint is not None:
+        assert state is not None
+        writer.continue_from(checkpoint.manifest)
+        session.restore(checkpoint, state)
+    return session
+
+
+def _agent(config: RunConfig, env: VecEnv, checkpoint: Checkpoint) -> MTSAC:
+    try:
+        model = MTSAC.load(checkpoint.folder / checkpoints.AGENT, env=env, device=config.agent.device)
+    except ValueError as error:
+        raise InputError(f"cannot continue from {checkpoint.folder}: {error}") from None
+    checkpoints.load_replay(checkpoint.folder.parents[1], checkpoint.manifest, model.replay_buffer)
+    return model
+
+
+def _training(checkpoint: Checkpoint) -> dict[str, Any]:
+    data, tensors = read_archive(checkpoint.folder / checkpoints.TRAINING)
+    return unflatten(data["training"], tensors)
+
+
+def _reopen(config: RunConfig, checkpoint: Checkpoint) -> Path:
+    folder = run_folder.reopen(config)
+    checkpoints.set_aside_newer(folder, checkpoint)
+    for name in growing_files.cut_back(folder, checkpoint.manifest.appended):
+        _tell(
+            f"Warning: {folder / name} is shorter than it was at {checkpoint.step:,} transitions: some of it is lost."
+        )
+    return folder
+
+
+def _evaluation(config: RunConfig, folder: Path, env: VecEnv) -> MultiTaskEvalCallback:
+    every = config.evaluation.every
+    return MultiTaskEvalCallback(
+        env,
+        eval_freq=sys.maxsize if every is None else max(every // env.num_envs, 1),
+        n_episodes=config.evaluation.n_goals,
+        best_model_save_path=folder,
+    )
+
+
+def _watching(config: RunConfig, folder: Path, env: VecEnv, camera: Camera | None) -> list[BaseCallback]:
+    """Figures, records and clips, as often as the config says."""
+    figures, records = config.log.figures_every, config.log.record_every
+    callbacks: list[BaseCallback] = []
+    if figures is not None:
+        callbacks.append(TransferenceFigures(max(figures // env.num_envs, 1)))
+    if records is not None:
+        callbacks.append(RecordTransference(folder / run_folder.RECORD_FILE, records))
+    if config.log.videos_every is not None and camera is not None:
+        callbacks.append(ClipsEvery(config.log.videos_every, camera))
+    return callbacks
+
+
+def _tell(line: str) -> None:
+    """To the user, above the progress bar."""
+    tqdm.write(line, file=sys.stderr)
