@@ -3,12 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/mt10_quick.yaml
+COMPARISON ?= configs/compare/point.yaml
 ARGS ?=
 RUNS ?= runs
 PORT ?= 6006
 STAMP := $(VENV)/.installed
 
-.PHONY: train test test-all docs lint monitor install
+.PHONY: train compare test test-all docs lint monitor install
 .DEFAULT_GOAL := train
 
 install: $(STAMP)
@@ -20,6 +21,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 train: $(STAMP)  ## Train MT10 by transference on the quick preset: CONFIG=... ARGS="key=value ..."
 	@$(BIN)/python scripts/train.py $(CONFIG) $(ARGS)
+
+compare: $(STAMP)  ## Compare methods on the Point suite: COMPARISON=... ARGS="key=value ..."
+	@$(BIN)/python scripts/compare.py $(COMPARISON) $(ARGS)
 
 test: lint  ## The test suite
 	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)

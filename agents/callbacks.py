@@ -16,6 +16,7 @@ class MultiTaskEvalCallback(BaseCallback):
     """Evaluate every task now and then; keep the best agent by mean success.
 
     Records ``success/<task>``, ``success/mean``, ``return/<task>`` and ``return/mean``, at the evaluation's own step.
+    Beside them, ``time/training_seconds``: what environments, updates and transference have taken until then.
 
     Args:
         eval_env: environment apart from the training's, see :func:`agents.evaluation.evaluate`.
@@ -71,6 +72,8 @@ class MultiTaskEvalCallback(BaseCallback):
         self.logger.record("success/mean", self.last.mean_success)
         self.logger.record("return/mean", float(self.last.returns.mean()))
         self.logger.record("time/evaluation_seconds", self.seconds)
+        parts = (self.model.timing[part] for part in ("environment", "update", "transference"))
+        self.logger.record("time/training_seconds", sum(parts))
         self.logger.dump(self.num_timesteps)
         if self.verbose:
             print(f"{self.num_timesteps} transitions: mean success {self.last.mean_success:.3f}")

@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from agents.runs.compare.schema import CompareConfig
 from agents.runs.schema import RunConfig
-from agents.runs.yaml_files import presets
+from agents.runs.yaml_files import comparisons, presets
 from mtrl_transfer.combiners import COMBINERS
 
 DOCS = Path(__file__).parent
@@ -51,8 +52,13 @@ def _is_section(field: FieldInfo) -> bool:
     return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
 
 
-def _section(prefix: str, section: type[BaseModel]) -> str:
-    title = f"`{prefix[:-1]}`" if prefix else "The run"
+def comparison_reference() -> str:
+    """Every key of a comparison."""
+    return _section("", CompareConfig, "All keys")
+
+
+def _section(prefix: str, section: type[BaseModel], title: str = "The run") -> str:
+    title = f"`{prefix[:-1]}`" if prefix else title
     rows = [
         f"| `{prefix}{name}` | {_kind(field.annotation, field.metadata)} | {_default(field)} | {_prose(about)} |"
         for name, field in section.model_fields.items()
@@ -71,10 +77,11 @@ def _prose(text: str) -> str:
 def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "**required**"
-    if isinstance(field.default, int) and field.default >= 10_000:
-        return f"`{field.default:_}`"
-    default = list(field.default) if isinstance(field.default, tuple) else field.default
-    return f"`{default}`" if isinstance(default, str) else f"`{json.dumps(default)}`"
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if isinstance(default, int) and default >= 10_000:
+        return f"`{default:_}`"
+    listed = list(default) if isinstance(default, tuple) else default
+    return f"`{listed}`" if isinstance(listed, str) else f"`{json.dumps(listed)}`"
 
 
 def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
@@ -105,10 +112,10 @@ def _power(bound: float) -> str:
     return "2³²" if bound == 2**32 else str(bound)
 
 
-def preset_table() -> str:
+def preset_table(files: dict[str, Path] | None = None) -> str:
     """The presets, by the comment that each begins with."""
     rows = []
-    for name, path in presets().items():
+    for name, path in (presets() if files is None else files).items():
         first = path.read_text(encoding="utf-8").splitlines()[0]
         rows.append(f"| `{name}` | {first.removeprefix('# ')} |")
     return "\n".join(["| preset | what it is |", "| --- | --- |", *rows])
@@ -163,6 +170,8 @@ def api_reference(package: str) -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "configs": config_reference,
     "presets": preset_table,
+    "comparison": comparison_reference,
+    "comparisons": lambda: preset_table(comparisons()),
     "combiners": combiner_table,
 }
 PARTS: dict[str, Callable[[str], str]] = {"generated": lambda part: GENERATED[part](), "api": api_reference}

@@ -18,10 +18,12 @@ import pytest
 import yaml
 
 from agents.runs import cli, estimate
+from agents.runs.compare.plan import load_plan
+from agents.runs.compare.schema import CompareConfig
 from agents.runs.config import keys, load_config
 from agents.runs.metrics import read_metrics
 from agents.runs.schema import RunConfig
-from agents.runs.yaml_files import presets
+from agents.runs.yaml_files import comparisons, presets
 from mtrl_transfer.combiners import COMBINERS
 
 ROOT = Path(__file__).parents[1]
@@ -138,9 +140,16 @@ def test_bounds_and_choices_are_told(built: dict[str, Page]):
     assert kinds["agent.target_entropy"] == "number or auto"
 
 
+def test_every_key_of_a_comparison_is_explained(built: dict[str, Page]):
+    rows = {row[0]: row[1:] for row in built["compare.html"].rows if len(row) == 4}
+    assert set(rows) == set(CompareConfig.model_fields)
+    assert all(kind and about for kind, _, about in rows.values())
+
+
 def test_every_preset_and_combiner_is_listed(built: dict[str, Page]):
     listed = {row[0] for row in built["configs.html"].rows if len(row) == 2}
     assert listed == set(presets())
+    assert {row[0] for row in built["compare.html"].rows if len(row) == 2} >= set(comparisons())
     assert {row[0] for row in built["combiners/index.html"].rows if len(row) == 3} == set(COMBINERS)
 
 
@@ -156,6 +165,10 @@ def test_every_public_name_has_a_reference(site: Path, package: str):
 def test_configs_in_the_guide_are_valid(page: Path, tmp_path: Path):
     for text in blocks(page, "yaml"):
         tree = yaml.safe_load(text)
+        if "methods" in tree:
+            (tmp_path / "comparison.yaml").write_text(text, encoding="utf-8")
+            load_plan(str(tmp_path / "comparison.yaml"))
+            continue
         tree["base"] = str(presets()[Path(tree.get("base", "point.yaml")).stem])
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(tree), encoding="utf-8")
         load_config(str(tmp_path / "config.yaml"))

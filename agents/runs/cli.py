@@ -1,4 +1,4 @@
-"""The command lines ``mtrl-train`` and ``mtrl-evaluate``."""
+"""The command lines ``mtrl-train``, ``mtrl-evaluate`` and ``mtrl-compare``, and the benchmarks."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Callable, Sequence
 from rich.console import Console
 
 from agents.runs.benchmark import BENCHMARKS
+from agents.runs.compare.command import compare as compare_methods
 from agents.runs.config import load_config
 from agents.runs.evaluate import evaluate_run
 from agents.runs.exit_codes import exit_code
 from agents.runs.information.run import report as report_information
 from agents.runs.supervised.run import run_study
 from agents.runs.train import train as train_run
-from agents.runs.yaml_files import presets
+from agents.runs.yaml_files import comparisons, presets
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
@@ -43,6 +44,20 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         help="episodes=50, goals=train or goals=unseen, video=true for a clip of each task",
     )
     return _exit_code(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console()))
+
+
+def compare(arguments: Sequence[str] | None = None) -> int:
+    """Compare methods: ``COMPARISON key=value ...``. Returns the exit code; 1 where runs are missing in the report."""
+    parser = argparse.ArgumentParser(
+        "mtrl-compare",
+        description="Train methods times seeds, as far as that is not done already, and report how they compare.",
+        epilog=f"Presets: {', '.join(comparisons())}. All keys, with their meaning: agents/runs/compare/schema.py.",
+    )
+    parser.add_argument("comparison", metavar="COMPARISON", help="a YAML file, or a preset's name")
+    parser.add_argument(
+        "overrides", metavar="key.sub=value", nargs="*", default=[], help="e.g. seeds=[1,2,3,4,5] engine=ray"
+    )
+    return _exit_code(parser, arguments, lambda of: compare_methods(of.comparison, of.overrides, Console()))
 
 
 def benchmark(arguments: Sequence[str] | None = None) -> int:

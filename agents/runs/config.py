@@ -31,14 +31,14 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> RunConfig:
         InputError: with every bad key and value at once.
     """
     above, unreadable = parse_overrides(overrides)
-    config, problems = _validated(merge(read_tree(find_config(argument)), above))
+    config, problems = validated(merge(read_tree(find_config(argument)), above))
     if config is None or unreadable:
         raise InputError([*unreadable, *problems])
     return config
 
 
-def _validated(tree: Tree) -> tuple[RunConfig | None, list[str]]:
-    """The tree as a config, or None and what is wrong: with the schema, and between the values."""
+def validated(tree: Tree) -> tuple[RunConfig | None, list[str]]:
+    """The tree as a config, or None and what is wrong, a sentence each: with the schema, and between the values."""
     try:
         config = RunConfig.model_validate(tree)
     except ValidationError as error:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agents.runs.errors import InputError
 from agents.runs.train import Interrupted
 
+FAILED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+
+
+class Incomplete(Exception):
+    """The work is done as far as it could be; the lines say what is missing."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        super().__init__("\n".join(lines))
 
 
 def exit_code(program: str, work: Callable[[], object]) -> int:
@@ -27,6 +35,9 @@ def exit_code(program: str, work: Callable[[], object]) -> int:
         lines = "\n  ".join(error.problems)
         print(f"{program}: bad input\n  {lines}", file=sys.stderr)
         return BAD_INPUT
+    except Incomplete as error:
+        print(error, file=sys.stderr)
+        return FAILED
     except Interrupted as error:
         print(error, file=sys.stderr)
         return 128 + error.signal_number

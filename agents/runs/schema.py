@@ -18,7 +18,8 @@ def _not_a_boolean(value: Any) -> Any:
     return value
 
 
-def _fit_for_a_folder(name: str) -> str:
+def fit_for_a_folder(name: str) -> str:
+    """Refuse a name that a folder can't have."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ValueError("should be letters, digits, dots, dashes and underscores, at most 100: a folder is named so")
     return name
@@ -170,7 +171,7 @@ class LogConfig(Section):
 class RunConfig(Section):
     """One training run. ``base: FILE`` in a file, relative to it, names the file that it amends."""
 
-    name: Annotated[str, AfterValidator(_fit_for_a_folder)]
+    name: Annotated[str, AfterValidator(fit_for_a_folder)]
     """Part of the run folder's name: letters, digits, dot, dash, underscore."""
     seed: Seed = 0
     """Seed of parameters, exploration, replay and training environments."""

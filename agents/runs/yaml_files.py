@@ -45,8 +45,17 @@ def presets() -> dict[str, Path]:
     return {path.stem: path for path in sorted(presets_folder().glob("*.yaml")) if path.stem != "base"}
 
 
-def find_config(argument: str) -> Path:
+def comparisons() -> dict[str, Path]:
+    """The files of preset comparisons by name, e.g. ``"point"``."""
+    return {path.stem: path for path in sorted((presets_folder() / "compare").glob("*.yaml"))}
+
+
+def find_config(argument: str, known: Mapping[str, Path] | None = None) -> Path:
     """The file meant by the command line's CONFIG: a path, or a preset's bare name.
+
+    Args:
+        argument: what was given.
+        known: presets by name; None: those of runs.
 
     Raises:
         InputError: if there is neither, naming what is nearest.
@@ -54,7 +63,7 @@ def find_config(argument: str) -> Path:
     path = Path(argument)
     if path.is_file():
         return path
-    known = presets()
+    known = presets() if known is None else known
     if argument in known:
         return known[argument]
     if path.is_dir():
@@ -75,10 +84,28 @@ def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
     """
     if path.resolve() in chain:
         raise InputError(f"{path} names itself as its base, by way of {chain[-1].name}")
+    tree = read_mapping(path, f", the base of {chain[-1].name}" if chain else "")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    if not isinstance(base, str):
+        raise InputError(f"{path}: base should be the name of a file, not {base!r}")
+    return merge(read_tree(path.parent / base, (*chain, path.resolve())), tree)
+
+
+def read_mapping(path: Path, named_by: str = "") -> Tree:
+    """One file's keys and values, as they stand.
+
+    Args:
+        path: the file.
+        named_by: who asked for it, for the error.
+
+    Raises:
+        InputError: for what is unreadable or is no mapping.
+    """
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
-        named_by = f", the base of {chain[-1].name}" if chain else ""
         raise InputError(f"cannot read {path}{named_by}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not a text file in UTF-8") from error
@@ -88,12 +115,7 @@ def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
         tree = {}
     if not isinstance(tree, dict):
         raise InputError(f"{path} should hold key: value pairs, but holds a {_kind(tree)}")
-    base = tree.pop("base", None)
-    if base is None:
-        return tree
-    if not isinstance(base, str):
-        raise InputError(f"{path}: base should be the name of a file, not {base!r}")
-    return merge(read_tree(path.parent / base, (*chain, path.resolve())), tree)
+    return tree
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:

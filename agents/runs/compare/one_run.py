@@ -66,6 +66,7 @@ def stop_with_parent() -> None:
 def main() -> int:
     """Train what the config file says. Returns the exit code, as of ``mtrl-train``."""
     stop_with_parent()
+    sys.argv[0] = "mtrl-train"  # by which a stopped run could be continued by hand, as its log says
     return exit_code("run", lambda: run_or_resume(_read(sys.argv[1]), Console()))
 
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -34,7 +35,7 @@ class Follower:
 
     def __init__(self, run: PlannedRun) -> None:
         self._path = run.run_dir / METRICS_FILE
-        self._offset = 0
+        self._last_line = 0
         self._seen: deque[tuple[float, int]] = deque(maxlen=REMEMBERED)
         self._evaluated = False
         self.step = 0
@@ -42,16 +43,15 @@ class Follower:
 
     def look(self) -> None:
         """Read what has been added."""
-        lines = self._new_lines()
-        for line in lines:
-            row = json.loads(line)
+        before = self.step
+        for row in self._new_rows():
             self.step = int(row["step"])
             evaluated = row.get("success/mean")
             if evaluated is not None:
                 self.success, self._evaluated = evaluated, True
             elif not self._evaluated:
                 self.success = row.get("train_success/mean", self.success)
-        if lines:
+        if self.step != before:
             self._seen.append((time.monotonic(), self.step))
 
     def rate(self) -> float | None:
@@ -61,17 +61,22 @@ class Follower:
         (began, first), (ended, last) = self._seen[0], self._seen[-1]
         return (last - first) / (ended - began) if ended > began and last > first else None
 
-    def _new_lines(self) -> list[bytes]:
-        """Whole lines after those seen; all of them where a resumed run has rewritten the file."""
+    def _new_rows(self) -> list[dict[str, Any]]:
+        """Whole lines, from the last one seen on, for it may have been completed since."""
         if not self._path.is_file():
             return []
-        if self._path.stat().st_size < self._offset:
-            self._offset = 0
+        if self._path.stat().st_size < self._last_line:
+            self._last_line = 0  # a resumed run has rewritten the file
         with self._path.open("rb") as file:
-            file.seek(self._offset)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self._offset += len(whole) + len(newline)
-        return whole.splitlines()
+            file.seek(self._last_line)
+            whole = file.read().rpartition(b"\n")[0]
+        try:
+            rows = [json.loads(line) for line in whole.splitlines()]
+        except ValueError:  # caught while it is being rewritten: the next look will do
+            self._last_line = 0
+            return []
+        self._last_line += whole.rfind(b"\n") + 1
+        return rows
 
 
 class Overview:

@@ -176,6 +176,12 @@ def test_the_overview_follows_a_growing_and_a_rewritten_log(tmp_path: Path):
         file.write('cess/mean": 0.6}\n{"step": 450, "success/mean": 0.25}\n{"step": 600, "train_success/mean": 0.9}\n')
     follower.look()
     assert (follower.step, follower.success) == (600, 0.25)
+    with log.open("r+", encoding="utf-8") as file:  # a step is written in two parts, as one line
+        file.seek(log.read_text(encoding="utf-8").rindex('{"step": 600'))
+        file.truncate()
+        file.write('{"step": 600, "success/mean": 0.5, "train_success/mean": 0.9}\n{"step": 750}\n')
+    follower.look()
+    assert (follower.step, follower.success) == (750, 0.5)
     log.write_text('{"step": 150, "success/mean": 0.75}\n', encoding="utf-8")
     follower.look()
     assert (follower.step, follower.success) == (150, 0.75)

@@ -1,0 +1,254 @@
+"""Reading finished runs' folders for a report, and telling what is missing or does not belong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agents.runs.compare.plan import Plan, different_keys, method_of, protocol_of
+from agents.runs.config import load_config
+from agents.runs.errors import InputError
+from agents.runs.metrics import METRICS_FILE
+from agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, PROTOCOL_FILE, RECORD_FILE
+from agents.runs.schema import RunConfig
+from mtrl_transfer.recorder import Recording
+
+ROLES = ("critic", "actor")
+PROTOCOL_PARTS = ("environment", "evaluation")
+"""Parts of a run's protocol card that must be equal; others (versions, machine) are noted."""
+NOTED_PARTS = ("versions", "machine", "commit")
+
+
+class History(NamedTuple):
+    """Values over a run: ``steps [n]`` in transitions, and ``values [n, ...]``."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What a report needs of one run.
+
+    Attributes:
+        label: of the run, with its method and seed.
+        folder: of the run.
+        config: as it was run.
+        card: its protocol card.
+        task_names: all T of them; ``solvable [T]`` says which count for averages.
+        success: of the final evaluation ``[T]``; ``returns [T]`` likewise.
+        seconds: by part of the run.
+        steps: ``[n]``, transitions at the evaluations in training; empty where the log is not whole.
+        training_seconds: ``[n]``, of environments, updates and transference until then.
+        curve: success ``[n, T]`` at these evaluations.
+        kept: by role, share of updates in which each task's gradient had a part ``[n, T]``.
+        pairwise: by role, transference ``[n, T giver, T receiver]``, where it was recorded.
+    """
+
+    label: str
+    method: str
+    seed: int
+    folder: Path
+    config: RunConfig
+    card: dict[str, Any]
+    task_names: tuple[str, ...]
+    solvable: np.ndarray
+    success: np.ndarray
+    returns: np.ndarray
+    seconds: dict[str, float]
+    n_updates: int
+    steps: np.ndarray
+    training_seconds: np.ndarray
+    curve: np.ndarray
+    kept: dict[str, History]
+    pairwise: dict[str, History]
+
+
+class Collected(NamedTuple):
+    """Whole runs, what is missing or was refused, and what differs without being refused; a sentence each."""
+
+    runs: list[FinishedRun]
+    missing: list[str]
+    notes: list[str]
+
+
+def collect(plan: Plan, errors: dict[str, str | None]) -> Collected:
+    """Read every planned and imported run that is finished.
+
+    Args:
+        plan: the comparison.
+        errors: label -> why a run failed, as far as it was tried.
+
+    Returns:
+        The runs that belong together; for all others a sentence.
+    """
+    found, missing, notes = list[FinishedRun](), list[str](), list[str]()
+    wanted = [(run.planned.label, run.method, run.planned.run_dir) for run in plan.runs]
+    wanted += [
+        (f"{Path(folder).name} (imported)", method, Path(folder))
+        for method, folders in plan.config.imports.items()
+        for folder in folders
+    ]
+    for label, method, folder in wanted:
+        try:
+            run, told = _read(label, method, folder)
+        except _NotWhole as reason:
+            missing.append(f"{label}: {errors.get(label) or reason}")
+            continue
+        foreign = _foreign(run, found)
+        if foreign and not plan.config.allow_differences:
+            missing.append(f"{label} is left out, for it differs in more than the combiner: {'; '.join(foreign)}")
+            continue
+        notes += [f"{label}: {sentence}" for sentence in (*foreign, *told)]
+        found.append(run)
+    return Collected(found, missing, notes + _mixed_notes(found))
+
+
+class _NotWhole(Exception):
+    """Why a folder gives no finished run."""
+
+
+def _read(label: str, method: str, folder: Path) -> tuple[FinishedRun, list[str]]:
+    try:
+        config = load_config(str(folder / CONFIG_FILE))
+    except InputError as error:
+        reason = "not begun" if not folder.exists() else f"holds no run that can be read ({error.problems[0]})"
+        raise _NotWhole(reason) from None
+    rows, damaged = _rows(folder / METRICS_FILE)
+    if not (folder / EVALUATION_FILE).exists():
+        done = int(rows[-1]["step"]) if rows else 0
+        raise _NotWhole(f"not finished: {done:,} of {config.total_timesteps:,} transitions")
+    evaluation, card = _json(folder / EVALUATION_FILE), _json(folder / PROTOCOL_FILE)
+    try:
+        return _run(label, method, folder, config, evaluation, card, rows, damaged)
+    except (KeyError, TypeError, ValueError) as error:
+        raise _NotWhole(f"its files are not those of a finished run ({type(error).__name__}: {error})") from None
+
+
+def _run(
+    label: str,
+    method: str,
+    folder: Path,
+    config: RunConfig,
+    evaluation: dict[str, Any],
+    card: dict[str, Any],
+    rows: list[dict[str, Any]],
+    damaged: int,
+) -> tuple[FinishedRun, list[str]]:
+    if evaluation["step"] < config.total_timesteps:
+        raise _NotWhole(f"not finished: {evaluation['step']:,} of {config.total_timesteps:,} transitions")
+    names = tuple(evaluation["tasks"])
+    evaluated = [] if damaged else [row for row in rows if "success/mean" in row]
+    told = [f"{METRICS_FILE} has {damaged} damaged lines; its curves are left out"] if damaged else []
+    pairwise, unread = _pairwise(folder)
+    run = FinishedRun(
+        label=label,
+        method=method,
+        seed=config.seed,
+        folder=folder,
+        config=config,
+        card=card,
+        task_names=names,
+        solvable=np.isin(range(len(names)), card["environment"]["solvable_tasks"]),
+        success=np.array([evaluation["tasks"][name]["success"] for name in names]),
+        returns=np.array([evaluation["tasks"][name]["return"] for name in names]),
+        seconds=evaluation["seconds"],
+        n_updates=int(max((row.get("train/n_updates", 0) for row in rows), default=0)),
+        steps=np.array([row["step"] for row in evaluated]),
+        training_seconds=np.array([row["time/training_seconds"] for row in evaluated]),
+        curve=np.array([[row[f"success/{name}"] for name in names] for row in evaluated]).reshape(-1, len(names)),
+        kept={role: _of_tasks(rows, f"kept_{role}", names) for role in ROLES},
+        pairwise=pairwise,
+    )
+    return run, told + unread
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise _NotWhole(f"{path.name} cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise _NotWhole(f"{path.name} should hold an object")
+    return content
+
+
+def _rows(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """Whole lines of a log, and how many are not."""
+    rows, damaged = [], 0
+    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
+        try:
+            row = json.loads(line) if line else None
+        except ValueError:
+            row = line
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows.append(row)
+        elif row is not None:
+            damaged += 1
+    return rows, damaged
+
+
+def _of_tasks(rows: Sequence[dict[str, Any]], tag: str, names: Sequence[str]) -> History:
+    found = [row for row in rows if f"{tag}/{names[0]}" in row]
+    values = np.array([[row[f"{tag}/{name}"] for name in names] for row in found], float)
+    return History(np.array([row["step"] for row in found]), values.reshape(-1, len(names)))
+
+
+def _pairwise(folder: Path) -> tuple[dict[str, History], list[str]]:
+    path = folder / RECORD_FILE
+    if not path.is_file():
+        return {}, []
+    try:
+        recording = Recording(path)
+        read = {role: recording.of(role)["pairwise"] for role in ROLES}
+    except ValueError as error:
+        return {}, [f"{RECORD_FILE} cannot be read ({error})"]
+    whole = {role: np.isfinite(values).all(axis=(1, 2)) for role, values in read.items()}
+    return {role: History(recording.steps[whole[role]], read[role][whole[role]]) for role in ROLES}, []
+
+
+def _foreign(run: FinishedRun, found: Sequence[FinishedRun]) -> list[str]:
+    """In what a run differs from the first one, or from another of its method, though it must not."""
+    if not found:
+        return []
+    first = found[0]
+    ours, theirs = protocol_of(run.config), protocol_of(first.config)
+    told = [f"{key} is {ours.get(key)!r}, not {theirs.get(key)!r}" for key in different_keys(ours, theirs)]
+    for part in PROTOCOL_PARTS:
+        own, other = run.card[part], first.card[part]
+        told += [
+            f"{part}.{key} is {_short(own.get(key))}, not {_short(other.get(key))}"
+            for key in different_keys(own, other)
+        ]
+    same_method = next((one for one in found if one.method == run.method), run)
+    own, other = method_of(run.config), method_of(same_method.config)
+    told += [
+        f"{key} is {own.get(key)!r}, not {same_method.label}'s {other.get(key)!r}" for key in different_keys(own, other)
+    ]
+    if any(one.method == run.method and one.seed == run.seed for one in found):
+        told.append(f"{run.method} has a run with seed {run.seed} already")
+    return told
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _mixed_notes(runs: Sequence[FinishedRun]) -> list[str]:
+    """Versions and machines that are not the same for all: success may be compared, times may not."""
+    notes = []
+    for part in NOTED_PARTS:
+        seen: dict[str, list[str]] = {}
+        for run in runs:
+            seen.setdefault(json.dumps(run.card.get(part), sort_keys=True), []).append(run.label)
+        if len(seen) > 1:
+            groups = "; ".join(", ".join(labels) for labels in seen.values())
+            warning = ": seconds can't be compared between them" if part == "machine" else ""
+            notes.append(f"Not all runs have the same {part}{warning} ({groups})")
+    return notes

@@ -1,0 +1,67 @@
+"""A whole comparison: runs, statistics, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from agents.runs.compare import content
+from agents.runs.compare.collect import collect
+from agents.runs.compare.engine import run_all
+from agents.runs.compare.files import write_report
+from agents.runs.compare.plan import Plan, load_plan
+from agents.runs.compare.summary import Summary, summarise
+from agents.runs.exit_codes import Incomplete
+
+
+def compare(argument: str, overrides: Sequence[str], console: Console) -> Summary:
+    """Do what is missing of a comparison and write its report.
+
+    Args:
+        argument: a comparison's file, or the name of a preset.
+        overrides: ``key=value`` texts.
+        console: where it is told.
+
+    Raises:
+        InputError: before any work.
+        Interrupted: after Ctrl-C, once the runs have saved.
+        Incomplete: if runs are missing in the report, which is written nevertheless.
+    """
+    return run_comparison(load_plan(argument, overrides), console)
+
+
+def run_comparison(plan: Plan, console: Console) -> Summary:
+    """As :func:`compare`, for a plan."""
+    for difference in plan.differences:
+        console.print(f"Methods differ in {difference}", highlight=False, soft_wrap=True, markup=False)
+    errors: dict[str, str | None] = {}
+    if plan.config.run:
+        results = run_all([run.planned for run in plan.runs], plan.config, console)
+        errors = {result.label: result.error for result in results}
+    collected = collect(plan, errors)
+    order = dict.fromkeys([*plan.config.methods, *plan.config.imports])
+    summary = summarise(collected.runs, list(order), plan.config.baseline)
+    written = write_report(plan, collected, summary)
+    _tell(console, summary)
+    for note in collected.notes:
+        console.print(note, highlight=False, soft_wrap=True, markup=False)
+    console.print(f"Report: {written}", highlight=False, soft_wrap=True)
+    if collected.missing:
+        raise Incomplete(["The report lacks:", *(f"  {told}" for told in collected.missing)])
+    return summary
+
+
+def _tell(console: Console, summary: Summary) -> None:
+    if not summary.methods:
+        return
+    table = Table(title="Final success")
+    for column in ("method", "seeds", "IQM", "P(better)"):
+        table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
+    for method in summary.methods.values():
+        estimates = content.number(method.iqm), content.number(method.improvement)
+        table.add_row(method.method, str(len(method.seeds)), *estimates)
+    console.print(table)
+    for told in (*content.answer(summary), *content.doubts(summary)):
+        console.print(told, highlight=False, soft_wrap=True, markup=False)

@@ -1,0 +1,37 @@
+"""What a comparison's YAML may hold."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from agents.runs.compare.engine import EngineConfig
+from agents.runs.schema import Seed, fit_for_a_folder
+
+Name = Annotated[str, AfterValidator(fit_for_a_folder)]
+
+
+class CompareConfig(EngineConfig):
+    """A comparison: methods times seeds, on one budget and one protocol."""
+
+    name: Name
+    """Part of the folder's name: letters, digits, dot, dash, underscore."""
+    base: str
+    """The run config that all methods share: a file, relative to this one, or a preset's name."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Keys of a run config laid over the base, for all methods alike."""
+    methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
+    """For each method, by the name that the report gives it, the keys of a run config that make it."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    """The same for every method."""
+    baseline: str
+    """The method that the others are measured against."""
+    allow_differences: bool = False
+    """Whether methods, or imported runs, may differ in more than the combiner; the report tells in what."""
+    folder: str | None = None
+    """Of runs and report; null: runs/compare_<name>."""
+    run: bool = True
+    """Do what is missing; false: only report what is there."""
+    imports: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
+    """For a method, one of the above or another, finished or unfinished run folders from elsewhere."""

@@ -1,0 +1,147 @@
+"""The statistics against literal recomputation, and against published numbers."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from agents.runs.compare import statistics
+from agents.runs.compare.statistics import (
+    area_under_curve,
+    estimate,
+    improvement,
+    iqm,
+    mean,
+    probability_of_improvement,
+    profile,
+    resampled,
+    seeds_needed,
+    value_at,
+)
+
+
+@pytest.fixture
+def scores() -> np.ndarray:
+    return np.random.default_rng(7).integers(0, 51, size=(5, 3)) / 50
+
+
+def literal_iqm(values: list[float]) -> float:
+    ordered = sorted(values)
+    cut = len(ordered) // 4
+    middle = ordered[cut : len(ordered) - cut]
+    return sum(middle) / len(middle)
+
+
+def literal_quantile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (place - below) * (ordered[above] - ordered[below])
+
+
+def literal_samples(scores: np.ndarray, generator: np.random.Generator, repetitions: int) -> list[list[list[float]]]:
+    n_seeds, n_tasks = scores.shape
+    drawn = generator.integers(n_seeds, size=(repetitions, n_seeds, n_tasks)).tolist()
+    return [
+        [[float(scores[row[task], task]) for task in range(n_tasks)] for row in one_repetition]
+        for one_repetition in drawn
+    ]
+
+
+def test_iqm(scores: np.ndarray):
+    assert iqm(scores) == pytest.approx(literal_iqm(scores.ravel().tolist()), abs=1e-12)
+    assert iqm(np.array([[0.0, 1.0, 2.0, 300.0]])) == 1.5
+
+
+def test_the_interval_of_the_iqm_is_a_stratified_bootstraps(scores: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    found = estimate(scores, iqm, np.random.default_rng(3))
+    samples = literal_samples(scores, np.random.default_rng(3), statistics.REPETITIONS)
+    values = [literal_iqm([value for row in sample for value in row]) for sample in samples]
+    assert found.value == pytest.approx(literal_iqm(scores.ravel().tolist()), abs=1e-12)
+    assert found.low == pytest.approx(literal_quantile(values, 0.025), abs=1e-12)
+    assert found.high == pytest.approx(literal_quantile(values, 0.975), abs=1e-12)
+    assert found.low < found.value < found.high
+
+
+def test_a_bootstrap_draws_from_each_task_apart():
+    columns = np.array([[1.0, 10.0], [2.0, 20.0]])
+    drawn = resampled(columns, np.random.default_rng(0), 400)
+    assert {*drawn[..., 0].ravel()} == {1.0, 2.0}
+    assert {*drawn[..., 1].ravel()} == {10.0, 20.0}
+    rows = {tuple(row) for row in drawn.reshape(-1, 2).tolist()}
+    assert rows == {(1.0, 10.0), (1.0, 20.0), (2.0, 10.0), (2.0, 20.0)}  # tasks are not drawn together
+
+
+def literal_improvement(one: list[list[float]], other: list[list[float]]) -> float:
+    wins = [
+        1.0 if mine[task] > theirs[task] else 0.5 if mine[task] == theirs[task] else 0.0
+        for task in range(len(one[0]))
+        for mine in one
+        for theirs in other
+    ]
+    return sum(wins) / len(wins)
+
+
+def test_probability_of_improvement(scores: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(statistics, "REPETITIONS", 200)
+    other = np.random.default_rng(8).integers(0, 51, size=(4, 3)) / 50
+    other[0] = scores[0]  # ties
+    told = probability_of_improvement(scores, other)
+    assert told == pytest.approx(literal_improvement(scores.tolist(), other.tolist()), abs=1e-12)
+    assert told + probability_of_improvement(other, scores) == pytest.approx(1.0)
+    assert probability_of_improvement(scores, scores) == pytest.approx(0.5)
+
+    generator = np.random.default_rng(4)
+    ours = literal_samples(scores, generator, statistics.REPETITIONS)
+    theirs = literal_samples(other, generator, statistics.REPETITIONS)
+    values = [literal_improvement(one, two) for one, two in zip(ours, theirs, strict=True)]
+    monkeypatch.setattr(statistics, "resampled", lambda of, by: resampled(of, by, 200))
+    found = improvement(scores, other, np.random.default_rng(4))
+    assert found.value == told
+    assert found.low == pytest.approx(literal_quantile(values, 0.025), abs=1e-12)
+    assert found.high == pytest.approx(literal_quantile(values, 0.975), abs=1e-12)
+
+
+def test_area_under_curve():
+    steps = np.array([100, 200, 400])
+    curves = np.array([[0.0, 0.5, 1.0], [1.0, 1.0, 1.0]])
+    expected = (100 * (0.0 + 0.5) / 2 + 200 * (0.5 + 1.0) / 2) / 300
+    np.testing.assert_allclose(area_under_curve(steps, curves), [expected, 1.0])
+    np.testing.assert_allclose(area_under_curve(steps[:1], curves[:, :1]), [0.0, 1.0])
+
+
+def test_the_latest_value_by_then():
+    x, values = np.array([10.0, 20.0, 30.0]), np.array([[1.0], [2.0], [3.0]])
+    assert [float(value_at(x, values, at)[0]) for at in (10.0, 19.9, 20.0, 99.0)] == [1.0, 1.0, 2.0, 3.0]
+    assert np.isnan(value_at(x, values, 9.9)).all()
+
+
+def test_the_profile_counts_scores_that_reach_a_threshold():
+    shares = profile(np.array([[0.0, 0.5], [0.5, 1.0]]), np.array([0.0, 0.5, 0.51, 1.0]))
+    assert shares.tolist() == [1.0, 0.75, 0.25, 0.25]
+
+
+@pytest.mark.parametrize(("effect", "published"), [(0.5, 64), (0.8, 26), (1.0, 17), (0.2, 394)])
+def test_seeds_needed_are_cohens(effect: float, published: int):
+    """Sizes per group at 5%, two-sided, power 80%: Cohen (1988), table 2.4.1 (0.2: 393 there, 394 exactly)."""
+    spread = np.array([-1.0, 1.0])[:, None] / math.sqrt(2)  # standard deviation 1
+    one, other = 5 + effect + np.hstack([spread, spread]), 5 + np.hstack([spread, spread])
+    assert seeds_needed(one, other) == published
+    assert seeds_needed(other, one) == published
+
+
+def test_seeds_needed_where_it_cannot_be_told(scores: np.ndarray):
+    assert seeds_needed(scores[:1], scores) is None
+    assert seeds_needed(scores, scores) is None
+    assert seeds_needed(np.ones((3, 2)), np.zeros((3, 2))) == 2
+    hardly = scores + 1e-4
+    assert seeds_needed(scores, hardly) is None
+    # Far beyond all doubt, where the noncentral t distribution has no floating-point value any more.
+    assert seeds_needed(np.array([[1.0], [1.0001]]), np.array([[0.0], [0.0001]])) == 2
+
+
+def test_the_mean_is_over_seeds_and_tasks(scores: np.ndarray):
+    assert mean(scores) == pytest.approx(sum(scores.ravel().tolist()) / 15)
