@@ -153,10 +153,10 @@ class TransferenceFigures(BaseCallback):
         if "pairwise" in maps:
             title = f"{role.capitalize()}: who helps (blue) or harms (red) whom"
             figure = heatmap(maps["pairwise"].numpy(), names, title, "this task's step ...", "... helps that task")
-            self._record(f"what_helps_what/{role}_transference", figure)
+            self._record(f"1_what_helps_what/{role}_transference", figure)
             title = f"{role.capitalize()}: cosine of task gradients"
             figure = heatmap(maps["cosine"].numpy(), names, title, "", "")
-            self._record(f"what_helps_what/{role}_gradient_cosine", figure)
+            self._record(f"1_what_helps_what/{role}_gradient_cosine", figure)
 
     def _draw_left_out(self, role: str, update: TrunkUpdate[Any]) -> None:
         kept, n_updates = update.kept.cpu().numpy().copy(), update.n_combined
@@ -169,7 +169,7 @@ class TransferenceFigures(BaseCallback):
             figure = left_out_shares(
                 self._steps, np.stack(history), self.model.task_names, f"{role.capitalize()} left out"
             )
-            self._record(f"left_out/{role}", figure)
+            self._record(f"3_left_out/{role}", figure)
 
     def _draw_scatter(self, role: str, update: TrunkUpdate[Any]) -> None:
         pairs = update.measurement.pairs
@@ -177,7 +177,7 @@ class TransferenceFigures(BaseCallback):
             predicted, realised = torch.stack(list(pairs)).cpu().numpy().swapaxes(0, 1)
             title = f"{role.capitalize()}: did predictions come true?"
             figure = scatter(predicted, realised, self.model.task_names, title)
-            self._record(f"predicted_realised/{role}", figure)
+            self._record(f"2_predicted_realised/{role}", figure)
 
     def _record_choices(self, role: str, update: TrunkUpdate[Any]) -> None:
         if update.choices is not None:

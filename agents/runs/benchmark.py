@@ -8,32 +8,11 @@ from typing import Literal
 import torch
 from rich.console import Console
 
-from agents.runs.benchmark_update import Sizes, benchmark_update, plain_operations, product_rate, table
+from agents.runs.benchmark_update import UpdateOptions, benchmark_update, plain_operations, product_rate, table
 from agents.runs.config import section
 from agents.runs.run_folder import to_json
 from agents.runs.schema import Count, Section
 from envs.benchmark import benchmark_envs
-
-
-class UpdateOptions(Section):
-    """What can be chosen about the benchmark of updates."""
-
-    tasks: Count = 10
-    """Tasks."""
-    rows: Count = 128
-    """Rows of a task in an update."""
-    hidden: tuple[Count, ...] = (400, 400, 400)
-    """Widths of the trunk."""
-    layer_norm: bool = False
-    """LayerNorm in the trunk."""
-    lookahead_rows: Count = 32
-    """Held-out rows of a task."""
-    matmul_precision: Literal["highest", "high", "medium"] = "medium"
-    """For all contenders alike."""
-    threads: Count | None = None
-    """Threads of torch; null: torch's own choice."""
-    rounds: Count = 15
-    """Turns; medians are over them."""
 
 
 class EnvsOptions(Section):
@@ -53,12 +32,11 @@ def update(overrides: Sequence[str], console: Console) -> None:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     torch.set_float32_matmul_precision(options.matmul_precision)
-    sizes = Sizes(options.tasks, options.rows, options.hidden, options.layer_norm, options.lookahead_rows)
-    timings = benchmark_update(sizes, options.rounds)
-    floor = 1e3 * plain_operations(sizes) / product_rate()
-    norm = " with LayerNorm" if sizes.layer_norm else ""
+    timings = benchmark_update(options)
+    floor = 1e3 * plain_operations(options) / product_rate()
+    norm = " with LayerNorm" if options.layer_norm else ""
     title = (
-        f"{sizes.n_tasks} tasks, {sizes.rows} rows each, {list(sizes.hidden)}{norm}, "
+        f"{options.tasks} tasks, {options.rows} rows each, {list(options.hidden)}{norm}, "
         f"{torch.get_num_threads()} threads, precision {options.matmul_precision}"
     )
     console.print(table(timings, title))

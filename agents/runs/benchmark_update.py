@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -14,11 +15,15 @@ from rich.table import Table
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from agents import MTSAC
+from agents.runs.errors import InputError, did_you_mean
+from agents.runs.schema import Count, Section
 from agents.trunk_lookahead import detached
 from agents.trunk_update import TrunkUpdate
+from mtrl_transfer.combiners import COMBINERS
 from mtrl_transfer.gradients import TaskGradients
 
 OBSERVATION, ACTION, STORED = 39, 4, 1_000
@@ -33,9 +38,10 @@ class Case(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Milliseconds of one update, its ratio to the plain update's (medians over rounds).
+    """Milliseconds of one update, its ratio to the plain update's (medians over rounds), and its memory.
 
     ``ratio`` and its quartiles come from the rounds' own ratios: each round runs all cases one after the other.
+    ``megabytes`` is the most that an update's tensors take beyond what is there between updates.
     """
 
     name: str
@@ -43,60 +49,92 @@ class Timing(NamedTuple):
     ratio: float
     low: float
     high: float
+    megabytes: float
 
 
-class Sizes(NamedTuple):
-    """Size of the problem: tasks, rows a task, trunk, LayerNorm, rows a task for lookahead."""
+class UpdateOptions(Section):
+    """What can be chosen about the benchmark of updates."""
 
-    n_tasks: int = 10
-    rows: int = 128
-    hidden: tuple[int, ...] = (400, 400, 400)
+    tasks: Count = 10
+    """Tasks."""
+    rows: Count = 128
+    """Rows of a task in an update."""
+    hidden: tuple[Count, ...] = (400, 400, 400)
+    """Widths of the trunk."""
     layer_norm: bool = False
-    lookahead_rows: int = 32
+    """LayerNorm in the trunk."""
+    lookahead_rows: Count = 32
+    """Held-out rows of a task."""
+    matmul_precision: Literal["highest", "high", "medium"] = "medium"
+    """For all contenders alike."""
+    threads: Count | None = None
+    """Threads of torch; null: torch's own choice."""
+    rounds: Count = 15
+    """Turns; medians are over them."""
+    only: tuple[str, ...] | None = None
+    """Names of rows to run beside the plain update; null: all."""
 
 
-def benchmark_update(sizes: Sizes, rounds: int = 15, only: Sequence[str] | None = None) -> list[Timing]:
+def benchmark_update(options: UpdateOptions) -> list[Timing]:
     """Time updates of MTSAC under combiners and measures, of SB3's SAC, and of other ways to task gradients.
 
-    Args:
-        sizes: of the problem; transitions are random numbers of Meta-World's shapes.
-        rounds: each runs every case once, in turn, so that the machine's moods meet all alike.
-        only: names of cases to run besides the plain update; None: all.
+    Transitions are random numbers of Meta-World's shapes. Each round runs every case once, in turn, so that the
+    machine's moods meet all alike.
+
+    Raises:
+        InputError: for a name in ``only`` that no row has.
     """
-    made = [case for case in cases(sizes) if only is None or case.name in (*only, "plain")]
+    makers = cases(options)
+    for name in options.only or ():
+        if name not in makers:
+            raise InputError(f"only={name!r} is no row of the table{did_you_mean(name, makers)}")
+    wanted = makers if options.only is None else ("plain", *options.only)
+    made = [Case(name, make()) for name, make in makers.items() if name in wanted]
     for case in made:
         case.update()
+    peaks = {case.name: peak_megabytes(case.update) for case in made}
     seconds: dict[str, list[float]] = {case.name: [] for case in made}
-    for _ in range(rounds):
+    for _ in range(options.rounds):
         for case in made:
             start = time.perf_counter()
             case.update()
             seconds[case.name].append(time.perf_counter() - start)
-    return [_timing(case, seconds) for case in made]
+    return [_timing(case, seconds, peaks[case.name]) for case in made]
 
 
-def cases(sizes: Sizes) -> list[Case]:
-    """All rows of the table, the plain update first."""
-    both = {"lookahead_rows": sizes.lookahead_rows}
-    half = {"lookahead_rows": max(sizes.lookahead_rows // 2, 1)}
-    kwargs: dict[str, tuple[str, dict[str, Any]]] = {
-        "plain": ("mean", {}),
-        "pcgrad": ("pcgrad", {}),
-        "first order, same rows": ("transference", {"measure": "first_order", "lookahead_batch": "same"}),
-        f"exact leave-one-out, {both['lookahead_rows']} held-out rows": ("transference", both),
-        f"exact leave-one-out, {half['lookahead_rows']} held-out rows": ("transference", half),
-        "exact leave-one-out, every 10": ("transference", {**both, "every": 10}),
-        "basis, all subsets": ("transference", {**both, "measure": "basis", "candidates": "power_set"}),
+def cases(options: UpdateOptions) -> dict[str, Callable[[], Callable[[], None]]]:
+    """How each row's update is made, by the row's name; the plain update comes first."""
+    rows, half = options.lookahead_rows, max(options.lookahead_rows // 2, 1)
+    measured: dict[str, dict[str, Any]] = {
+        "first order, same rows": {"measure": "first_order", "lookahead_batch": "same"},
+        f"exact leave-one-out, {rows} held-out rows": {"lookahead_rows": rows},
+        f"exact leave-one-out, {half} held-out rows": {"lookahead_rows": half},
+        "exact leave-one-out, every 10": {"lookahead_rows": rows, "every": 10},
+        f"basis, best of all subsets, {rows} held-out rows": {
+            "lookahead_rows": rows,
+            "measure": "basis",
+            "candidates": "power_set",
+        },
     }
-    agents = {name: _agent(sizes, combiner, options) for name, (combiner, options) in kwargs.items()}
-    listed = [Case(name, _trains(agent, sizes)) for name, agent in agents.items()]
-    listed.append(Case("SB3's SAC, same sizes", _sb3(sizes)))
-    for name, engine in (("pcgrad, T autograd.grad calls", SeparateCalls), ("pcgrad, TorchJD's mtl_backward", TorchJD)):
-        agent = _agent(sizes, "pcgrad", {})
-        for update in agent.updates.values():
-            update.__class__ = engine
-        listed.append(Case(name, _trains(agent, sizes)))
-    return listed
+    ours: dict[str, tuple[str, dict[str, Any]]] = {"plain": ("mean", {})}
+    ours |= {name: (name, {}) for name in sorted(COMBINERS) if name not in ("mean", "transference")}
+    ours |= {name: ("transference", settings) for name, settings in measured.items()}
+    return {
+        **{name: partial(_ours, options, *method) for name, method in ours.items()},
+        "SB3's SAC, same sizes": partial(_sb3, options),
+        "pcgrad, T autograd.grad calls": partial(_ours, options, "pcgrad", {}, SeparateCalls),
+        "pcgrad, TorchJD's mtl_backward": partial(_ours, options, "pcgrad", {}, TorchJD),
+    }
+
+
+def peak_megabytes(update: Callable[[], None]) -> float:
+    """The most memory that torch's tensors take during a call, beyond what they take before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        update()
+    assert watched.profiler is not None
+    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return float(np.cumsum([0, *changes]).max()) / 1e6
 
 
 def product_rate(seconds: float = 2.0) -> float:
@@ -111,9 +149,9 @@ def product_rate(seconds: float = 2.0) -> float:
     return best
 
 
-def plain_operations(sizes: Sizes) -> int:
+def plain_operations(options: UpdateOptions) -> int:
     """Floating-point operations of the plain update's matrix products."""
-    update = _trains(_agent(sizes, "mean", {}), sizes)
+    update = _ours(options, "mean", {})
     update()
     with FlopCounterMode(display=False) as counter:
         update()
@@ -124,11 +162,11 @@ def table(timings: Sequence[Timing], title: str) -> Table:
     """The timings as a table."""
     shown = Table(title=title)
     shown.add_column("update")
-    for column in ("ms", "ratio to plain", "quartiles"):
+    for column in ("ms", "ratio to plain", "quartiles", "peak MB"):
         shown.add_column(column, justify="right")
     for row in timings:
         spread = f"{row.low:.2f} to {row.high:.2f}"
-        shown.add_row(row.name, f"{row.milliseconds:.1f}", f"{row.ratio:.2f}", spread)
+        shown.add_row(row.name, f"{row.milliseconds:.1f}", f"{row.ratio:.2f}", spread, f"{row.megabytes:.1f}")
     return shown
 
 
@@ -170,10 +208,10 @@ class TorchJD(TrunkUpdate[Any]):
         return found, detached(rows)
 
 
-def _timing(case: Case, seconds: dict[str, list[float]]) -> Timing:
+def _timing(case: Case, seconds: dict[str, list[float]], megabytes: float) -> Timing:
     own, plain = np.array(seconds[case.name]), np.array(seconds["plain"])
     low, ratio, high = np.quantile(own / plain, [0.25, 0.5, 0.75])
-    return Timing(case.name, 1e3 * statistics.median(own), ratio, low, high)
+    return Timing(case.name, 1e3 * statistics.median(own), ratio, low, high, megabytes)
 
 
 class _RandomTask(gym.Env[np.ndarray, np.ndarray]):
@@ -185,17 +223,17 @@ class _RandomTask(gym.Env[np.ndarray, np.ndarray]):
         self.task_name = f"task-{task}"
 
 
-def _agent(sizes: Sizes, combiner: str, options: dict[str, Any]) -> MTSAC:
-    n_tasks = sizes.n_tasks
+def _agent(options: UpdateOptions, combiner: str, settings: dict[str, Any]) -> MTSAC:
+    n_tasks = options.tasks
     env = DummyVecEnv([lambda task=task: _RandomTask(n_tasks, task) for task in range(n_tasks)])
     agent = MTSAC(
         "MultiTaskPolicy",
         env,
         combiner=combiner,
-        combiner_kwargs=options,
+        combiner_kwargs=settings,
         buffer_size=STORED * n_tasks,
-        batch_size=sizes.rows * n_tasks,
-        policy_kwargs={"net_arch": list(sizes.hidden), "layer_norm": sizes.layer_norm},
+        batch_size=options.rows * n_tasks,
+        policy_kwargs={"net_arch": list(options.hidden), "layer_norm": options.layer_norm},
         seed=0,
     )
     random = np.random.default_rng(0)
@@ -205,23 +243,29 @@ def _agent(sizes: Sizes, combiner: str, options: dict[str, Any]) -> MTSAC:
         actions, rewards = random.uniform(-1, 1, (n_tasks, ACTION)), random.uniform(0, 10, n_tasks)
         before, after = observations
         agent.replay_buffer.add(before, after, actions, rewards, np.zeros(n_tasks, bool), infos)
-    agent.train(2, sizes.rows * n_tasks)  # past the first step, which has no length to match
+    agent.train(2, options.rows * n_tasks)  # past the first step, which has no length to match
     return agent
 
 
-def _trains(agent: MTSAC, sizes: Sizes) -> Callable[[], None]:
-    return lambda: agent.train(1, sizes.rows * sizes.n_tasks)
+def _ours(
+    options: UpdateOptions, combiner: str, settings: dict[str, Any], engine: type[TrunkUpdate[Any]] = TrunkUpdate
+) -> Callable[[], None]:
+    """MTSAC's update under a combiner, with task gradients by an engine."""
+    agent = _agent(options, combiner, settings)
+    for update in agent.updates.values():
+        update.__class__ = engine
+    return lambda: agent.train(1, options.rows * options.tasks)
 
 
-def _sb3(sizes: Sizes) -> Callable[[], None]:
+def _sb3(options: UpdateOptions) -> Callable[[], None]:
     """SB3's SAC with the same networks and total batch, the one-hot in its input."""
-    env = DummyVecEnv([lambda: _RandomTask(sizes.n_tasks, 0)])
+    env = DummyVecEnv([lambda: _RandomTask(options.tasks, 0)])
     agent = SAC(
-        "MlpPolicy", env, policy_kwargs={"net_arch": list(sizes.hidden)}, buffer_size=STORED, device="cpu", seed=0
+        "MlpPolicy", env, policy_kwargs={"net_arch": list(options.hidden)}, buffer_size=STORED, device="cpu", seed=0
     )
     agent.set_logger(Logger(None, []))
-    random, width = np.random.default_rng(0), OBSERVATION + sizes.n_tasks
+    random, width = np.random.default_rng(0), OBSERVATION + options.tasks
     for _ in range(STORED):
         observations = random.standard_normal((2, 1, width))
         agent.replay_buffer.add(*observations, random.uniform(-1, 1, (1, ACTION)), np.ones(1), np.zeros(1), [{}])
-    return lambda: agent.train(1, sizes.rows * sizes.n_tasks)
+    return lambda: agent.train(1, options.rows * options.tasks)

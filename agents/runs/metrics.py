@@ -105,11 +105,12 @@ def hyperparameters(config: RunConfig) -> HParam:
         "tasks": str(config.env.id),
         "seed": config.seed,
         "total_timesteps": config.total_timesteps,
-        "learning_rate": config.agent.learning_rate,
-        "batch_size": config.agent.batch_size or 0,
-        "trunk": "x".join(map(str, config.agent.net.hidden)),
-        "layer_norm": config.agent.net.layer_norm,
-        "target_entropy": str(config.agent.target_entropy),
+        # TensorBoard sorts them by name and shows the first five unless asked for more.
+        "with/learning_rate": config.agent.learning_rate,
+        "with/batch_size": config.agent.batch_size or 0,
+        "with/trunk": "x".join(map(str, config.agent.net.hidden)),
+        "with/layer_norm": config.agent.net.layer_norm,
+        "with/target_entropy": str(config.agent.target_entropy),
     }
     results = ("success/mean", "return/mean", "train_success/mean", "time/updates_per_second")
     return HParam(settings, dict.fromkeys(results, 0.0))

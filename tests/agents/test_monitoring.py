@@ -25,8 +25,8 @@ def test_a_run_shows_what_helps_what(make_agent: Callable[..., MTSAC], tmp_path:
     agent.learn(240, figures, log_interval=3)
     found = events(next(tmp_path.iterdir()))
     for role in ("critic", "actor"):
-        tags = (f"what_helps_what/{role}_transference", f"what_helps_what/{role}_gradient_cosine")
-        for tag in (*tags, f"predicted_realised/{role}", f"left_out/{role}"):
+        tags = (f"1_what_helps_what/{role}_transference", f"1_what_helps_what/{role}_gradient_cosine")
+        for tag in (*tags, f"2_predicted_realised/{role}", f"3_left_out/{role}"):
             assert [image.step for image in found.Images(tag)] == [75, 150, 225], tag
         # Every measured choice since the last figure is in the histogram: one an update.
         counts = [event.histogram_value.num for event in found.Histograms(f"choices/{role}")]

@@ -5,10 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from agents.runs.benchmark_update import SeparateCalls, Sizes, TorchJD, _agent, benchmark_update, plain_operations
+from agents.runs.benchmark_update import (
+    SeparateCalls,
+    TorchJD,
+    UpdateOptions,
+    _agent,
+    benchmark_update,
+    peak_megabytes,
+    plain_operations,
+)
+from agents.runs.errors import InputError
 from agents.trunk_update import TrunkUpdate
+from mtrl_transfer.combiners import COMBINERS
 
-SMALL = Sizes(n_tasks=3, rows=4, hidden=(8, 6), lookahead_rows=2)
+SMALL = UpdateOptions(tasks=3, rows=4, hidden=(8, 6), lookahead_rows=2, rounds=1)
 
 
 @pytest.mark.parametrize("engine", [SeparateCalls, TorchJD])
@@ -28,12 +38,40 @@ def test_other_engines_find_the_same_gradients(engine: type[TrunkUpdate]):
 
 
 def test_one_row_a_case_with_ratios_to_the_plain_update():
-    timings = benchmark_update(SMALL, rounds=1)
+    timings = benchmark_update(SMALL)
     assert timings[0].name == "plain"
     assert timings[0].ratio == 1.0
-    assert len({timing.name for timing in timings}) == len(timings) == 10
+    assert len({timing.name for timing in timings}) == len(timings) == 21
+    assert {timing.name for timing in timings} >= COMBINERS.keys() - {"mean", "transference"}
     for timing in timings:
         assert timing.ratio == pytest.approx(timing.milliseconds / timings[0].milliseconds)
+
+
+def test_rows_can_be_chosen():
+    timings = benchmark_update(SMALL.model_copy(update={"only": ("upgrad",)}))
+    assert [timing.name for timing in timings] == ["plain", "upgrad"]
+    with pytest.raises(InputError, match="only='upgrd' is no row of the table; did you mean upgrad"):
+        benchmark_update(SMALL.model_copy(update={"only": ("upgrd",)}))
+
+
+def test_peak_memory_is_what_is_alive_at_once():
+    def work() -> None:
+        first = torch.ones(1000, 1000)  # 4 MB
+        second = first * 2  # 8 MB
+        del first
+        third = second + 1  # 8 MB again
+        del second, third
+        torch.ones(500, 1000)  # 2 MB
+
+    assert peak_megabytes(work) == pytest.approx(8.0, rel=1e-3)
+
+
+def test_more_tasks_take_more_memory():
+    """Task gradients are T times as large as the trunk's gradient; the plain update has none of them."""
+    wide = SMALL.model_copy(update={"hidden": (200, 200), "only": ("pcgrad",)})
+    plain, pcgrad = benchmark_update(wide)
+    one = 4 * (43 * 200 + 200 * 200 + 400) * 2 / 1e6  # the larger of the two trunks, of both critics
+    assert pcgrad.megabytes > plain.megabytes + 1.5 * one
 
 
 def test_operations_are_those_of_the_products():
