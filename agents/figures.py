@@ -1,7 +1,7 @@
 """Figures of transference: what helps what, what was left out, what was predicted and what happened.
 
-TensorBoard shows an image about 300 pixels wide, so they are small, with few digits and large letters; the ground is
-white, also in dark mode.
+TensorBoard shows an image about 350 pixels wide and without smoothing, so they are drawn at that size, with few digits
+and large letters; the ground is white, also in dark mode.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator
 
-WIDTH, HEIGHT, DPI = 4.2, 4.2, 100
+WIDTH, HEIGHT, DPI = 4.2, 4.2, 82
 """Inches and dots."""
 FEW = 10
 """So many tasks can be told apart by colour and written into a small figure."""
@@ -25,7 +25,8 @@ INCHES_PER_TASK = 0.16
 def heatmap(matrix: np.ndarray, names: Sequence[str], title: str, rows: str, columns: str) -> Figure:
     """A matrix ``[T, T]``, coloured symmetrically about zero: blue helps, red harms.
 
-    Up to :data:`FEW` tasks it holds its numbers, as whole multiples of a power of ten that the title names.
+    The diagonal is left grey, as is what is missing: a task's effect on itself would outshine all others. Up to
+    :data:`FEW` tasks the cells hold their numbers, as whole multiples of a power of ten that the title names.
 
     Args:
         matrix: ``[T, T]``.
@@ -37,8 +38,9 @@ def heatmap(matrix: np.ndarray, names: Sequence[str], title: str, rows: str, col
     few = len(names) <= FEW
     size = WIDTH if few else 2.0 + INCHES_PER_TASK * len(names)
     figure, axes = _axes(size, size)
+    matrix = np.where(np.eye(len(names), dtype=bool), np.nan, matrix)
     limit = float(np.nanmax(np.abs(matrix), initial=1e-12))
-    image = axes.imshow(matrix, cmap="RdBu", vmin=-limit, vmax=limit)
+    image = axes.imshow(matrix, cmap=colormaps["RdBu"].with_extremes(bad="0.85"), vmin=-limit, vmax=limit)
     letters = 9 if few else 8
     short = [shortened(name) for name in names]
     axes.set_xticks(range(len(names)), short, rotation=50, ha="right", rotation_mode="anchor", fontsize=letters)

@@ -71,6 +71,7 @@ class TrunkUpdate(Generic[Rows]):
         self.means = RunningMeans()
         self.measurement = Measurement(network.n_tasks)
         self.step_norm = torch.zeros((), device=device)
+        self._knows_step_norm = False  # step_norm > 0, but known without waiting for the device
         self.kept, self.n_combined = torch.zeros(network.n_tasks, device=device), 0
         self.choices: Tensor | None = None
         self.weights = torch.zeros(network.n_tasks, device=device)
@@ -189,7 +190,7 @@ class TrunkUpdate(Generic[Rows]):
         self.measurement.before_step(lookahead, weights, self._scales(rows), dict(self.network.heads.items()))
 
     def _measure_affinity(self, batch: Any, draw: Draw) -> None:
-        if not self.step_norm > 0:  # before the first real step a matched one has no length
+        if not self._knows_step_norm:  # before the first real step a matched one has no length
             return
         n_rows = min(max(batch[0].shape[1] // AFFINITY_SHARE, 2), batch[0].shape[1])
         tasks, rows = task_gradients(self.network, self.loss, _first_rows(batch, n_rows))
@@ -226,6 +227,7 @@ class TrunkUpdate(Generic[Rows]):
         self.optimizer.step()
         if before is not None:
             self.step_norm = step_norm(before, dict(self.network.trunk.items()))
+            self._knows_step_norm = True
 
     def _count(self, weights: Tensor) -> None:
         self.weights, kept = weights, (weights != 0).float()
@@ -241,8 +243,8 @@ class TrunkUpdate(Generic[Rows]):
         """Count measured choices by candidate ``[K]``; whoever shows them starts anew with None."""
         decision = getattr(self.combiner, "last", None)
         if decision is not None and decision.fresh:
-            chosen = torch.zeros(len(decision.candidates), dtype=torch.long, device=decision.choice.device)
-            chosen[decision.choice] = 1
+            # Not by an index: a single number as one waits for the device.
+            chosen = (torch.arange(len(decision.scores), device=decision.choice.device) == decision.choice).long()
             self.choices = chosen if self.choices is None else self.choices + chosen
 
     def _timed(self, function: Callable[..., None], *args: Any) -> None:
@@ -283,6 +285,7 @@ class TrunkUpdate(Generic[Rows]):
             stored = parts["own"].get(name)
             setattr(self, name, None if stored is None else stored.to(device))
         self.n_combined = int(parts["count"]["n_combined"])
+        self._knows_step_norm = bool(self.step_norm > 0)
 
 
 def _decision_state(decision: Decision) -> dict[str, Tensor]:

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
 
+from agents.runs.config import load_config
 from agents.runs.growing_files import cut_back, sizes
-from agents.runs.metrics import MetricsWriter, read_metrics
+from agents.runs.metrics import MetricsWriter, hyperparameters, read_metrics
 
 
 def logger(path: Path) -> Logger:
@@ -93,3 +94,9 @@ def test_files_are_cut_back_to_what_they_were(tmp_path: Path):
     assert (tmp_path / "config.yaml").exists()
     old.write_bytes(b"123")
     assert cut_back(tmp_path, before) == [f"{EVENTS}1"]
+
+
+def test_tensorboard_shows_what_runs_differ_in_first():
+    """It sorts hyperparameters by name and shows five."""
+    shown = sorted(hyperparameters(load_config("mt10_quick")).hparam_dict)
+    assert shown[:5] == ["method", "method_settings", "seed", "tasks", "total_timesteps"]

@@ -1,0 +1,94 @@
+"""An update asks the device for nothing: on a GPU each answer would stop the queue of work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from agents import MTSAC
+from mtrl_transfer import COMBINERS
+
+SOLVES_ON_CPU = {"upgrad", "cagrad", "mgda", "imtl_g", "aligned_mtl"}
+"""TorchJD's: their docstrings say so where it is the case."""
+WAITING = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "masked_select", "unique", "_unique2", "equal"}
+"""Operations whose result the host has to know: a number, or a shape."""
+
+
+class Guard(TorchDispatchMode):
+    """Raises on any operation that would wait for a GPU."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.split(".")[0]
+        if name in WAITING or (name.startswith("index") and self._by_mask(args)):
+            raise AssertionError(f"{func} waits for the device")
+        return func(*args, **(kwargs or {}))
+
+    @staticmethod
+    def _by_mask(args: Any) -> bool:
+        indices = args[1] if len(args) > 1 and isinstance(args[1], list | tuple) else ()
+        return any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in indices)
+
+
+@contextmanager
+def no_waiting() -> Iterator[None]:
+    """Also without what leaves the device past the dispatcher."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("values leave the device")
+
+    with pytest.MonkeyPatch.context() as patch, Guard():
+        for name in ("cpu", "numpy", "tolist"):
+            patch.setattr(torch.Tensor, name, refuse)
+        yield
+
+
+def trained(make_agent: Callable[..., MTSAC], **kwargs: Any) -> MTSAC:
+    """Past the first update, which makes running tensors."""
+    agent = make_agent(**kwargs)
+    agent.learn(69)
+    assert agent._n_updates > 1
+    return agent
+
+
+@pytest.mark.parametrize("statement", ["x.item()", "bool(x > 0)", "y[y > 0]", "y[x.long()]", "y.cpu()", "y.tolist()"])
+def test_the_guard_sees_it(statement: str) -> None:
+    names = {"x": torch.ones(()), "y": torch.ones(3)}
+    with pytest.raises(AssertionError, match="device"), no_waiting():
+        eval(statement, names)
+
+
+@pytest.mark.parametrize("combiner", sorted(COMBINERS.keys() - SOLVES_ON_CPU))
+def test_no_combiner_waits(make_agent: Callable[..., MTSAC], combiner: str) -> None:
+    agent = trained(make_agent, combiner=combiner)
+    with no_waiting():
+        agent.train(2, agent.batch_size)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"measure": "first_order"},
+        {"measure": "basis", "candidates": "power_set"},
+        {"measure": "basis", "candidates": "continuous"},
+        {"step_size": "optimizer"},
+        {"inner": "pcgrad", "choice": "softmax"},
+        {"every": 2, "max_absence": 4, "smoothing": 0.5, "heads": "stepped", "lookahead_batch": "same"},
+        {"candidates": ["leave_one_out", "pcgrad", "gradvac"]},
+    ],
+    ids=str,
+)
+def test_no_measure_waits(make_agent: Callable[..., MTSAC], settings: dict[str, Any]) -> None:
+    agent = trained(make_agent, combiner="transference", combiner_kwargs=settings)
+    with no_waiting():
+        agent.train(3, agent.batch_size)
+
+
+def test_measuring_does_not_wait(make_agent: Callable[..., MTSAC]) -> None:
+    agent = trained(make_agent, measure_every=1, affinity_every=1)
+    with no_waiting():
+        agent.train(2, agent.batch_size)
