@@ -10,33 +10,11 @@ from stable_baselines3.common.utils import LinearSchedule, check_for_correct_spa
 from torch import Tensor
 
 from agents.archive import box_from_json, box_to_json, flatten, to_device, unflatten
+from agents.archive_checks import ARGUMENTS, COUNTERS, check_archive
 
 if TYPE_CHECKING:
     from agents.mtsac import MTSAC
 
-ARGUMENTS = (
-    "learning_rate",
-    "buffer_size",
-    "learning_starts",
-    "batch_size",
-    "tau",
-    "gamma",
-    "train_freq",
-    "gradient_steps",
-    "max_grad_norm",
-    "combiner",
-    "combiner_kwargs",
-    "measure_every",
-    "affinity_every",
-    "reward_scaling",
-    "target_entropy",
-    "initial_alpha",
-    "policy_kwargs",
-    "tensorboard_log",
-    "verbose",
-    "seed",
-)
-COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_episode_num", "_n_updates", "timing")
 _OBJECT = "object: "
 
 
@@ -94,6 +72,7 @@ def agent_from_archive(
     """
     if data.get("kind") == "routed":
         raise ValueError("the file holds a RoutedAgent, several agents in one: use agents.load_agent")
+    check_archive(data, tensors)
     arguments = {**data["arguments"], "train_freq": tuple(data["arguments"]["train_freq"])}
     unknown = sorted(set(replaced) - set(arguments) - {"policy"})
     if unknown:

@@ -18,6 +18,20 @@ from torch import Tensor
 
 FORMAT = 1
 DATA, TENSORS = "data.json", "tensors.safetensors"
+MAX_DATA = 1 << 26
+"""Bytes of JSON that are read at most."""
+_DAMAGE = (
+    zipfile.BadZipFile,
+    KeyError,
+    ValueError,
+    EOFError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RecursionError,
+    RuntimeError,
+)
+"""What reading a damaged or hostile file may raise."""
 Target = str | Path | io.BufferedIOBase
 
 
@@ -62,16 +76,28 @@ def read_archive(source: Target) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise FileNotFoundError(f"no agent at {source}")
     try:
         with zipfile.ZipFile(source) as archive:
+            _check_members(archive)
             data = json.loads(archive.read(DATA))
             tensors = safetensors.torch.load(archive.read(TENSORS))
-    except (zipfile.BadZipFile, KeyError, json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+    except (*_DAMAGE, SafetensorError) as error:
         raise ValueError(
             f"{source} is not an agent saved by MTSAC ({error}); expected a zip of {DATA} and {TENSORS}. Files of "
             "other algorithms of stable-baselines3 hold pickles and are not opened"
         ) from None
-    if data.pop("format", None) != FORMAT:
+    if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise ValueError(f"{source} was written in another format; this version reads format {FORMAT}")
     return data, tensors
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Exactly the two files of an agent, as they are: what is not compressed cannot swell."""
+    if sorted(archive.namelist()) != sorted([DATA, TENSORS]):
+        raise ValueError(f"it holds {', '.join(map(repr, archive.namelist()[:5])) or 'nothing'}")
+    for info in archive.infolist():
+        if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size or info.flag_bits & 1:
+            raise ValueError(f"{info.filename} is compressed or encrypted, which ours never are")
+    if archive.getinfo(DATA).file_size > MAX_DATA:
+        raise ValueError(f"{DATA} has {archive.getinfo(DATA).file_size:,} bytes; at most {MAX_DATA:,} are read")
 
 
 def with_suffix(path: str | Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from agents import archive
 from agents.agent_archive import agent_from_archive, agent_to_archive
+from agents.faults import NotFinite, describe
 from agents.losses import ActorBatch, ActorLoss, ActorRows, CriticBatch, CriticLoss, CriticRows, td_targets
 from agents.policy import MultiTaskPolicy
 from agents.replay import MultiTaskReplayBuffer, TaskBatch
@@ -53,6 +55,8 @@ class MTSAC(OffPolicyAlgorithm):
         train_freq: vector steps between trainings, as in SB3.
         gradient_steps: updates per training; -1: as many as vector steps since the last.
         max_grad_norm: clips the gradient norm of the critics and of the actor; None: no clipping.
+        max_nonfinite: updates in a row in which a task's loss or gradient may be not finite, and the task is left out,
+            before training stops with :class:`agents.faults.NotFinite`; looked at when figures are logged.
         combiner: a name in ``mtrl_transfer.COMBINERS`` or a combiner object, which is copied for the
             critic and for the actor.
         combiner_kwargs: arguments for a named combiner; the keys ``critic`` and ``actor`` may hold dicts for one of
@@ -94,6 +98,7 @@ class MTSAC(OffPolicyAlgorithm):
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 1,
         max_grad_norm: float | None = 1.0,
+        max_nonfinite: int = 100,
         combiner: str | Combiner = "transference",
         combiner_kwargs: dict[str, Any] | None = None,
         measure_every: int | None = None,
@@ -132,7 +137,7 @@ class MTSAC(OffPolicyAlgorithm):
             supported_action_spaces=(spaces.Box,),
         )
         self.batch_size: int | None = batch_size
-        self.max_grad_norm = max_grad_norm
+        self.max_grad_norm, self.max_nonfinite = max_grad_norm, max_nonfinite
         self.combiner, self.combiner_kwargs = combiner, combiner_kwargs
         self.measure_every, self.affinity_every = measure_every, affinity_every
         self.reward_scaling = reward_scaling
@@ -192,6 +197,8 @@ class MTSAC(OffPolicyAlgorithm):
             check_choice("reward_scaling", self.reward_scaling, ["max_return"])
         if isinstance(self.target_entropy, str):
             check_choice("target_entropy", self.target_entropy, ["auto"])
+        if self.max_nonfinite < 1:
+            raise ValueError(f"max_nonfinite={self.max_nonfinite} must be at least 1")
         for name in ("measure_every", "affinity_every"):
             every = getattr(self, name)
             if every is not None and every < 1:
@@ -343,7 +350,7 @@ class MTSAC(OffPolicyAlgorithm):
     def _update_temperatures(self, log_probs: Tensor) -> None:
         """Each task's own temperature towards the entropy target; Adam works entry by entry, so tasks do not mix."""
         excess = log_probs.detach().mean(dim=1) + self.entropy_target
-        self.log_alpha.grad = -excess
+        self.log_alpha.grad = torch.where(excess.isfinite(), -excess, 0)
         self.alpha_optimizer.step()
 
     # --- what it tells ------------------------------------------------------------------------------------------------
@@ -375,7 +382,10 @@ class MTSAC(OffPolicyAlgorithm):
         """Record what happened since the last call, per task, and write it."""
         with counted(self.timing, "logging"):
             self._record_all()
+            problems = self._record_faults()
             super().dump_logs()
+        if problems:
+            raise NotFinite("; ".join(problems))
 
     def _record_all(self) -> None:
         self._record_means(self._statistics.flush())
@@ -391,6 +401,24 @@ class MTSAC(OffPolicyAlgorithm):
         for tag, value in self._episodes.means().items():
             self.logger.record(tag, value, exclude=None if tag.endswith("/mean") else "stdout")
         self._record_times()
+
+    def _record_faults(self) -> list[str]:
+        """Tell and record losses and gradients that were not finite; returns those for which training has to stop."""
+        fatal = []
+        for role, update in self.updates.items():
+            faults = update.faults.report()
+            for fault, told in zip(faults, describe(role, faults, self.task_names, self._n_updates), strict=True):
+                self.logger.record(f"nonfinite_{role}/{self.task_names[fault.task]}", fault.updates, exclude="stdout")
+                if fault.in_a_row >= self.max_nonfinite:
+                    fatal.append(told)
+                else:
+                    warnings.warn(told, stacklevel=2)
+        return fatal
+
+    def unsound_tasks(self) -> list[str]:
+        """Names of tasks whose loss or gradient was not finite in the latest update."""
+        tasks = {task for update in self.updates.values() for task in update.faults.unsound()}
+        return [self.task_names[task] for task in sorted(tasks)]
 
     def _record_means(self, means: dict[str, Tensor]) -> None:
         for tag, values in means.items():
@@ -455,7 +483,11 @@ class MTSAC(OffPolicyAlgorithm):
         if print_system_info:
             get_system_info()
         data, tensors = archive.read_archive(path)
-        return agent_from_archive(cls, data, tensors, env, device, {**(custom_objects or {}), **kwargs})
+        try:
+            return agent_from_archive(cls, data, tensors, env, device, {**(custom_objects or {}), **kwargs})
+        except (KeyError, TypeError, AttributeError, IndexError, AssertionError, OverflowError, RuntimeError) as error:
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise ValueError(f"{path} is damaged, or no agent of this version: {what}") from error
 
     def save_replay_buffer(self, path: Any) -> None:
         """Write the stored transitions as safetensors (SB3 would pickle them)."""

@@ -27,7 +27,8 @@ class MaxReturnScaling:
 
     def update(self, rewards: np.ndarray, dones: np.ndarray) -> None:
         """Take one vector step's raw rewards ``[T]`` and episode ends ``[T]``."""
-        self.running = self.gamma * self.running + rewards
+        # A reward that is not finite says nothing of the scale, and would stay in the sum.
+        self.running = self.gamma * self.running + np.where(np.isfinite(rewards), rewards, 0.0)
         self.largest = np.maximum(self.largest, np.abs(self.running))
         self.running[dones] = 0.0
 

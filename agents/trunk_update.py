@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from agents.faults import Faults, all_finite
 from agents.measurement import Measurement
 from agents.networks import MultiTaskMLP
 from agents.statistics import RunningMeans
@@ -68,6 +69,7 @@ class TrunkUpdate(Generic[Rows]):
             "measurement": torch.Generator(device).manual_seed(seed + 1),
             "affinity": torch.Generator(device).manual_seed(seed + 2),
         }
+        self.faults = Faults(network.n_tasks, device)
         self.means = RunningMeans()
         self.measurement = Measurement(network.n_tasks)
         self.step_norm = torch.zeros((), device=device)
@@ -102,15 +104,7 @@ class TrunkUpdate(Generic[Rows]):
         """
         if not trains.trunk:
             return self._step_heads(batch)
-        weights = self._known_weights()
-        if weights is None or self._weights_would_reach_alignment():
-            tasks, rows = self._task_gradients(batch)
-            if not trains.alignment and self.network.aligned:
-                tasks.head_grads["alignment"].zero_()
-            weights = self._combine(tasks, rows, batch, draw) if weights is None else weights
-            gradients = self._weighted(tasks, weights)
-        else:
-            gradients, rows = self._plain(batch, weights)
+        gradients, rows, weights = self._gradients(batch, draw, trains)
         self._count(weights)
         if measure:
             self._timed(self._predict, rows, batch, draw, weights)
@@ -122,6 +116,22 @@ class TrunkUpdate(Generic[Rows]):
         if self.combiner.needs_after_step:
             self._timed(self._tell_losses, batch)
         return rows
+
+    def _gradients(self, batch: Any, draw: Draw, trains: Trains) -> tuple[list[Tensor], Rows, Tensor]:
+        """Gradients of trunk and heads, rows, and the weights ``[T]`` of the tasks in the trunk's."""
+        weights = self._known_weights()
+        if weights is not None and not self._weights_would_reach_alignment():
+            gradients, rows = self._plain(batch, weights)
+            if all_finite(gradients):
+                self.faults.note_sound()
+                return gradients, rows, weights
+        # One backward pass of all tasks cannot tell whose gradient is not finite; task gradients can.
+        tasks, rows = self._task_gradients(batch)
+        tasks = self.faults.mask(tasks)
+        if not trains.alignment and self.network.aligned:
+            tasks.head_grads["alignment"].zero_()
+        weights = self._combine(tasks, rows, batch, draw) if weights is None else weights
+        return self._weighted(tasks, weights), rows, weights
 
     def _step_heads(self, batch: Any) -> Rows:
         """Heads and alignment alone, by the mean of the task losses."""
@@ -259,6 +269,7 @@ class TrunkUpdate(Generic[Rows]):
             "combiner": self.combiner.state_dict(),
             "decision": {} if decision is None else _decision_state(decision),
             "generator": {name: generator.get_state() for name, generator in self.generators.items()},
+            "faults": self.faults.state_dict(),
             "means": self.means.state_dict(),
             "measurement": self.measurement.state_dict(),
             "own": {name: value for name in _OWN if (value := getattr(self, name)) is not None},
@@ -278,6 +289,7 @@ class TrunkUpdate(Generic[Rows]):
             self.combiner.last = Decision(**{**parts["decision"], "fresh": fresh})  # type: ignore[attr-defined, arg-type]
         for name, value in parts["generator"].items():
             self.generators[name].set_state(value.cpu())
+        self.faults.load_state_dict(parts["faults"])
         self.means.load_state_dict(parts.get("means", {}))
         self.measurement.load_state_dict(parts.get("measurement", {}))
         device = self.step_norm.device

@@ -56,6 +56,7 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         train_freq=agent.train_freq,
         gradient_steps=agent.gradient_steps,
         max_grad_norm=agent.max_grad_norm,
+        max_nonfinite=agent.max_nonfinite,
         combiner=config.combiner.name,
         combiner_kwargs=combiner_kwargs(config.combiner),
         measure_every=agent.measure_every,

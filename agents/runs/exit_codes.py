@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from agents.runs.errors import InputError
-from agents.runs.train import Interrupted
+from agents.runs.train import Failed, Interrupted
 
 FAILED = 1
 BAD_INPUT = 2
@@ -41,6 +41,9 @@ def exit_code(program: str, work: Callable[[], object]) -> int:
     except Interrupted as error:
         print(error, file=sys.stderr)
         return 128 + error.signal_number
+    except Failed as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("Interrupted; what is not in a checkpoint is lost.", file=sys.stderr)
         return INTERRUPTED

@@ -99,6 +99,8 @@ class AgentConfig(Section):
     """Updates at a time."""
     max_grad_norm: Positive | None = 1.0
     """Clipping of the gradient's norm; null: none."""
+    max_nonfinite: Count = 100
+    """Updates in a row in which a task's loss or gradient may be not finite, and is left out, before training stops."""
     measure_every: Count | None = None
     """Measure transference every so many updates whatever the combiner; null: only as it needs."""
     affinity_every: Count | None = None

@@ -51,6 +51,9 @@ class Session:
         self.writer.wait()
         if self.model.num_timesteps == self.writer.last_step:
             return
+        if unsound := self.model.unsound_tasks():
+            _tell(f"No checkpoint at {self.model.num_timesteps:,} transitions: {', '.join(unsound)} is not finite now.")
+            return
         for output in self.model.logger.output_formats:
             if isinstance(output, TensorBoardOutputFormat):
                 output.writer.flush()

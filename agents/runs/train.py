@@ -12,6 +12,7 @@ from rich.console import Console
 from stable_baselines3.common.callbacks import CallbackList
 
 from agents import Evaluation, evaluate
+from agents.faults import NotFinite
 from agents.runs import checkpoints, run_folder, tables
 from agents.runs.build import evaluation_env
 from agents.runs.callbacks import CheckpointEvery, ProgressBar, StopBetweenUpdates, StopRequested
@@ -35,6 +36,10 @@ class Interrupted(Exception):
         self.signal_number = signal_number
 
 
+class Failed(Exception):
+    """Training cannot go on; the message says why, and what is saved."""
+
+
 def train(config: RunConfig, console: Console) -> Path:
     """Run a config to its end: estimate, training, evaluation by the protocol, table.
 
@@ -51,6 +56,7 @@ def train(config: RunConfig, console: Console) -> Path:
     Raises:
         InputError: before anything is written, if the run folder cannot be used so.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
+        Failed: when losses are not finite for too long.
     """
     run_folder.check_run_dir(config)
     newest = _checkpoint_to_resume(config, console) if config.resume else None
@@ -102,6 +108,11 @@ def _learn(session: Session) -> None:
         bar.close()
         session.save()
         raise Interrupted(_farewell(session), request.signal_number) from None
+    except NotFinite as error:
+        session.writer.wait()
+        last = session.writer.last_step
+        good = "There is no checkpoint." if last is None else f"The last good checkpoint is at {last:,} transitions."
+        raise Failed(f"Training stopped at {model.num_timesteps:,} transitions: {error}. {good}") from None
     finally:
         bar.close()
     session.save()

@@ -39,12 +39,16 @@ class Combiner:
         self._pending: Tensor | None = None
 
     def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
-        """Weights `[T]` of the task gradients with inner products `gramian [T, T]`."""
+        """Weights `[T]` of the task gradients with inner products `gramian [T, T]`; finite, whatever those are."""
         if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
             raise ValueError(f"gramian must be [T, T], got {list(gramian.shape)}")
         for name, value in self.state.items():  # a loaded state may come from another device
             self.state[name] = value.to(gramian.device)
-        return self.weigh(gramian, context)
+        finite = gramian.diagonal().isfinite()
+        weights = self.weigh(torch.where(gramian.isfinite(), gramian, 0), context)
+        # What overflows inside a method says nothing: then all tasks count alike. What is no gradient has no weight.
+        weights = torch.where(weights.isfinite().all(), weights, 1 / len(weights))
+        return torch.where(finite, weights, 0)
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """What `__call__` returns; a combiner implements this."""

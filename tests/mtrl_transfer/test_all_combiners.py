@@ -179,3 +179,35 @@ def test_weights_do_not_depend_on_the_unit_of_the_losses(name, factor):
     expected = make(name)(gram, context_for(gram, losses))
     found = make(name)(factor**2 * gram, context_for(factor**2 * gram, factor * losses))
     torch.testing.assert_close(found, expected)
+
+
+EXTREMES = {
+    "zeros": torch.zeros(N_TASKS, N_TASKS),
+    "huge": 1e30 * torch.eye(N_TASKS),
+    "tiny": 1e-30 * torch.eye(N_TASKS),
+    "huge and tiny": torch.diag(torch.logspace(-30, 30, N_TASKS)),
+    "duplicates": torch.ones(N_TASKS, N_TASKS),
+    "huge duplicates": torch.full((N_TASKS, N_TASKS), 1e30),
+    "opposites": torch.ones(N_TASKS, N_TASKS)
+    * torch.tensor([(-1.0) ** t for t in range(N_TASKS)]).outer(torch.tensor([(-1.0) ** t for t in range(N_TASKS)])),
+    "infinite task": torch.eye(N_TASKS)
+    .index_fill(0, torch.tensor([1]), torch.inf)
+    .index_fill(1, torch.tensor([1]), torch.inf),
+    "nan task": torch.eye(N_TASKS)
+    .index_fill(0, torch.tensor([0]), torch.nan)
+    .index_fill(1, torch.tensor([0]), torch.nan),
+    "all infinite": torch.full((N_TASKS, N_TASKS), torch.inf),
+}
+
+
+@pytest.mark.parametrize("extreme", EXTREMES)
+def test_weights_are_finite_whatever_the_gramian(name, extreme):
+    combiner, gram = make(name), EXTREMES[extreme]
+    losses = gram.diagonal().sqrt()
+    for _ in range(2):  # nor may the state be spoilt
+        weights = combiner(gram, context_for(gram, losses))
+        combiner.after_step(losses)
+        assert weights.isfinite().all()
+        assert torch.equal(weights[~gram.diagonal().isfinite()], torch.zeros(int((~gram.diagonal().isfinite()).sum())))
+    sound = torch.eye(N_TASKS)
+    assert combiner(sound, context_for(sound)).isfinite().all()

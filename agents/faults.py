@@ -1,0 +1,98 @@
+"""Losses and gradients that are not finite: found, kept from doing harm, and counted, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.gradients import TaskGradients
+
+
+class NotFinite(Exception):
+    """A task's loss or gradient was not finite for too many updates in a row; the message names tasks and updates."""
+
+
+class Fault(NamedTuple):
+    """One task's updates with a loss or gradient that was not finite, since the last report.
+
+    - `task`: index.
+    - `updates`: how many.
+    - `in_a_row`: up to the latest update, reports before included.
+    """
+
+    task: int
+    updates: int
+    in_a_row: int
+
+
+class Faults:
+    """Takes tasks whose loss or gradient is not finite out of an update.
+
+    Their losses and gradients become 0 by selection, for zero times NaN is NaN: the others' step is what it would be
+    with a task that gives nothing.
+
+    Args:
+        n_tasks: ``T``.
+        device: where the counts lie.
+    """
+
+    def __init__(self, n_tasks: int, device: torch.device) -> None:
+        self.count, self.in_a_row = (torch.zeros(n_tasks, dtype=torch.long, device=device) for _ in range(2))
+
+    def mask(self, tasks: TaskGradients) -> TaskGradients:
+        """Count the update; the tasks' gradients with those that are not finite replaced by 0."""
+        gradients = [*tasks.shared_grads.values(), *tasks.head_grads.values()]
+        sound = torch.stack([tasks.losses, *(one.flatten(1).sum(1) for one in gradients)]).isfinite().all(dim=0)
+        self.count += ~sound
+        self.in_a_row = torch.where(sound, 0, self.in_a_row + 1)
+        if sound.device.type == "cpu" and bool(sound.all()):  # looking costs nothing there, and selecting does
+            return tasks
+        return TaskGradients(
+            _selected(tasks.losses, sound),
+            {name: _selected(one, sound) for name, one in tasks.shared_grads.items()},
+            {name: _selected(one, sound) for name, one in tasks.head_grads.items()},
+        )
+
+    def note_sound(self) -> None:
+        """Count an update in which all was finite."""
+        self.in_a_row.zero_()
+
+    def report(self) -> list[Fault]:
+        """What happened since the last report; waits for the device."""
+        counts, rows = self.count.tolist(), self.in_a_row.tolist()
+        self.count.zero_()
+        return [Fault(task, n, rows[task]) for task, n in enumerate(counts) if n]
+
+    def unsound(self) -> list[int]:
+        """Tasks that were not finite in the latest update; waits for the device."""
+        return self.in_a_row.nonzero().flatten().tolist()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Counts ``[T]``."""
+        return {"count": self.count, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore :meth:`state_dict`."""
+        for name, value in state.items():
+            getattr(self, name).copy_(value)
+
+
+def all_finite(gradients: Iterable[Tensor]) -> bool:
+    """Whether all of them are; waits for the device."""
+    return bool(torch.stack([one.sum() for one in gradients]).isfinite().all())
+
+
+def describe(role: str, faults: Sequence[Fault], names: Sequence[str], n_updates: int) -> list[str]:
+    """One sentence per task."""
+    return [
+        f"the {role}'s loss or gradient of {names[one.task]} was not finite in {one.updates} updates up to update "
+        f"{n_updates}, the last {one.in_a_row} in a row; the task was left out of them"
+        for one in faults
+    ]
+
+
+def _selected(values: Tensor, sound: Tensor) -> Tensor:
+    return torch.where(sound.view(-1, *([1] * (values.ndim - 1))), values, 0)
