@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from agents.figures import shortened
 from agents.runs.compare import plots
@@ -207,13 +209,17 @@ def _protocol(plan: Plan, collected: Collected) -> Section:
     parts.append(
         Text("Commands: the comparison, and any of its runs by hand (run_dir=... elsewhere, to keep this one).")
     )
-    parts.append(Code("\n".join([command(), *(f"scripts/train.py {run.planned.config_file}" for run in plan.runs)])))
+    parts.append(
+        Code("\n".join([command(), *(f"python scripts/train.py {run.planned.config_file}" for run in plan.runs)]))
+    )
     return Section("Protocol", parts)
 
 
 def command() -> str:
     """The command line that made this report."""
-    return " ".join([os.path.relpath(sys.argv[0]), *sys.argv[1:]])
+    program = Path(sys.argv[0])
+    called = f"python {os.path.relpath(program)}" if program.suffix == ".py" else program.name
+    return shlex.join([*called.split(), *sys.argv[1:]])
 
 
 def _settings(plan: Plan, collected: Collected) -> list[list[str]]:

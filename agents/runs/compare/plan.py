@@ -29,7 +29,7 @@ from agents.runs.yaml_files import (
 
 THE_METHOD = ("combiner",)
 """What methods are allowed to differ in."""
-NOT_THE_PROTOCOL = ("name", "seed", "run_dir", "resume", "threads", "checkpoint", "log")
+NOT_THE_PROTOCOL = ("name", "seed", "run_dir", "resume", "threads", "checkpoint", "log", "env.n_procs", "agent.device")
 """What may differ between runs that are compared: none of it changes what is learned from a given amount of data."""
 
 
@@ -92,7 +92,7 @@ def protocol_of(config: RunConfig) -> dict[str, Any]:
     return {
         key: value
         for key, value in flat(config).items()
-        if key.split(".")[0] not in (*NOT_THE_PROTOCOL, *THE_METHOD) and value is not None
+        if not {key, key.split(".")[0]} & {*NOT_THE_PROTOCOL, *THE_METHOD} and value is not None
     }
 
 
