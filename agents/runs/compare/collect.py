@@ -100,9 +100,9 @@ def collect(plan: Plan, errors: dict[str, str | None]) -> Collected:
         except _NotWhole as reason:
             missing.append(f"{label}: {errors.get(label) or reason}")
             continue
-        foreign = _foreign(run, found)
+        foreign = _foreign(run, plan, found)
         if foreign and not plan.config.allow_differences:
-            missing.append(f"{label} is left out, for it differs in more than the combiner: {'; '.join(foreign)}")
+            missing.append(f"{label} is left out, for it does not belong: {'; '.join(foreign)}")
             continue
         notes += [f"{label}: {sentence}" for sentence in (*foreign, *told)]
         found.append(run)
@@ -212,27 +212,24 @@ def _pairwise(folder: Path) -> tuple[dict[str, History], list[str]]:
     return {role: History(recording.steps[whole[role]], read[role][whole[role]]) for role in ROLES}, []
 
 
-def _foreign(run: FinishedRun, found: Sequence[FinishedRun]) -> list[str]:
-    """In what a run differs from the first one, or from another of its method, though it must not."""
-    if not found:
-        return []
-    first = found[0]
-    ours, theirs = protocol_of(run.config), protocol_of(first.config)
-    told = [f"{key} is {ours.get(key)!r}, not {theirs.get(key)!r}" for key in different_keys(ours, theirs)]
-    for part in PROTOCOL_PARTS:
-        own, other = run.card[part], first.card[part]
-        told += [
-            f"{part}.{key} is {_short(own.get(key))}, not {_short(other.get(key))}"
-            for key in different_keys(own, other)
-        ]
-    same_method = next((one for one in found if one.method == run.method), run)
-    own, other = method_of(run.config), method_of(same_method.config)
-    told += [
-        f"{key} is {own.get(key)!r}, not {same_method.label}'s {other.get(key)!r}" for key in different_keys(own, other)
-    ]
-    if any(one.method == run.method and one.seed == run.seed for one in found):
+def _foreign(run: FinishedRun, plan: Plan, found: Sequence[FinishedRun]) -> list[str]:
+    """In what a run differs from the comparison's protocol, its method or the runs before it, though it must not."""
+    planned = {one.method: one.planned.config for one in plan.runs}
+    expected = planned.get(run.method, plan.runs[0].planned.config)
+    told = _differing("", protocol_of(run.config), protocol_of(expected))
+    for part in PROTOCOL_PARTS if found else ():
+        told += _differing(f"{part}.", run.card[part], found[0].card[part])
+    of_method = [one for one in found if one.method == run.method]
+    method = planned.get(run.method, of_method[0].config if of_method else run.config)
+    told += _differing(f"{run.method}'s ", method_of(run.config), method_of(method))
+    if run.seed in [one.seed for one in of_method]:
         told.append(f"{run.method} has a run with seed {run.seed} already")
     return told
+
+
+def _differing(prefix: str, ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    keys = different_keys(ours, theirs)
+    return [f"{prefix}{key} is {_short(ours.get(key))}, not {_short(theirs.get(key))}" for key in keys]
 
 
 def _short(value: Any) -> str:

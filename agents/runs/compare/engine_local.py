@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 from agents.runs.compare.overview import Overview
 from agents.runs.compare.planned import PlannedRun, is_finished
-from agents.runs.exit_codes import INTERRUPTED
 from agents.runs.protocol import cores
 from agents.runs.train import Interrupted
 
@@ -106,7 +105,7 @@ class _Process:
             return None
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
-        if code == INTERRUPTED:
+        if code > 128:  # after SIGINT or SIGTERM, as a shell counts
             return "interrupted"
         return self._last_line() or f"ended with exit code {code}"
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from agents.runs.compare.one_run import run_or_resume
 from agents.runs.compare.overview import Overview
 from agents.runs.compare.planned import PlannedRun
+from agents.runs.config import load_config
 from agents.runs.errors import InputError
 from agents.runs.train import Interrupted
 
@@ -84,12 +85,13 @@ def _train(run: PlannedRun) -> str | None:
     """The task: returns its error, None where the run is finished."""
     with run.log_file.open("a", encoding="utf-8") as log:
         try:
-            run_or_resume(run, Console(file=log))
+            config = load_config(str(run.config_file))  # checked again: a worker's machine may lack what it asks for
+            run_or_resume(replace(run, config=config), Console(file=log))
         except (Interrupted, KeyboardInterrupt):
             return "interrupted"
         except Exception as error:
             traceback.print_exc(file=log)
-            return f"{type(error).__name__}: {error}".splitlines()[0]
+            return f"{type(error).__name__}: {error}".strip().splitlines()[0]
     return None
 
 

@@ -169,7 +169,7 @@ def another_budget(folder: Path) -> None:
     (folder / "evaluation.json").write_text(text.replace('"step": 800', '"step": 799'), encoding="utf-8")
 
 
-REFUSED = "mean_s3 is left out, for it differs in more than the combiner"
+REFUSED = "mean_s3 is left out, for it does not belong"
 FAULTS = {
     "mean_s3: not begun": shutil.rmtree,
     "mean_s3: not finished: 600 of 800 transitions": cut_log,
@@ -207,7 +207,7 @@ def test_the_report_is_written_for_what_is_whole(tmp_path: Path):
     for page in (html, markdown):
         assert "2 of 6 runs are missing here" in page
         assert "mean_s3: not begun" in page
-        assert "pcgrad_s2 is left out, for it differs in more than the combiner: agent.gamma is 0.7, not 0.8" in page
+        assert "pcgrad_s2 is left out, for it does not belong: agent.gamma is 0.7, not 0.8" in page
     assert [of["seeds"] for of in numbers["methods"].values()] == [[1, 2], [1, 3]]
 
 
@@ -279,7 +279,7 @@ def test_a_run_from_elsewhere_joins_its_method(tmp_path: Path):
 @pytest.mark.parametrize(
     ("method", "seed", "told"),
     [
-        ("pcgrad", 9, "combiner.name is 'mean', not pcgrad_s1's 'pcgrad'"),
+        ("pcgrad", 9, "pcgrad's combiner.name is 'mean', not 'pcgrad'"),
         ("mean", 2, "mean has a run with seed 2 already"),
     ],
 )
@@ -288,7 +288,7 @@ def test_a_run_that_does_not_belong_is_left_out(tmp_path: Path, method: str, see
     finish_all(made)
     folder = finish(made.runs[0].planned.resolved.model_copy(update={"seed": seed}), tmp_path / "x", 7)
     collected = collect(plan(tmp_path, f"imports.{method}=[{folder}]"), {})
-    assert collected.missing == [f"x (imported) is left out, for it differs in more than the combiner: {told}"]
+    assert collected.missing == [f"x (imported) is left out, for it does not belong: {told}"]
     assert len(collected.runs) == 6
 
 
