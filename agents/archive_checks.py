@@ -22,6 +22,7 @@ ARGUMENTS = (
     "combiner_kwargs",
     "measure_every",
     "affinity_every",
+    "affinity_rows",
     "reward_scaling",
     "target_entropy",
     "initial_alpha",

@@ -34,6 +34,8 @@ from mtrl_transfer.choices import check_choice
 from mtrl_transfer.combiners import Combiner
 
 ROWS_PER_TASK = 128
+AFFINITY_SHARE = 16
+"""One row in so many serves to measure affinity, unless more are asked for."""
 
 
 class MTSAC(OffPolicyAlgorithm):
@@ -62,8 +64,9 @@ class MTSAC(OffPolicyAlgorithm):
         combiner_kwargs: arguments for a named combiner; the keys ``critic`` and ``actor`` may hold dicts for one of
             them.
         measure_every: measure transference every so many updates under any combiner; None: never. It changes no run.
-        affinity_every: measure pairwise transference, and nothing else, on a sixteenth of the rows every so many
-            updates, for choosing groups of tasks; None: never. It changes no run.
+        affinity_every: measure pairwise transference, and nothing else, every so many updates, for choosing groups of
+            tasks; None: never. It changes no run.
+        affinity_rows: rows of each task for that; None: a sixteenth of the update's.
         reward_scaling: ``"max_return"`` scales each task's rewards when replay is sampled, so that its largest
             discounted return seen is 10; None: raw rewards.
         target_entropy: per task, in nats; ``"auto"``: minus the number of action dimensions.
@@ -103,6 +106,7 @@ class MTSAC(OffPolicyAlgorithm):
         combiner_kwargs: dict[str, Any] | None = None,
         measure_every: int | None = None,
         affinity_every: int | None = None,
+        affinity_rows: int | None = None,
         reward_scaling: str | None = None,
         target_entropy: float | str = "auto",
         initial_alpha: float = 1.0,
@@ -139,7 +143,8 @@ class MTSAC(OffPolicyAlgorithm):
         self.batch_size: int | None = batch_size
         self.max_grad_norm, self.max_nonfinite = max_grad_norm, max_nonfinite
         self.combiner, self.combiner_kwargs = combiner, combiner_kwargs
-        self.measure_every, self.affinity_every = measure_every, affinity_every
+        self.measure_every = measure_every
+        self.affinity_every, self.affinity_rows = affinity_every, affinity_rows
         self.reward_scaling = reward_scaling
         self.target_entropy, self.initial_alpha = target_entropy, initial_alpha
         self.n_tasks, self.task_names = 0, list[str]()  # until an environment or an archive names them
@@ -199,6 +204,9 @@ class MTSAC(OffPolicyAlgorithm):
             check_choice("target_entropy", self.target_entropy, ["auto"])
         if self.max_nonfinite < 1:
             raise ValueError(f"max_nonfinite={self.max_nonfinite} must be at least 1")
+        rows = self.batch_size // self.n_tasks
+        if self.affinity_rows is not None and not 1 < self.affinity_rows <= rows:
+            raise ValueError(f"affinity_rows={self.affinity_rows} must be 2 to {rows}, the rows of each task")
         for name in ("measure_every", "affinity_every"):
             every = getattr(self, name)
             if every is not None and every < 1:
@@ -293,7 +301,8 @@ class MTSAC(OffPolicyAlgorithm):
         self.timing["update"] += time.perf_counter() - start - transference
 
     def _update(self, batch_size: int) -> None:
-        measure, affinity = self._due(self.measure_every), self._due(self.affinity_every)
+        measure = self._due(self.measure_every)
+        affinity = self._affinity_rows(batch_size) if self._due(self.affinity_every) else None
         schedule = self.policy.alignment_schedule
         trains = EVERYTHING if schedule is None else schedule.trains(self._n_updates)
         batch = self._sample(batch_size, None)
@@ -310,6 +319,11 @@ class MTSAC(OffPolicyAlgorithm):
         self._n_updates += 1
         self._updates_here += 1
         self._count(critic, actor)
+
+    def _affinity_rows(self, batch_size: int) -> int:
+        """Rows of each task that affinity is measured on."""
+        rows = batch_size // self.n_tasks
+        return self.affinity_rows or min(max(rows // AFFINITY_SHARE, 2), rows)
 
     def _due(self, every: int | None) -> bool:
         """Whether this update is one of those once in so many."""

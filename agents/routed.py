@@ -113,6 +113,16 @@ def load_agent(path: archive.Target, device: torch.device | str = "auto") -> MTS
         ValueError: if it is not one of ours.
     """
     data, tensors = archive.read_archive(path)
+    try:
+        return _from_archive(data, tensors, device)
+    except (KeyError, TypeError, AttributeError, IndexError, AssertionError, OverflowError, RuntimeError) as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"{path} is damaged, or no agent of this version: {what}") from error
+
+
+def _from_archive(
+    data: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str
+) -> MTSAC | RoutedAgent:
     if data.get("kind") != "routed":
         return agent_from_archive(MTSAC, data, tensors, None, device, {})
 

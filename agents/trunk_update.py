@@ -24,8 +24,6 @@ from mtrl_transfer.steps import step_norm
 Rows = TypeVar("Rows", bound=Any)
 Draw = Callable[[int, torch.Generator], Any]
 """``draw(rows, generator)``: a batch of ``rows`` other rows per task, everything random in it by ``generator``."""
-AFFINITY_SHARE = 16
-"""One in so many rows serves to measure affinity: often and on few rows, for it is averaged over the whole run."""
 EVERYTHING = Trains(trunk=True, alignment=True)
 _OWN = ("step_norm", "kept", "weights", "gramian", "choices")
 """Attributes that are stored; None where there is none yet."""
@@ -86,7 +84,7 @@ class TrunkUpdate(Generic[Rows]):
         draw: Draw,
         measure: bool = False,
         trains: Trains = EVERYTHING,
-        affinity: bool = False,
+        affinity: int | None = None,
     ) -> Rows:
         """Take one optimizer step.
 
@@ -97,7 +95,7 @@ class TrunkUpdate(Generic[Rows]):
             draw: gives other rows for lookahead.
             measure: also measure transference, whatever the combiner; it changes nothing.
             trains: whether trunk and alignment do; heads always do.
-            affinity: also measure pairwise transference on a few rows; it changes nothing.
+            affinity: also measure pairwise transference alone, on so many rows of each task; it changes nothing.
 
         Returns:
             What ``loss`` gave at the parameters before the step, detached.
@@ -108,9 +106,10 @@ class TrunkUpdate(Generic[Rows]):
         self._count(weights)
         if measure:
             self._timed(self._predict, rows, batch, draw, weights)
-        if affinity:
-            self._timed(self._measure_affinity, batch, draw)
-        self._apply(gradients, trains, note_step=measure or affinity or isinstance(self.combiner, Transference))
+        if affinity is not None:
+            self._timed(self._measure_affinity, batch, draw, affinity)
+        noted = measure or affinity is not None or isinstance(self.combiner, Transference)
+        self._apply(gradients, trains, note_step=noted)
         if measure:
             self._timed(self.measurement.after_step)
         if self.combiner.needs_after_step:
@@ -199,13 +198,14 @@ class TrunkUpdate(Generic[Rows]):
         )
         self.measurement.before_step(lookahead, weights, self._scales(rows), dict(self.network.heads.items()))
 
-    def _measure_affinity(self, batch: Any, draw: Draw) -> None:
+    def _measure_affinity(self, batch: Any, draw: Draw, n_rows: int) -> None:
         if not self._knows_step_norm:  # before the first real step a matched one has no length
             return
-        n_rows = min(max(batch[0].shape[1] // AFFINITY_SHARE, 2), batch[0].shape[1])
         tasks, rows = task_gradients(self.network, self.loss, _first_rows(batch, n_rows))
-        few, generator = gramian(tasks.shared_grads), self.generators["affinity"]
-        lookahead = TrunkLookahead(self.network, self.loss, tasks, few, self.step_norm, lambda: draw(n_rows, generator))
+        gram, generator = gramian(tasks.shared_grads), self.generators["affinity"]
+        lookahead = TrunkLookahead(
+            self.network, self.loss, tasks, gram, self.step_norm, lambda: draw(n_rows, generator)
+        )
         self.measurement.affinity(lookahead, self._scales(rows))
 
     def _known_weights(self) -> Tensor | None:

@@ -61,6 +61,7 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         combiner_kwargs=combiner_kwargs(config.combiner),
         measure_every=agent.measure_every,
         affinity_every=agent.affinity_every,
+        affinity_rows=agent.affinity_rows,
         reward_scaling=agent.reward_scaling,
         target_entropy=agent.target_entropy,
         initial_alpha=agent.initial_alpha,

@@ -103,6 +103,16 @@ def _batch_size(config: RunConfig) -> list[str]:
     return [f"agent.batch_size={size} should be a multiple of the {tasks} tasks, e.g. {near}"]
 
 
+def _affinity_rows(config: RunConfig) -> list[str]:
+    agent, tasks = config.agent, n_tasks(config)
+    if agent.affinity_rows is None or agent.batch_size is None or tasks is None:
+        return []
+    rows = max(agent.batch_size // tasks, 1)
+    if agent.affinity_rows <= rows:
+        return []
+    return [f"agent.affinity_rows={agent.affinity_rows} should be at most {rows}, an update's rows of each task"]
+
+
 def _activation(config: RunConfig) -> list[str]:
     name = config.agent.net.activation
     return (
@@ -134,6 +144,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
     (("env",), _suite_options),
     (("env", "evaluation"), _goals),
     (("env.id", "agent.batch_size"), _batch_size),
+    (("env.id", "agent.batch_size", "agent.affinity_rows"), _affinity_rows),
     (("agent.net.activation",), _activation),
     (("agent.device",), _device),
     (("combiner",), _combiner),

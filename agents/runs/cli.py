@@ -12,6 +12,7 @@ from agents.runs.compare.command import compare as compare_methods
 from agents.runs.config import load_config
 from agents.runs.evaluate import evaluate_run
 from agents.runs.exit_codes import exit_code
+from agents.runs.grouping.stages import STAGES, run_stage
 from agents.runs.information.run import report as report_information
 from agents.runs.supervised.run import run_study
 from agents.runs.train import train as train_run
@@ -66,6 +67,21 @@ def benchmark(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("what", choices=BENCHMARKS, help="updates by combiner and measure, or environments")
     parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. rows=32 hidden=[256,256,256]")
     return _exit_code(parser, arguments, lambda of: BENCHMARKS[of.what](of.options, Console()))
+
+
+def group(arguments: Sequence[str] | None = None) -> int:
+    """Choose which tasks share a network: ``STAGE CONFIG key=value ...``. Returns the exit code."""
+    parser = argparse.ArgumentParser(
+        "mtrl-group",
+        description="Measure affinity in a joint run, choose groups of tasks, train them, report. Each stage does what "
+        "is missing of those before it; called again, it goes on.",
+    )
+    parser.add_argument("stage", choices=STAGES, help="how far to go")
+    parser.add_argument("config", metavar="CONFIG", help="of the joint run: a YAML file, or a preset's name")
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", default=[], help="of the config, or groups.n_groups=[2,3] and such"
+    )
+    return _exit_code(parser, arguments, lambda of: run_stage(of.stage, of.config, of.overrides, Console()))
 
 
 def supervised(arguments: Sequence[str] | None = None) -> int:

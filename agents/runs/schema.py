@@ -104,7 +104,9 @@ class AgentConfig(Section):
     measure_every: Count | None = None
     """Measure transference every so many updates whatever the combiner; null: only as it needs."""
     affinity_every: Count | None = None
-    """Measure pairwise transference alone, on a sixteenth of the rows, every so many updates; null: never."""
+    """Measure pairwise transference alone every so many updates, for choosing groups; null: never."""
+    affinity_rows: Annotated[Int, Field(ge=2)] | None = None
+    """Rows of each task for that; null: a sixteenth of the update's."""
     reward_scaling: Literal["max_return"] | None = None
     """``max_return``: per task, rewards are scaled, such that the largest discounted return seen is 10."""
     target_entropy: Float | Literal["auto"] = "auto"

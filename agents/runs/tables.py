@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +93,15 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def groupings_table(selections: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """Chosen groups by the number of networks."""
+    table = Table(title="Groups by affinity")
+    table.add_column("networks, at most", justify="right")
+    table.add_column("groups")
+    table.add_column("score", justify="right")
+    for row in selections:
+        groups = "; ".join(", ".join(names[task] for task in group) for group in row["groups"])
+        table.add_row(str(row["n_groups"]), groups, f"{row['score']:.2f}")
+    return table

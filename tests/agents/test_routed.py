@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from agents import MTSAC, RoutedAgent, evaluate, load_agent
+from agents import MTSAC, RoutedAgent, archive, evaluate, load_agent
 from envs import make_vec_env
 
 NAMES = ["point-a0", "point-b0", "point-a1", "noise"]
@@ -59,6 +59,18 @@ def test_the_loaders_tell_one_kind_from_the_other(routed, tmp_path):
     with pytest.raises(ValueError, match=r"use MTSAC\.load"):
         RoutedAgent.load(tmp_path / "single")
     assert isinstance(load_agent(tmp_path / "single", "cpu"), MTSAC)
+
+
+def test_a_damaged_file_is_told(routed, tmp_path):
+    data, tensors = archive.read_archive(_saved(routed, tmp_path))
+    archive.write_archive(tmp_path / "damaged", {**data, "agents": [{}, {}]}, tensors)
+    with pytest.raises(ValueError, match="is damaged"):
+        load_agent(tmp_path / "damaged")
+
+
+def _saved(agent, folder):
+    agent.save(folder / "whole")
+    return folder / "whole"
 
 
 def test_what_does_not_fit_is_told(routed):

@@ -111,3 +111,5 @@ def test_bad_period() -> None:
 def test_bad_affinity_period(make_agent: Callable[..., MTSAC]) -> None:
     with pytest.raises(ValueError, match="affinity_every=0 must be at least 1"):
         make_agent(affinity_every=0)
+    with pytest.raises(ValueError, match="affinity_rows=9 must be 2 to 8"):
+        make_agent(affinity_every=5, affinity_rows=9)

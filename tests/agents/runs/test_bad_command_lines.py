@@ -51,6 +51,7 @@ BAD_TRAININGS = [
     ("point agent.gamma=1.1", "less than or equal to 1"),
     ("point agent.batch_size=9", "multiple of the 7 tasks, e.g. 7 or 14"),
     ("point agent.batch_size=3", "e.g. 7"),
+    ("point agent.affinity_rows=65", "should be at most 64"),
     ("point agent.net.hidden=[]", "agent.net.hidden"),
     ("point agent.net.hidden=[0]", "agent.net.hidden"),
     ("point agent.net.hidden=32", "agent.net.hidden"),

@@ -1,0 +1,121 @@
+"""Groupings by affinity and by nobody, for every number of networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from agents.runs.errors import InputError
+from agents.runs.grouping.history import AffinityHistory
+from agents.runs.grouping.options import GroupOptions
+from agents.runs.run_folder import to_json, write_text
+from mtrl_transfer.grouping import (
+    Grouping,
+    all_together,
+    best_selection,
+    cluster,
+    one_per_task,
+    random_groups,
+    standardized,
+    task_scores,
+)
+
+GROUPINGS_FILE = "groupings.json"
+
+
+class Candidate(NamedTuple):
+    """A grouping to train, by a name of its own; `predicted [T]` by affinity, nan for a task alone."""
+
+    label: str
+    grouping: Grouping
+    predicted: np.ndarray
+
+
+class Choices(NamedTuple):
+    """All that `choose` found.
+
+    - `names`: of the tasks.
+    - `affinity`: `[T, T]`, standardized: what decided.
+    - `selections`: for 1 to T networks the chosen groups, with total score and bound.
+    - `candidates`: what is to be trained.
+    """
+
+    names: tuple[str, ...]
+    affinity: np.ndarray
+    selections: list[dict[str, Any]]
+    candidates: list[Candidate]
+
+
+def choose(history: AffinityHistory, options: GroupOptions) -> Choices:
+    """Choose groups, and list the controls beside them.
+
+    Raises:
+        InputError: for limits that no grouping meets.
+    """
+    affinity = standardized(history.affinity(options.network, options.part))
+    n_tasks = len(affinity)
+    too_many = [number for number in options.n_groups if number > n_tasks]
+    if too_many:
+        raise InputError(f"groups.n_groups={too_many[0]} should be at most {n_tasks}, the number of tasks")
+    selections = []
+    for number in range(1, n_tasks + 1):
+        try:
+            found = best_selection(affinity, number, max_size=options.max_size, alone=options.alone)
+        except ValueError as error:
+            if number in options.n_groups:
+                raise InputError(f"groups.n_groups={number}: {error}") from None
+            continue
+        selections.append({"n_groups": number, **found.grouping._asdict(), "score": found.score, "bound": found.bound})
+    by_number = {row["n_groups"]: Grouping(row["groups"], row["serves"]) for row in selections}
+    raw = history.affinity("critic", "overall")
+    groupings = {"together": all_together(n_tasks), "one_per_task": one_per_task(n_tasks)}
+    for number in sorted(set(options.n_groups)):
+        groupings[f"chosen_{number}"] = by_number[number]
+        groupings[f"tag_{number}"] = best_selection(raw, number).grouping
+        groupings[f"cluster_{number}"] = cluster(affinity, number)
+        for draw in range(options.random):
+            groupings[f"random{draw}_{number}"] = random_groups(n_tasks, number, draw)
+    return Choices(history.names, affinity, selections, [_candidate(affinity, *one) for one in groupings.items()])
+
+
+def _candidate(affinity: np.ndarray, label: str, grouping: Grouping) -> Candidate:
+    scores = task_scores(affinity, grouping)
+    return Candidate(label, grouping, np.where(np.isfinite(scores), scores, np.nan))
+
+
+def write_choices(choices: Choices, folder: Path) -> Path:
+    """As JSON for people and for the next stage; groups may be edited there."""
+    content = {
+        "tasks": list(choices.names),
+        "affinity": choices.affinity.tolist(),
+        "selections": choices.selections,
+        "groupings": {one.label: one.grouping._asdict() for one in choices.candidates},
+    }
+    write_text(folder / GROUPINGS_FILE, to_json(content))
+    return folder / GROUPINGS_FILE
+
+
+def read_choices(folder: Path) -> Choices:
+    """What `write_choices` wrote.
+
+    Raises:
+        InputError: if the file was edited into something else.
+    """
+    path = folder / GROUPINGS_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        names, affinity = tuple(content["tasks"]), np.array(content["affinity"])
+        groupings = {
+            label: Grouping(tuple(map(tuple, one["groups"])), tuple(one["serves"]))
+            for label, one in content["groupings"].items()
+        }
+        for label, grouping in groupings.items():
+            if any(task not in grouping.groups[index] for task, index in enumerate(grouping.serves)):
+                raise ValueError(f"{label} serves a task from a group that it is not in")
+        candidates = [_candidate(affinity, *one) for one in groupings.items()]
+        return Choices(names, affinity, content["selections"], candidates)
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"{path} cannot be read: {error}; delete it to choose again") from None

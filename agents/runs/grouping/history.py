@@ -1,0 +1,64 @@
+"""The affinity that a joint run recorded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from agents.runs.errors import InputError
+from agents.runs.run_folder import RECORD_FILE
+from mtrl_transfer.grouping import standardized
+from mtrl_transfer.recorder import Recording
+
+ROLES = ("critic", "actor")
+PARTS = ("early", "late", "overall")
+
+
+class AffinityHistory(NamedTuple):
+    """Pairwise transference over a run.
+
+    - `names`: of the T tasks.
+    - `steps`: `[N]`, transitions at the end of each window.
+    - `pairwise`: by network `[N, T giver, T receiver]`, the mean of a window.
+    - `measurements`: `[N]`, in each window.
+    """
+
+    names: tuple[str, ...]
+    steps: np.ndarray
+    pairwise: dict[str, np.ndarray]
+    measurements: np.ndarray
+
+    def affinity(self, network: str, part: str) -> np.ndarray:
+        """Mean over measurements of a part of the run, `[T giver, T receiver]`.
+
+        Args:
+            network: `critic`, `actor`, or `both`: the sum of the two, each standardized, with a zero diagonal.
+            part: `early` (the first half of the windows), `late` (the second) or `overall`.
+        """
+        if network == "both":
+            return np.sum([standardized(self.affinity(role, part)) for role in ROLES], axis=0)
+        half = (len(self.steps) + 1) // 2
+        chosen = {"early": slice(0, half), "late": slice(len(self.steps) - half, None), "overall": slice(None)}[part]
+        weights = self.measurements[chosen]
+        return np.average(self.pairwise[network][chosen], axis=0, weights=weights)
+
+
+def read_history(run_folder: Path) -> AffinityHistory:
+    """What `log.record_every` kept of a run.
+
+    Raises:
+        InputError: if nothing was measured.
+    """
+    path = run_folder / RECORD_FILE
+    if not path.is_file():
+        raise InputError(f"{run_folder} has no {RECORD_FILE}: it was run with log.record_every=null")
+    recording = Recording(path)
+    read = {role: recording.of(role) for role in ROLES}
+    whole = np.all([read[role]["measurements"] > 0 for role in ROLES], axis=0)
+    if not whole.any():
+        raise InputError(f"{run_folder} measured no pairwise transference: set agent.affinity_every, and train longer")
+    pairwise = {role: read[role]["pairwise"][whole].astype(np.float64) for role in ROLES}
+    measurements = np.minimum(*(read[role]["measurements"][whole] for role in ROLES))
+    return AffinityHistory(tuple(recording.tasks), recording.steps[whole], pairwise, measurements)

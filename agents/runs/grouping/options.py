@@ -1,0 +1,84 @@
+"""What can be chosen about groups, beside the config of the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import Field
+
+from agents.runs.compare.engine import EngineConfig, engine_problems
+from agents.runs.config import load_config, section
+from agents.runs.errors import InputError
+from agents.runs.run_folder import RUNS
+from agents.runs.schema import Count, Float, RunConfig, Section, Seed
+
+PREFIX = "groups."
+
+
+class GroupOptions(Section):
+    """How tasks are grouped and what is trained; on the command line with the prefix ``groups.``."""
+
+    folder: str | None = None
+    """Of everything; null: runs/groups_<name>."""
+    n_groups: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
+    """Numbers of networks (at most) to train groups for."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    """Of the groups' runs."""
+    network: Literal["critic", "actor", "both"] = "both"
+    """Whose affinity decides; ``both``: the sum of the two, each standardized."""
+    part: Literal["early", "late", "overall"] = "overall"
+    """Of the joint run: its first or second half, or all."""
+    max_size: Count | None = None
+    """Of a group; null: no limit."""
+    alone: Float | None = None
+    """Score of a task that trains alone, in standard deviations of affinity; null: groups of one are not chosen."""
+    random: Count = 1
+    """Random groupings for each number of networks."""
+    equal: Literal["transitions", "compute"] = "transitions"
+    """What is equal for all groupings: every task's transitions in each of its groups, or the transitions of all groups
+    together (groups that overlap then train for fewer steps)."""
+    engine: EngineConfig = EngineConfig()
+    """What does the runs."""
+
+
+class GroupPlan(NamedTuple):
+    """The joint run's config, the options, and the folder."""
+
+    config: RunConfig
+    options: GroupOptions
+    folder: Path
+
+
+def load_plan(argument: str, overrides: Sequence[str]) -> GroupPlan:
+    """Read a run's config and the options that are mixed among its overrides.
+
+    Raises:
+        InputError: with every bad key and value at once.
+    """
+    own = [override.removeprefix(PREFIX) for override in overrides if override.startswith(PREFIX)]
+    others = [override for override in overrides if not override.startswith(PREFIX)]
+    options, problems = None, list[str]()
+    try:
+        options = section(GroupOptions, own)
+        problems += [f"{PREFIX}engine.{problem}" for problem in engine_problems(options.engine)]
+    except InputError as error:
+        problems += [_prefixed(problem) for problem in error.problems]
+    try:
+        config = load_config(argument, others)
+    except InputError as error:
+        raise InputError([*problems, *error.problems]) from None
+    if problems or options is None:
+        raise InputError(problems)
+    if config.run_dir is not None or config.resume:
+        raise InputError("run_dir and resume are of a single run; groups.folder= says where everything goes")
+    folder = Path(options.folder) if options.folder is not None else RUNS / f"groups_{config.name}"
+    return GroupPlan(config, options, folder)
+
+
+def _prefixed(problem: str) -> str:
+    """A problem of the options as one of the command line."""
+    unknown = "unknown key "
+    named = problem.removeprefix(unknown)
+    return f"{unknown}{PREFIX}{named}" if named != problem else f"{PREFIX}{problem}"

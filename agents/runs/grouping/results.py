@@ -1,0 +1,97 @@
+"""What came of trained groupings, beside what affinity predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from agents.runs.grouping.choose import Choices
+from agents.runs.grouping.options import GroupPlan
+from agents.runs.grouping.trained import group_runs
+from mtrl_transfer.grouping import Grouping
+from mtrl_transfer.grouping.groups import membership
+from mtrl_transfer.grouping.program import best_groups
+
+
+@dataclass(frozen=True)
+class Results:
+    """Evaluations of all routed agents.
+
+    Attributes:
+        plan: of the study.
+        choices: what was trained.
+        evaluations: label of the grouping -> ``evaluation.json`` for each seed.
+    """
+
+    plan: GroupPlan
+    choices: Choices
+    evaluations: dict[str, list[dict[str, Any]]]
+
+    def values(self, label: str, name: str) -> np.ndarray:
+        """``success`` or ``return`` of a grouping, `[seeds, T]`."""
+        return np.array([[one["tasks"][task][name] for task in self.choices.names] for one in self.evaluations[label]])
+
+    @cached_property
+    def solvable(self) -> np.ndarray:
+        """Tasks that can be solved at all, `[T]` bool."""
+        return np.array(next(iter(self.evaluations.values()))[0]["solvable"])
+
+    def mean_success(self, label: str) -> np.ndarray:
+        """Over the solvable tasks, `[seeds]`."""
+        return np.array([one["mean_success"] for one in self.evaluations[label]])
+
+    def transitions(self, label: str) -> float:
+        """Over all groups, mean over seeds."""
+        return float(np.mean([one["step"] for one in self.evaluations[label]]))
+
+    @cached_property
+    def predicted(self) -> np.ndarray:
+        """By affinity, `[groupings, T]`; nan for a task alone."""
+        return np.stack([one.predicted for one in self.choices.candidates])
+
+    @cached_property
+    def gains(self) -> np.ndarray:
+        """Realised return beyond that of all together, means over seeds, `[groupings, T]`."""
+        base = self.values("together", "return").mean(axis=0)
+        return np.stack([self.values(one.label, "return").mean(axis=0) - base for one in self.choices.candidates])
+
+    def rank_correlation(self) -> np.ndarray:
+        """Spearman's of predicted with realised gain over different groups, per task `[T]`; nan below three."""
+        found = np.full(len(self.choices.names), np.nan)
+        for task in range(len(found)):
+            serving = [one.grouping.groups[one.grouping.serves[task]] for one in self.choices.candidates]
+            first = sorted({serving.index(group) for group in serving if len(group) > 1})
+            predicted, realised = self.predicted[first, task], self.gains[first, task]
+            if len(first) > 2 and np.ptp(predicted) > 0 and np.ptp(realised) > 0:
+                found[task] = spearmanr(predicted, realised)[0]
+        return found
+
+    def best_found(self, n_groups: int) -> tuple[Grouping, float] | None:
+        """The best choice in hindsight among all groups trained for equally long, and its mean success."""
+        if self.plan.options.equal != "transitions":
+            return None
+        success: dict[tuple[int, ...], np.ndarray] = {}
+        for candidate in self.choices.candidates:
+            values = self.values(candidate.label, "success").mean(axis=0)
+            for task, index in enumerate(candidate.grouping.serves):
+                row = success.setdefault(candidate.grouping.groups[index], np.full(len(values), np.nan))
+                row[task] = values[task]
+        groups = sorted(success)
+        members = membership(groups, len(self.choices.names))
+        table = np.where(members, np.stack([success[group] for group in groups]), -np.inf)
+        table = np.where(np.isnan(table), -np.inf, np.where(self.solvable | ~members, table, 0.0))
+        solved = best_groups(table, members.sum(axis=1), n_groups, None)
+        if solved is None:
+            return None
+        chosen = [groups[index] for index in solved[0]]
+        best = table[solved[0]].argmax(axis=0)
+        return Grouping(tuple(chosen), tuple(best.tolist())), solved[1] / int(self.solvable.sum())
+
+    def updates(self, label: str) -> int:
+        """Vector steps of each of a grouping's runs."""
+        candidate = next(one for one in self.choices.candidates if one.label == label)
+        return group_runs(self.plan, self.choices.names, candidate, 0)[0].steps

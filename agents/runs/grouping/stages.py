@@ -1,0 +1,87 @@
+"""Measure, choose, train, report: each stage does what it needs of those before it, and nothing twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from agents.runs.compare.engine import run_all
+from agents.runs.compare.planned import PlannedRun
+from agents.runs.exit_codes import Incomplete
+from agents.runs.grouping.choose import GROUPINGS_FILE, Choices, choose, read_choices, write_choices
+from agents.runs.grouping.history import read_history
+from agents.runs.grouping.options import GroupPlan, load_plan
+from agents.runs.grouping.report import write_report
+from agents.runs.grouping.results import Results
+from agents.runs.grouping.trained import group_runs, joint_run, make_routed, planned
+from agents.runs.tables import groupings_table
+
+
+def measure_stage(plan: GroupPlan, console: Console) -> None:
+    """Train all tasks together and record their affinity."""
+    _run(plan, [joint_run(plan)], console)
+
+
+def choose_stage(plan: GroupPlan, console: Console) -> Choices:
+    """Choose groups from the joint run; an existing choice stands."""
+    measure_stage(plan, console)
+    if (plan.folder / GROUPINGS_FILE).is_file():
+        choices = read_choices(plan.folder)
+    else:
+        choices = choose(read_history(plan.folder / "joint"), plan.options)
+        write_choices(choices, plan.folder)
+    console.print(groupings_table(choices.selections, choices.names))
+    console.print(f"Groups are in {plan.folder / GROUPINGS_FILE}", highlight=False, soft_wrap=True)
+    return choices
+
+
+def train_stage(plan: GroupPlan, console: Console) -> Results:
+    """Train every group of every grouping, and route its agents."""
+    choices = choose_stage(plan, console)
+    wanted = [
+        run
+        for candidate in choices.candidates
+        for seed in plan.options.seeds
+        for run in group_runs(plan, choices.names, candidate, seed)
+    ]
+    _run(plan, [planned(plan, choices.names, run) for run in dict.fromkeys(wanted)], console)
+    evaluations = {
+        candidate.label: [make_routed(plan, choices.names, candidate, seed) for seed in plan.options.seeds]
+        for candidate in choices.candidates
+    }
+    return Results(plan, choices, evaluations)
+
+
+def report_stage(plan: GroupPlan, console: Console) -> Path:
+    """Everything in one HTML page, and in TensorBoard."""
+    results = train_stage(plan, console)
+    page = write_report(results, read_history(plan.folder / "joint"))
+    console.print(f"Written: {page}; tensorboard --logdir {plan.folder}", highlight=False, soft_wrap=True)
+    return page
+
+
+STAGES: dict[str, Callable[[GroupPlan, Console], object]] = {
+    "measure": measure_stage,
+    "choose": choose_stage,
+    "train": train_stage,
+    "report": report_stage,
+}
+
+
+def run_stage(stage: str, config: str, overrides: Sequence[str], console: Console) -> None:
+    """Do a stage of ``scripts/group.py``.
+
+    Raises:
+        InputError: for bad input.
+        Incomplete: where runs failed; the same command tries them again.
+        Interrupted: after Ctrl-C; the same command goes on.
+    """
+    STAGES[stage](load_plan(config, overrides), console)
+
+
+def _run(plan: GroupPlan, runs: Sequence[PlannedRun], console: Console) -> None:
+    failed = [result for result in run_all(runs, plan.options.engine, console) if result.error is not None]
+    if failed:
+        raise Incomplete([f"{result.label} failed: {result.error}" for result in failed])

@@ -1,0 +1,119 @@
+"""Groups as ordinary runs on some of the tasks, and the routed agents that come of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from agents import RoutedAgent, evaluate, load_agent
+from agents.mtsac import MTSAC
+from agents.runs import tables
+from agents.runs.build import evaluation_env
+from agents.runs.compare.planned import PlannedRun
+from agents.runs.config import to_yaml
+from agents.runs.grouping.choose import Candidate
+from agents.runs.grouping.options import GroupPlan
+from agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, EVALUATION_FILE, to_json, write_text
+from agents.runs.schema import EnvConfig, RunConfig
+
+SCALED = {
+    "agent": ("learning_starts", "batch_size", "buffer_size"),
+    "evaluation": ("every",),
+    "checkpoint": ("every",),
+    "log": ("every", "figures_every"),
+}
+"""Keys that count transitions over all tasks: a group of few tasks has so many fewer."""
+
+
+class GroupRun(NamedTuple):
+    """One group's training: which tasks, for how many vector steps, with which seed."""
+
+    group: tuple[int, ...]
+    steps: int
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """Unique among the group runs of a plan."""
+        return f"tasks{'-'.join(map(str, self.group))}_steps{self.steps}_s{self.seed}"
+
+
+def joint_run(plan: GroupPlan) -> PlannedRun:
+    """All tasks together, measured."""
+    agent = plan.config.agent
+    measured = agent.model_copy(update={"affinity_every": agent.affinity_every or 10})
+    return PlannedRun("joint", plan.config.model_copy(update={"agent": measured}), plan.folder / "joint")
+
+
+def group_runs(plan: GroupPlan, names: Sequence[str], candidate: Candidate, seed: int) -> list[GroupRun]:
+    """The runs that a grouping consists of; groupings with a group in common share its run."""
+    sizes = sum(len(group) for group in candidate.grouping.groups)
+    over = len(names) if plan.options.equal == "transitions" else sizes
+    steps = max(plan.config.total_timesteps // over, 1)
+    return [GroupRun(group, steps, seed) for group in candidate.grouping.groups]
+
+
+def planned(plan: GroupPlan, names: Sequence[str], run: GroupRun) -> PlannedRun:
+    """A group's run as the engine takes it."""
+    return PlannedRun(run.label, group_config(plan.config, names, run), plan.folder / "runs" / run.label)
+
+
+def group_config(config: RunConfig, names: Sequence[str], run: GroupRun) -> RunConfig:
+    """The joint run's config for some of its tasks: the same rows, steps and updates of each task."""
+    share = len(run.group) / len(names)
+    changed: dict[str, Any] = {
+        "env": config.env.model_copy(update={"id": some_tasks(config.env, [names[task] for task in run.group])}),
+        "seed": run.seed,
+        "total_timesteps": run.steps * len(run.group),
+    }
+    for part, keys in SCALED.items():
+        section = getattr(config, part)
+        whole = {key: value for key in keys if (value := getattr(section, key))}
+        own = {key: max(round(value * share), len(run.group)) for key, value in whole.items()}
+        changed[part] = section.model_copy(update=own)
+    changed["agent"] = changed["agent"].model_copy(update={"affinity_every": None, "affinity_rows": None})
+    return config.model_copy(update=changed)
+
+
+def some_tasks(env: EnvConfig, names: Sequence[str]) -> str | tuple[str, ...]:
+    """The `env.id` of some tasks of a suite or list; they keep the goals that they have among all."""
+    if not isinstance(env.id, str):
+        return tuple(names)
+    suite, _, _ = env.id.partition(":")
+    return env.id if suite == "MT1" else f"{suite}:{','.join(names)}"
+
+
+def make_routed(plan: GroupPlan, names: Sequence[str], candidate: Candidate, seed: int) -> dict[str, Any]:
+    """One agent of a grouping's finished runs, in a folder like a run's, evaluated by the protocol.
+
+    Returns:
+        Its ``evaluation.json``.
+    """
+    folder = plan.folder / "routed" / f"{candidate.label}_s{seed}"
+    runs = group_runs(plan, names, candidate, seed)
+    about = {"groups": [run.label for run in runs], "serves": list(candidate.grouping.serves)}
+    done = _evaluation(folder)
+    if done is not None and done.get("grouping") == about:
+        return done
+    agents = [load_agent(plan.folder / "runs" / run.label / AGENT_FILE, plan.config.agent.device) for run in runs]
+    routed = RoutedAgent(names, [one for one in agents if isinstance(one, MTSAC)], candidate.grouping.serves)
+    folder.mkdir(parents=True, exist_ok=True)
+    routed.save(folder / AGENT_FILE)
+    config = plan.config.model_copy(update={"seed": seed, "run_dir": str(folder)})
+    write_text(folder / CONFIG_FILE, to_yaml(config))
+    env = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
+    try:
+        result = evaluate(routed, env, config.evaluation.final_n_goals)
+    finally:
+        env.close()
+    told = {"goals": config.evaluation.goals, "solvable": result.solvable.tolist(), "grouping": about}
+    content = tables.evaluation_json(result, step=routed.num_timesteps, **told)
+    write_text(folder / EVALUATION_FILE, to_json(content))
+    return content
+
+
+def _evaluation(folder: Path) -> dict[str, Any] | None:
+    path = folder / EVALUATION_FILE
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,244 @@
+"""From config to report on four Point tasks; the engine's processes are replaced by this one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from agents import RoutedAgent, load_agent
+from agents.runs import cli
+from agents.runs.compare.one_run import run_or_resume
+from agents.runs.compare.planned import RunResult, check_planned
+from agents.runs.config import load_config
+from agents.runs.errors import InputError
+from agents.runs.grouping import stages
+from agents.runs.grouping.choose import Candidate, choose, read_choices, write_choices
+from agents.runs.grouping.history import AffinityHistory, read_history
+from agents.runs.grouping.options import GroupOptions, load_plan
+from agents.runs.grouping.results import Results
+from agents.runs.grouping.trained import group_runs, planned, some_tasks
+from agents.runs.schema import EnvConfig
+from mtrl_transfer import Recording
+from mtrl_transfer.grouping import Grouping, standardized
+
+NAMES = ("point-a0", "point-b0", "point-a1", "noise")
+SHORT = (
+    "env.id=Point-4",
+    "total_timesteps=400",  # 100 vector steps
+    "agent.learning_starts=100",
+    "agent.batch_size=32",
+    "agent.affinity_every=3",
+    "agent.affinity_rows=4",
+    "evaluation.final_n_goals=2",
+    "log.record_every=10",
+    "log.every=400",
+)
+
+
+def short(*overrides: str) -> list[str]:
+    """SHORT, with others in place of its own."""
+    keys = [override.partition("=")[0] for override in overrides]
+    return [*(line for line in SHORT if line.partition("=")[0] not in keys), *overrides]
+
+
+def arguments(stage: str, folder: Path, *more: str) -> list[str]:
+    return [stage, "point_groups", *short(*more), f"groups.folder={folder}", "groups.seeds=[1]"]
+
+
+@pytest.fixture
+def done(monkeypatch) -> list[str]:
+    """Labels of the runs that were really trained, in order."""
+    trained: list[str] = []
+
+    def in_this_process(runs, engine, console):
+        check_planned(runs)
+        for run in runs:
+            if not (run.run_dir / "evaluation.json").exists():
+                trained.append(run.label)
+            run_or_resume(run, console)
+        return [RunResult(run.label, run.run_dir) for run in runs]
+
+    monkeypatch.setattr(stages, "run_all", in_this_process)
+    return trained
+
+
+def test_from_config_to_report(tmp_path, done, capsys):
+    folder = tmp_path / "groups"
+    assert cli.group(arguments("choose", folder)) == 0, capsys.readouterr().err
+    assert done == ["joint"]
+    # The next stage trains what the file says: here, groups with one in common, and one of them overlapping.
+    content = json.loads((folder / "groupings.json").read_text())
+    content["groupings"] = {
+        "together": {"groups": [[0, 1, 2, 3]], "serves": [0, 0, 0, 0]},
+        "mine_2": {"groups": [[0, 2], [1, 3]], "serves": [0, 1, 0, 1]},
+        "other_3": {"groups": [[0, 2], [0, 3], [1]], "serves": [1, 2, 0, 1]},
+    }
+    (folder / "groupings.json").write_text(json.dumps(content))
+    assert cli.group(arguments("report", folder)) == 0, capsys.readouterr().err
+    labels = ["tasks0-1-2-3", "tasks0-2", "tasks1-3", "tasks0-3", "tasks1"]
+    assert sorted(done[1:]) == sorted(f"{label}_steps100_s1" for label in labels)
+    _check_routed(folder)
+    _check_report(folder)
+    done.clear()
+    capsys.readouterr()
+    assert cli.group(arguments("report", folder)) == 0
+    assert done == []
+    assert len(list((folder / "report").iterdir())) == 1
+    # Such a folder is evaluated like any other run's.
+    assert cli.evaluate([str(folder / "routed" / "mine_2_s1"), "episodes=2"]) == 0
+    again = json.loads((folder / "routed" / "mine_2_s1" / "evaluation_train.json").read_text())
+    assert again["tasks"] == json.loads((folder / "routed" / "mine_2_s1" / "evaluation.json").read_text())["tasks"]
+
+
+def _check_routed(folder: Path) -> None:
+    """Each task is played as in the evaluation of the run that serves it."""
+    agent = load_agent(folder / "routed" / "other_3_s1" / "agent.zip")
+    assert isinstance(agent, RoutedAgent)
+    assert [one.task_names for one in agent.agents] == [["point-a0", "point-a1"], ["point-a0", "noise"], ["point-b0"]]
+    found = json.loads((folder / "routed" / "other_3_s1" / "evaluation.json").read_text())
+    assert found["step"] == 100 * 5
+    for name, label in zip(NAMES, ("tasks0-3", "tasks1", "tasks0-2", "tasks0-3"), strict=True):
+        own = json.loads((folder / "runs" / f"{label}_steps100_s1" / "evaluation.json").read_text())
+        assert found["tasks"][name]["return"] == pytest.approx(own["tasks"][name]["return"], abs=1e-3)
+
+
+def _check_report(folder: Path) -> None:
+    page = (folder / "report.html").read_text()
+    assert "href=" not in page  # whole by itself
+    for label in ("together", "mine_2", "other_3", "best found in hindsight, 2"):
+        assert label in page
+    assert page.count("data:image/png;base64") == 14
+    events = EventAccumulator(str(folder / "report")).Reload()
+    assert {"groups/dendrogram_critic_early", "groups/predicted_realised"} <= set(events.Tags()["images"])
+    assert [event.step for event in events.Scalars("groups_success/mine")] == [2]
+
+
+def test_a_failed_run_is_told(tmp_path, monkeypatch, capsys):
+    failed = [RunResult("joint", tmp_path, "out of memory")]
+    monkeypatch.setattr(stages, "run_all", lambda runs, engine, console: failed)
+    assert cli.group(arguments("report", tmp_path)) == 1
+    assert capsys.readouterr().err == "joint failed: out of memory\n"
+
+
+def test_affinity_of_parts_of_a_run(tmp_path, done):
+    assert cli.group(arguments("measure", tmp_path)) == 0
+    history = read_history(tmp_path / "joint")
+    recording = Recording(tmp_path / "joint" / "transference.records")
+    counts = recording.of("critic")["measurements"]
+    assert counts.sum() > 10
+    whole = (recording.of("critic")["pairwise"] * counts[:, None, None]).sum(axis=0) / counts.sum()
+    np.testing.assert_allclose(history.affinity("critic", "overall"), whole, rtol=1e-5)
+    half = (len(history.steps) + 1) // 2
+    late = np.average(history.pairwise["actor"][-half:], axis=0, weights=history.measurements[-half:])
+    np.testing.assert_allclose(history.affinity("actor", "late"), late)
+    both = standardized(history.affinity("critic", "early")) + standardized(history.affinity("actor", "early"))
+    np.testing.assert_allclose(history.affinity("both", "early"), both)
+
+
+BLOCKS = np.array([[0, -1, 2, -3], [-1, 0, -2, 1], [2, -1, 0, -2], [-3, 1, -1, 0]], float)
+
+
+@pytest.fixture
+def history() -> AffinityHistory:
+    return AffinityHistory(NAMES, np.array([100]), {"critic": BLOCKS[None], "actor": BLOCKS[None]}, np.array([5]))
+
+
+def test_chosen_groups_and_their_controls(history, tmp_path):
+    choices = choose(history, GroupOptions(n_groups=(2,), random=2))
+    assert [row["n_groups"] for row in choices.selections] == [1, 2, 3, 4]
+    groupings = {one.label: one.grouping for one in choices.candidates}
+    assert groupings["chosen_2"].groups == groupings["tag_2"].groups == ((0, 2), (1, 3))
+    assert groupings["together"].groups == ((0, 1, 2, 3),)
+    assert len(groupings["one_per_task"].groups) == 4
+    assert {"random0_2", "random1_2", "cluster_2"} <= set(groupings)
+    write_choices(choices, tmp_path)
+    again = read_choices(tmp_path)
+    assert [(one.label, one.grouping) for one in again.candidates] == list(groupings.items())
+    np.testing.assert_array_equal(again.candidates[0].predicted, choices.candidates[0].predicted)
+    assert np.isnan(next(one for one in again.candidates if one.label == "one_per_task").predicted).all()
+
+
+def test_budgets_are_equal_as_asked(tmp_path):
+    overlapping = Candidate("x", Grouping(((0, 1, 2), (1, 2, 3)), (0, 0, 0, 1)), np.zeros(4))
+    for equal, steps in (("transitions", 100), ("compute", 66)):
+        plan = load_plan("point_groups", [*SHORT, f"groups.equal={equal}", f"groups.folder={tmp_path}"])
+        runs = group_runs(plan, NAMES, overlapping, 7)
+        configs = [planned(plan, NAMES, run).config for run in runs]
+        assert [config.total_timesteps for config in configs] == [3 * steps, 3 * steps]
+        assert [config.agent.batch_size for config in configs] == [24, 24]
+        assert configs[1].env.id == "Point-4:point-b0,point-a1,noise"
+        assert {config.seed for config in configs} == {7}
+        assert configs[0].agent.learning_starts == 75
+        assert configs[0].agent.affinity_every is None
+        for config in configs:
+            assert load_config("point_groups", short(f"env.id={config.env.id}", "agent.batch_size=24"))
+
+
+def test_some_tasks_of_any_suite():
+    assert some_tasks(EnvConfig(id="MT10"), ["push-v3"]) == "MT10:push-v3"
+    assert some_tasks(EnvConfig(id="MT10:push-v3,reach-v3"), ["reach-v3"]) == "MT10:reach-v3"
+    assert some_tasks(EnvConfig(id=("push-v3", "reach-v3")), ["reach-v3"]) == ("reach-v3",)
+    assert some_tasks(EnvConfig(id="MT1:push-v3"), ["push-v3"]) == "MT1:push-v3"
+    assert some_tasks(EnvConfig(id="Point-5-rotated"), ["noise"]) == "Point-5-rotated:noise"
+
+
+def fake_results(history, success, returns):
+    plan = load_plan("point_groups", [*SHORT])
+    choices = choose(history, GroupOptions(n_groups=(2,), random=4))
+    evaluations = {}
+    for index, candidate in enumerate(choices.candidates):
+        tasks = {
+            name: {"success": success(candidate, task), "return": returns(index, task)}
+            for task, name in enumerate(NAMES)
+        }
+        about = {"mean_success": 0.5, "step": 800, "solvable": [True, True, True, False]}
+        evaluations[candidate.label] = [{"tasks": tasks, **about}]
+    return Results(plan, choices, evaluations)
+
+
+def test_the_best_in_hindsight_takes_each_task_from_its_best_group(history):
+    def success(candidate, task):
+        group = candidate.grouping.groups[candidate.grouping.serves[task]]
+        return {(0, 2): 0.9, (1, 3): 0.8, (0, 1, 2, 3): 0.5}.get(group, 0.1)
+
+    found, value = fake_results(history, success, lambda index, task: 0.0).best_found(2)
+    assert found.groups == ((0, 2), (1, 3))
+    assert value == pytest.approx((0.9 + 0.8 + 0.9) / 3)  # the harmful task does not count
+
+
+def test_rank_correlation_is_over_different_groups(history):
+    results = fake_results(history, lambda candidate, task: 0.0, lambda index, task: 0.0)
+    assert np.isnan(results.rank_correlation()).all()
+    predicted = results.predicted
+    results = fake_results(history, lambda *_: 0.0, lambda index, task: float(np.nan_to_num(-predicted[index, task])))
+    ranks = results.rank_correlation()
+    np.testing.assert_allclose(ranks[np.isfinite(ranks)], -1.0)
+    assert np.isfinite(ranks).any()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["groups.n_groups=[0]", "agent.taau=1"], ["groups.n_groups", "unknown key agent.taau"]),
+        (["groups.netwrk=critic"], ["unknown key groups.netwrk; did you mean network?"]),
+        (["groups.engine.address=x"], ["groups.engine.address='x' is for engine=ray"]),
+        (["run_dir=x"], ["groups.folder="]),
+    ],
+)
+def test_bad_input_is_told_at_once(overrides, told, capsys, tmp_path):
+    assert cli.group(["choose", "point_groups", f"groups.folder={tmp_path}", *overrides]) == 2
+    error = capsys.readouterr().err
+    for part in told:
+        assert part in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_many_groups_and_nothing_measured(history, tmp_path, done, capsys):
+    with pytest.raises(InputError, match=r"n_groups=5 should be at most 4"):
+        choose(history, GroupOptions(n_groups=(5,)))
+    assert cli.group(arguments("choose", tmp_path, "log.record_every=null")) == 2
+    assert "log.record_every=null" in capsys.readouterr().err
