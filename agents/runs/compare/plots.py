@@ -48,8 +48,10 @@ def curves(bands: Mapping[str, Band | None], x_label: str, in_minutes: bool = Fa
         colour = COLOURS[number % len(COLOURS)]
         x = band.x / 60 if in_minutes else band.x
         marker = MARKERS[number % len(MARKERS)] if len(x) < 25 else ""
-        axes.plot(x, band.value, color=colour, marker=marker, markersize=4, label=method)
-        axes.fill_between(x, band.low, band.high, color=colour, alpha=0.15, linewidth=0)
+        # Over time, a value holds until the next evaluation.
+        line, area = ("steps-post", "post") if in_minutes else ("default", None)
+        axes.plot(x, band.value, color=colour, marker=marker, markersize=4, label=method, drawstyle=line)
+        axes.fill_between(x, band.low, band.high, color=colour, alpha=0.15, linewidth=0, step=area)
     axes.xaxis.set_major_locator(MaxNLocator(6))
     if not in_minutes:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
