@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 from rich.console import Console
 
+from agents.runs.benchmark_checkpoint import benchmark_checkpoint
 from agents.runs.benchmark_update import UpdateOptions, benchmark_update, plain_operations, product_rate, table
 from agents.runs.config import section
+from agents.runs.errors import InputError
 from agents.runs.run_folder import to_json
 from agents.runs.schema import Count, Section
 from envs.benchmark import benchmark_envs
@@ -53,4 +56,43 @@ def envs(overrides: Sequence[str], console: Console) -> None:
     console.print_json(to_json(benchmark_envs(options.suite, options.n_goals, options.rounds)))
 
 
-BENCHMARKS = {"update": update, "envs": envs}
+class CheckpointOptions(Section):
+    """What can be chosen about the benchmark of checkpoints."""
+
+    tasks: Count = 10
+    """Tasks, of Meta-World's sizes."""
+    transitions: Count = 1_000_000
+    """Transitions that replay holds."""
+    every: Count = 100_000
+    """Transitions between saves."""
+    rounds: Count = 3
+    """Saves of new transitions."""
+    folder: str = "."
+    """A folder on the disk to measure; all that is written there is removed."""
+
+
+def checkpoint(overrides: Sequence[str], console: Console) -> None:
+    """Print how long saves hold training up, how long they take, and their size on the disk."""
+    options = section(CheckpointOptions, overrides)
+    if not Path(options.folder).is_dir():
+        raise InputError(f"folder={options.folder!r} is no folder")
+    if options.transitions % options.tasks or options.every % options.tasks or options.every > options.transitions:
+        raise InputError(f"transitions and every should be multiples of the {options.tasks} tasks, every the smaller")
+    result = benchmark_checkpoint(
+        options.tasks, options.transitions, options.every, options.rounds, Path(options.folder)
+    )
+    for saved in result.saves:
+        console.print(
+            f"{saved.new:>10,} new transitions: training waited {saved.stall_seconds:.2f} s; "
+            f"on the disk after {saved.written_seconds:.2f} s",
+            highlight=False,
+        )
+    ratio = result.bytes_on_disk / result.bytes_of_transitions
+    console.print(
+        f"On the disk: {result.bytes_on_disk / 1e6:,.0f} MB, {ratio:.2f} times the transitions' own "
+        f"{result.bytes_of_transitions / 1e6:,.0f} MB",
+        highlight=False,
+    )
+
+
+BENCHMARKS = {"update": update, "envs": envs, "checkpoint": checkpoint}

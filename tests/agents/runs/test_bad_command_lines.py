@@ -90,6 +90,30 @@ BAD_TRAININGS = [
     ("point matmul_precision=low", "'highest', 'high' or 'medium'"),
     ("point threads=0", "threads=0"),
     ("point resume=true", "needs run_dir="),
+    ("point agent.max_nonfinite=0", "agent.max_nonfinite=0"),
+    ("point agent.max_grad_norm=-1", "agent.max_grad_norm=-1"),
+    ("point agent.buffer_size=0", "agent.buffer_size=0"),
+    ("point agent.buffer_size=1e99", "agent.buffer_size"),
+    ("point agent.learning_starts=-1", "agent.learning_starts=-1"),
+    ("point agent.tau=0", "agent.tau=0"),
+    ("point agent.tau=1.5", "agent.tau=1.5"),
+    ("point agent.train_freq=0", "agent.train_freq=0"),
+    ("point agent.gradient_steps=0", "agent.gradient_steps=0"),
+    ("point agent.initial_alpha=0", "agent.initial_alpha=0"),
+    ("point agent.measure_every=0", "agent.measure_every=0"),
+    ("point agent.stats_window_size=0", "agent.stats_window_size=0"),
+    ("point agent.final_learning_rate=0", "agent.final_learning_rate=0"),
+    ("point agent.net.critic_hidden=[]", "agent.net.critic_hidden"),
+    ("point agent.net.alignment=always", "agent.net.alignment='always'"),
+    ("point checkpoint.every=0", "checkpoint.every=0"),
+    ("point checkpoint.every=often", "checkpoint.every='often'"),
+    ("point checkpoint.kep=1", "did you mean checkpoint.keep?"),
+    ("point log.record_every=0", "log.record_every=0"),
+    ("point log.progress=maybe", "log.progress='maybe'"),
+    ("point evaluation.final_n_goals=0", "evaluation.final_n_goals=0"),
+    ("point resume=perhaps", "resume='perhaps'"),
+    ("point env=MT10", "keys of its own"),
+    ("point threads=two", "threads='two'"),
     ("point resume=true run_dir=nowhere", "config.yaml is missing"),
     (f"point run_dir={ROOT}/configs", "is not empty"),
     (f"point run_dir={ROOT}/pyproject.toml", "is a file"),
@@ -154,3 +178,24 @@ def test_the_script_itself_exits_with_2():
     check_refusal(done.returncode, done.stderr, "did you mean agent.tau?")
     assert "did you mean agent.gamma?" in done.stderr
     assert done.stdout == ""
+
+
+BAD_BENCHMARKS = [
+    ("", "required"),
+    ("updte", "invalid choice"),
+    ("update rows=0", "rows=0"),
+    ("checkpoint transitons=3", "did you mean transitions?"),
+    ("checkpoint folder=nowhere", "folder='nowhere' is no folder"),
+    ("checkpoint every=7", "multiples of the 10 tasks"),
+    ("checkpoint transitions=100 every=200", "every the smaller"),
+]
+
+
+@pytest.mark.parametrize(("line", "told"), BAD_BENCHMARKS, ids=[line or "empty" for line, _ in BAD_BENCHMARKS])
+def test_bad_benchmark(line: str, told: str, capsys: pytest.CaptureFixture[str]):
+    code = cli.benchmark(line.split())
+    check_refusal(code, capsys.readouterr().err, told)
+
+
+def test_there_are_a_hundred():
+    assert len({*BAD_TRAININGS, *BAD_EVALUATIONS, *BAD_BENCHMARKS}) >= 100
