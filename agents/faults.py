@@ -48,7 +48,7 @@ class Faults:
         sound = torch.stack([tasks.losses, *(one.flatten(1).sum(1) for one in gradients)]).isfinite().all(dim=0)
         self.count += ~sound
         self.in_a_row = torch.where(sound, 0, self.in_a_row + 1)
-        if sound.device.type == "cpu" and bool(sound.all()):  # looking costs nothing there, and selecting does
+        if looking_is_free(sound.device) and bool(sound.all()):  # then selecting is what costs
             return tasks
         return TaskGradients(
             _selected(tasks.losses, sound),
@@ -78,6 +78,11 @@ class Faults:
         """Restore :meth:`state_dict`."""
         for name, value in state.items():
             getattr(self, name).copy_(value)
+
+
+def looking_is_free(device: torch.device) -> bool:
+    """Whether the host may ask for a result without waiting: on a CPU it is there already."""
+    return device.type == "cpu"
 
 
 def all_finite(gradients: Iterable[Tensor]) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from agents.faults import Faults, all_finite
+from agents.faults import Faults, all_finite, looking_is_free
 from agents.measurement import Measurement
 from agents.networks import MultiTaskMLP
 from agents.statistics import RunningMeans
@@ -119,12 +119,12 @@ class TrunkUpdate(Generic[Rows]):
     def _gradients(self, batch: Any, draw: Draw, trains: Trains) -> tuple[list[Tensor], Rows, Tensor]:
         """Gradients of trunk and heads, rows, and the weights ``[T]`` of the tasks in the trunk's."""
         weights = self._known_weights()
-        if weights is not None and not self._weights_would_reach_alignment():
+        if weights is not None and looking_is_free(weights.device) and not self._weights_would_reach_alignment():
             gradients, rows = self._plain(batch, weights)
             if all_finite(gradients):
                 self.faults.note_sound()
                 return gradients, rows, weights
-        # One backward pass of all tasks cannot tell whose gradient is not finite; task gradients can.
+        # One backward pass of all tasks cannot tell whose gradient is not finite; task gradients can, without waiting.
         tasks, rows = self._task_gradients(batch)
         tasks = self.faults.mask(tasks)
         if not trains.alignment and self.network.aligned:
