@@ -42,6 +42,7 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "reward_scaler": agent.reward_scaler.state_dict() if agent.reward_scaler else None,
         "statistics": agent._statistics.state_dict(),
         "episodes": agent._episodes.state_dict(),
+        "task_weighting": agent.task_weighting.state_dict() if agent.task_weighting else None,
     }
     tree, tensors = flatten(parts, "agent")
     data = {
@@ -125,3 +126,5 @@ def _restore(agent: MTSAC, state: dict[str, Any]) -> None:
         agent.reward_scaler.load_state_dict(state["reward_scaler"])
     agent._statistics.load_state_dict(state["statistics"])
     agent._episodes.load_state_dict(state["episodes"])
+    if agent.task_weighting and state["task_weighting"]:
+        agent.task_weighting.load_state_dict(state["task_weighting"])

@@ -24,6 +24,8 @@ ARGUMENTS = (
     "affinity_every",
     "affinity_rows",
     "reward_scaling",
+    "reweighting_rank",
+    "reweighting_every",
     "target_entropy",
     "initial_alpha",
     "policy_kwargs",

@@ -56,15 +56,21 @@ def action_values(critic: MultiTaskMLP, observations: Tensor, actions: Tensor) -
     return critic(torch.cat([observations, actions], dim=-1)).squeeze(-1)
 
 
+def weighted(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Losses ``[..., T, B]`` times the tasks' weights ``[T, 1]``, where there are any."""
+    return losses if weights is None else losses * weights
+
+
 class CriticLoss:
     """Squared TD error, averaged over the twins.
 
     Args:
         critic: the twins.
+        weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
     """
 
-    def __init__(self, critic: MultiTaskMLP) -> None:
-        self.critic = critic
+    def __init__(self, critic: MultiTaskMLP, weights: Tensor | None = None) -> None:
+        self.critic, self.weights = critic, weights
 
     def __call__(
         self,
@@ -76,7 +82,8 @@ class CriticLoss:
         """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
         values = self.critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads, trunk_shares)
         values = values.view(self.critic.n_nets, -1, *batch.targets.shape)
-        return CriticRows((values - batch.targets).square().mean(dim=0), values.detach().mean(dim=0))
+        losses = (values - batch.targets).square().mean(dim=0)
+        return CriticRows(weighted(losses, self.weights), values.detach().mean(dim=0))
 
     def predictions(self, batch: CriticBatch, trunk: Parameters, heads: Parameters | None) -> Tensor:
         """Both twins' values ``[K, T, B, N]``."""
@@ -85,7 +92,9 @@ class CriticLoss:
 
     def loss_of(self, batch: CriticBatch) -> Callable[[Tensor], Tensor]:
         """Losses ``[T]`` of predictions ``[T, B, N]``: exactly quadratic in them."""
-        return lambda values: (values - batch.targets.unsqueeze(-1)).square().mean(dim=(1, 2))
+        return lambda values: weighted((values - batch.targets.unsqueeze(-1)).square().mean(dim=2), self.weights).mean(
+            dim=1
+        )
 
 
 class ActorLoss:
@@ -94,10 +103,11 @@ class ActorLoss:
     Args:
         actor: the policy.
         critic: the twins; gradients are only ever taken with respect to the actor.
+        weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
     """
 
-    def __init__(self, actor: MultiTaskMLP, critic: MultiTaskMLP) -> None:
-        self.actor, self.critic = actor, critic
+    def __init__(self, actor: MultiTaskMLP, critic: MultiTaskMLP, weights: Tensor | None = None) -> None:
+        self.actor, self.critic, self.weights = actor, critic, weights
 
     def __call__(
         self,
@@ -113,7 +123,7 @@ class ActorLoss:
         observations = batch.observations.unsqueeze(1).expand(-1, n_candidates, -1, -1).flatten(1, 2)
         values = action_values(self.critic, observations, actions.transpose(0, 1).flatten(1, 2)).amin(dim=0)
         values = values.view(n_tasks, n_candidates, rows).transpose(0, 1)
-        return ActorRows(batch.alphas * log_probs - values, log_probs, values)
+        return ActorRows(weighted(batch.alphas * log_probs - values, self.weights), log_probs, values)
 
     def predictions(self, batch: ActorBatch, trunk: Parameters, heads: Parameters | None) -> Tensor:
         """Mean and log standard deviation ``[K, T, B, 2 A]``."""
@@ -135,7 +145,7 @@ class ActorLoss:
         def losses(predictions: Tensor) -> Tensor:
             actions, log_probs = squashed_sample(predictions, batch.noise)
             expanded = values + (slopes * (actions - present)).sum(dim=-1)
-            return (batch.alphas * log_probs - expanded).mean(dim=-1)
+            return weighted(batch.alphas * log_probs - expanded, self.weights).mean(dim=-1)
 
         return losses
 

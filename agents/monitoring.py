@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 
 from agents.figures import heatmap, left_out_shares, scatter
+from agents.similarity import covariance_similarities, rank_correlation
 from agents.timing import counted
 from agents.trunk_update import TrunkUpdate
 
@@ -61,6 +62,13 @@ def scalar_layout(task_names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
                 "transference/critic_agreement",
                 "transference/actor_agreement",
             ),
+            **lines(
+                "likeness of data and transference (rank correlation)",
+                "transference/critic_input_similarity_correlation",
+                "transference/critic_feature_similarity_correlation",
+                "transference/actor_input_similarity_correlation",
+                "transference/actor_feature_similarity_correlation",
+            ),
             **tasks("kept by the critic (share of updates)", "kept_critic"),
             **tasks("kept by the actor (share of updates)", "kept_actor"),
             **tasks("what a task gives all others, critic", "given_critic"),
@@ -86,9 +94,9 @@ class TransferenceFigures(BaseCallback):
     """Shows in TensorBoard what helps what, and arranges the scalars there.
 
     Every ``every`` vector steps, for critic and actor: pairwise transference and gradient cosine as heatmaps (means
-    since the last figure), the share of updates in which each task was left out, predicted against realised
-    improvement, and a histogram of chosen candidates (0 is the full set, ``t + 1`` leaves task ``t`` out in the default
-    family). What was not measured (``measure_every=None``) or not chosen is not shown.
+    since the last figure), beside them the covariance similarity of observations and trunk features, the share of
+    updates in which each task was left out, predicted against realised improvement, and a histogram of chosen
+    candidates (0 is the full set, ``t + 1`` leaves task ``t`` out in the default family). What was not measured (``measure_every=None``) or not chosen is not shown.
 
     Args:
         every: vector steps between figures, at least 1.
@@ -137,8 +145,10 @@ class TransferenceFigures(BaseCallback):
 
     def _draw_all(self) -> None:
         self._steps.append(self.num_timesteps)
+        measured = {role: update.measurement.maps.flush() for role, update in self.model.updates.items()}
+        self._draw_similarities({role: maps["pairwise"].numpy() for role, maps in measured.items() if maps})
         for role, update in self.model.updates.items():
-            self._draw_maps(role, update)
+            self._draw_maps(role, measured[role])
             self._draw_left_out(role, update)
             self._draw_scatter(role, update)
             self._record_choices(role, update)
@@ -147,8 +157,22 @@ class TransferenceFigures(BaseCallback):
     def _record(self, tag: str, figure: MatplotlibFigure) -> None:
         self.logger.record(tag, Figure(figure, close=True), exclude=TENSORBOARD_ONLY)
 
-    def _draw_maps(self, role: str, update: TrunkUpdate[Any]) -> None:
-        maps = update.measurement.maps.flush()
+    def _draw_similarities(self, pairwise: dict[str, np.ndarray]) -> None:
+        """How alike the tasks' data are, beside what was measured of their transference, and whether the two agree."""
+        if not pairwise:
+            return
+        generator = torch.Generator(self.model.device).manual_seed(self.num_timesteps)
+        found, names = covariance_similarities(self.model, generator), self.model.task_names
+        figure = heatmap(found["inputs"], names, "Covariance similarity of observations", "", "")
+        self._record("what_helps_what/input_similarity", figure)
+        for role, transference in pairwise.items():
+            figure = heatmap(found[role], names, f"{role.capitalize()}: covariance similarity of features", "", "")
+            self._record(f"what_helps_what/{role}_feature_similarity", figure)
+            for kind, similarity in (("input", found["inputs"]), ("feature", found[role])):
+                tag = f"transference/{role}_{kind}_similarity_correlation"
+                self.logger.record(tag, rank_correlation(similarity, transference), exclude="stdout")
+
+    def _draw_maps(self, role: str, maps: dict[str, torch.Tensor]) -> None:
         names = self.model.task_names
         if "pairwise" in maps:
             title = f"{role.capitalize()}: who helps (blue) or harms (red) whom"

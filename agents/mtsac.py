@@ -27,6 +27,7 @@ from agents.replay import MultiTaskReplayBuffer, TaskBatch
 from agents.reward_scaling import MaxReturnScaling
 from agents.roles import role_combiners
 from agents.statistics import RunningMeans
+from agents.task_weighting import TaskWeighting
 from agents.tasks import EpisodeWindows, check_one_hot, task_names_of
 from agents.timing import TimedCallback, counted
 from agents.trunk_update import EVERYTHING, TrunkUpdate
@@ -69,6 +70,9 @@ class MTSAC(OffPolicyAlgorithm):
         affinity_rows: rows of each task for that; None: a sixteenth of the update's.
         reward_scaling: ``"max_return"`` scales each task's rewards when replay is sampled, so that its largest
             discounted return seen is 10; None: raw rewards.
+        reweighting_rank: weigh the tasks' losses by how much of their value functions lies in so many directions that
+            the tasks share, below their number; None: all weigh 1. See :class:`agents.task_weighting.TaskWeighting`.
+        reweighting_every: updates between computations of these weights, which are 1 until the first.
         target_entropy: per task, in nats; ``"auto"``: minus the number of action dimensions.
         initial_alpha: each task's temperature at the start.
         policy_kwargs: JSON-able arguments of the policy: ``net_arch``, ``critic_net_arch``, ``activation``,
@@ -108,6 +112,8 @@ class MTSAC(OffPolicyAlgorithm):
         affinity_every: int | None = None,
         affinity_rows: int | None = None,
         reward_scaling: str | None = None,
+        reweighting_rank: int | None = None,
+        reweighting_every: int = 1_000,
         target_entropy: float | str = "auto",
         initial_alpha: float = 1.0,
         policy_kwargs: dict[str, Any] | None = None,
@@ -146,6 +152,7 @@ class MTSAC(OffPolicyAlgorithm):
         self.measure_every = measure_every
         self.affinity_every, self.affinity_rows = affinity_every, affinity_rows
         self.reward_scaling = reward_scaling
+        self.reweighting_rank, self.reweighting_every = reweighting_rank, reweighting_every
         self.target_entropy, self.initial_alpha = target_entropy, initial_alpha
         self.n_tasks, self.task_names = 0, list[str]()  # until an environment or an archive names them
         if _init_setup_model:
@@ -225,15 +232,20 @@ class MTSAC(OffPolicyAlgorithm):
         policy = self.policy
         combiners = role_combiners(self.combiner, self.combiner_kwargs, seeds)
 
-        critic_loss, actor_loss = CriticLoss(policy.critic), ActorLoss(policy.actor, policy.critic)
-
         self.noise_generator = torch.Generator(self.device).manual_seed(next(seeds))
-        clip = self.max_grad_norm
+        clip, seed_of = self.max_grad_norm, {"critic": next(seeds), "actor": next(seeds)}
+        rank, every = self.reweighting_rank, self.reweighting_every
+        self.task_weighting = (
+            None if rank is None else TaskWeighting(self.n_tasks, rank, every, next(seeds), self.device)
+        )
+        weights = None if self.task_weighting is None else self.task_weighting.weights
+        critic_loss = CriticLoss(policy.critic, weights)
+        actor_loss = ActorLoss(policy.actor, policy.critic, weights)
         self.critic_update: TrunkUpdate[CriticRows] = TrunkUpdate(
-            policy.critic, policy.critic_optimizer, critic_loss, combiners["critic"], clip, False, next(seeds)
+            policy.critic, policy.critic_optimizer, critic_loss, combiners["critic"], clip, False, seed_of["critic"]
         )
         self.actor_update: TrunkUpdate[ActorRows] = TrunkUpdate(
-            policy.actor, policy.actor_optimizer, actor_loss, combiners["actor"], clip, True, next(seeds)
+            policy.actor, policy.actor_optimizer, actor_loss, combiners["actor"], clip, True, seed_of["actor"]
         )
 
     # --- interaction --------------------------------------------------------------------------------------------------
@@ -305,6 +317,7 @@ class MTSAC(OffPolicyAlgorithm):
         affinity = self._affinity_rows(batch_size) if self._due(self.affinity_every) else None
         schedule = self.policy.alignment_schedule
         trains = EVERYTHING if schedule is None else schedule.trains(self._n_updates)
+        self._weigh_tasks(batch_size)
         batch = self._sample(batch_size, None)
         critic = self.critic_update.step(
             self._critic_batch(batch, self.noise_generator), self._draw(self._critic_batch), measure, trains, affinity
@@ -324,6 +337,13 @@ class MTSAC(OffPolicyAlgorithm):
         """Rows of each task that affinity is measured on."""
         rows = batch_size // self.n_tasks
         return self.affinity_rows or min(max(rows // AFFINITY_SHARE, 2), rows)
+
+    def _weigh_tasks(self, batch_size: int) -> None:
+        weighting = self.task_weighting
+        if weighting is not None and self._n_updates > 0 and self._due(weighting.every):
+            batch = self._sample(batch_size, weighting.generator)
+            inputs = torch.cat([batch.observations, batch.actions], dim=-1)
+            weighting.update(self.policy.critic, self.policy.critic_target, inputs)
 
     def _due(self, every: int | None) -> bool:
         """Whether this update is one of those once in so many."""
@@ -386,9 +406,13 @@ class MTSAC(OffPolicyAlgorithm):
         return sum(update.transference_seconds for update in self.updates.values())
 
     def _count(self, critic: CriticRows, actor: ActorRows) -> None:
-        self._statistics.add("critic_loss", critic.losses.squeeze(0).mean(dim=-1))
+        weights: Tensor | float = 1.0
+        if self.task_weighting is not None:
+            weights = self.task_weighting.weights.squeeze(1)
+            self._statistics.add("task_weight", weights)
+        self._statistics.add("critic_loss", critic.losses.squeeze(0).mean(dim=-1) / weights)
         self._statistics.add("q", critic.values.squeeze(0).mean(dim=-1))
-        self._statistics.add("actor_loss", actor.losses.squeeze(0).mean(dim=-1))
+        self._statistics.add("actor_loss", actor.losses.squeeze(0).mean(dim=-1) / weights)
         self._statistics.add("entropy", -actor.log_probs.squeeze(0).mean(dim=-1))
         self._statistics.add("alpha", self._alphas().squeeze(1))
 

@@ -63,6 +63,8 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         affinity_every=agent.affinity_every,
         affinity_rows=agent.affinity_rows,
         reward_scaling=agent.reward_scaling,
+        reweighting_rank=agent.reweighting_rank,
+        reweighting_every=agent.reweighting_every,
         target_entropy=agent.target_entropy,
         initial_alpha=agent.initial_alpha,
         policy_kwargs={

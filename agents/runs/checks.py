@@ -113,6 +113,13 @@ def _affinity_rows(config: RunConfig) -> list[str]:
     return [f"agent.affinity_rows={agent.affinity_rows} should be at most {rows}, an update's rows of each task"]
 
 
+def _reweighting(config: RunConfig) -> list[str]:
+    rank, tasks = config.agent.reweighting_rank, n_tasks(config)
+    if rank is None or tasks is None or rank < tasks:
+        return []
+    return [f"agent.reweighting_rank={rank} should be at most {tasks - 1}, below the {tasks} tasks"]
+
+
 def _activation(config: RunConfig) -> list[str]:
     name = config.agent.net.activation
     return (
@@ -145,6 +152,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
     (("env", "evaluation"), _goals),
     (("env.id", "agent.batch_size"), _batch_size),
     (("env.id", "agent.batch_size", "agent.affinity_rows"), _affinity_rows),
+    (("env.id", "agent.reweighting_rank"), _reweighting),
     (("agent.net.activation",), _activation),
     (("agent.device",), _device),
     (("combiner",), _combiner),

@@ -109,6 +109,10 @@ class AgentConfig(Section):
     """Rows of each task for that; null: a sixteenth of the update's."""
     reward_scaling: Literal["max_return"] | None = None
     """``max_return``: per task, rewards are scaled, such that the largest discounted return seen is 10."""
+    reweighting_rank: Count | None = None
+    """Weigh tasks' losses by what of their values lies in so many shared directions (below the tasks); null: not."""
+    reweighting_every: Count = 1_000
+    """Updates between computations of these weights."""
     target_entropy: Float | Literal["auto"] = "auto"
     """Entropy that each task's temperature aims at, in nats; ``auto``: minus the number of action dimensions."""
     initial_alpha: Positive = 1.0

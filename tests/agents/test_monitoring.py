@@ -5,12 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from agents import MTSAC
 from agents.figures import heatmap, left_out_shares, scatter
 from agents.monitoring import TransferenceFigures, scalar_layout
+from agents.similarity import covariance_similarities, rank_correlation
+from mtrl_transfer import covariance_similarity
 
 
 def events(folder: Path) -> EventAccumulator:
@@ -37,6 +40,44 @@ def test_a_run_shows_what_helps_what(make_agent: Callable[..., MTSAC], tmp_path:
     }
     assert 0 < last["figures_seconds"] <= last["logging_seconds"]
     assert 0 < last["logging_share"] < 1
+
+
+def test_likeness_of_data_is_shown_beside_transference(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+    agent = make_agent(measure_every=2, tensorboard_log=str(tmp_path))
+    agent.learn(150, TransferenceFigures(every=25))
+    found = events(next(tmp_path.iterdir()))
+    for kind in ("input", "critic_feature", "actor_feature"):
+        assert len(found.Images(f"what_helps_what/{kind}_similarity")) == 2
+    for role in ("critic", "actor"):
+        for kind in ("input", "feature"):
+            values = [one.value for one in found.Scalars(f"transference/{role}_{kind}_similarity_correlation")]
+            assert len(values) == 2
+            assert all(-1 <= value <= 1 for value in values)
+
+
+def test_similarities_are_of_observations_and_features_and_change_nothing(make_agent: Callable[..., MTSAC]) -> None:
+    agent = make_agent().learn(90)
+    state = agent.replay_buffer.generator.get_state()
+    found = covariance_similarities(agent, torch.Generator().manual_seed(0))
+    assert torch.equal(agent.replay_buffer.generator.get_state(), state)
+    batch = agent._sample(128 * 3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        rows = {
+            "inputs": batch.observations,
+            "critic": agent.policy.critic.features(torch.cat([batch.observations, batch.actions], -1))[0],
+            "actor": agent.policy.actor.features(batch.observations)[0],
+        }
+    for name, values in rows.items():
+        expected = covariance_similarity(values[0], values[2]).item()
+        assert found[name][0, 2] == pytest.approx(expected, rel=1e-4)
+
+
+def test_rank_correlation_is_over_pairs_of_different_tasks() -> None:
+    similarity = np.array([[9.0, 1.0, 2.0], [1.0, 9.0, 3.0], [2.0, 3.0, 9.0]])
+    transference = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 30.0], [2.0, 30.0, 0.0]])
+    assert rank_correlation(similarity, transference) == pytest.approx(1.0)
+    assert rank_correlation(similarity, -transference) == pytest.approx(-1.0)
+    assert np.isnan(rank_correlation(np.ones((3, 3)), transference))
 
 
 def test_the_layout_names_scalars_that_a_run_writes(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
