@@ -96,7 +96,8 @@ class TransferenceFigures(BaseCallback):
     Every ``every`` vector steps, for critic and actor: pairwise transference and gradient cosine as heatmaps (means
     since the last figure), beside them the covariance similarity of observations and trunk features, the share of
     updates in which each task was left out, predicted against realised improvement, and a histogram of chosen
-    candidates (0 is the full set, ``t + 1`` leaves task ``t`` out in the default family). What was not measured (``measure_every=None``) or not chosen is not shown.
+    candidates (0 is the full set, ``t + 1`` leaves task ``t`` out in the default family). What was not measured
+    (``measure_every=None``) or not chosen is not shown.
 
     Args:
         every: vector steps between figures, at least 1.

@@ -121,6 +121,7 @@ def cases(options: UpdateOptions) -> dict[str, Callable[[], Callable[[], None]]]
     ours |= {name: ("transference", settings) for name, settings in measured.items()}
     return {
         **{name: partial(_ours, options, *method) for name, method in ours.items()},
+        "plain, aligned": partial(_ours, options, "mean", {}, alignment="joint"),
         "SB3's SAC, same sizes": partial(_sb3, options),
         "pcgrad, T autograd.grad calls": partial(_ours, options, "pcgrad", {}, SeparateCalls),
         "pcgrad, TorchJD's mtl_backward": partial(_ours, options, "pcgrad", {}, TorchJD),
@@ -223,7 +224,7 @@ class _RandomTask(gym.Env[np.ndarray, np.ndarray]):
         self.task_name = f"task-{task}"
 
 
-def _agent(options: UpdateOptions, combiner: str, settings: dict[str, Any]) -> MTSAC:
+def _agent(options: UpdateOptions, combiner: str, settings: dict[str, Any], alignment: str | None = None) -> MTSAC:
     n_tasks = options.tasks
     env = DummyVecEnv([lambda task=task: _RandomTask(n_tasks, task) for task in range(n_tasks)])
     agent = MTSAC(
@@ -233,7 +234,11 @@ def _agent(options: UpdateOptions, combiner: str, settings: dict[str, Any]) -> M
         combiner_kwargs=settings,
         buffer_size=STORED * n_tasks,
         batch_size=options.rows * n_tasks,
-        policy_kwargs={"net_arch": list(options.hidden), "layer_norm": options.layer_norm},
+        policy_kwargs={
+            "net_arch": list(options.hidden),
+            "layer_norm": options.layer_norm,
+            "alignment": alignment,
+        },
         seed=0,
     )
     random = np.random.default_rng(0)
@@ -248,10 +253,14 @@ def _agent(options: UpdateOptions, combiner: str, settings: dict[str, Any]) -> M
 
 
 def _ours(
-    options: UpdateOptions, combiner: str, settings: dict[str, Any], engine: type[TrunkUpdate[Any]] = TrunkUpdate
+    options: UpdateOptions,
+    combiner: str,
+    settings: dict[str, Any],
+    engine: type[TrunkUpdate[Any]] = TrunkUpdate,
+    alignment: str | None = None,
 ) -> Callable[[], None]:
     """MTSAC's update under a combiner, with task gradients by an engine."""
-    agent = _agent(options, combiner, settings)
+    agent = _agent(options, combiner, settings, alignment)
     for update in agent.updates.values():
         update.__class__ = engine
     return lambda: agent.train(1, options.rows * options.tasks)
