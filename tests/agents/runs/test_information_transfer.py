@@ -52,10 +52,9 @@ def test_linear_transfer_turns_negative_as_similarity_falls_and_later_under_nois
 
 def test_relu_transfer_turns_negative_and_alignment_restores_it():
     shared, alternating, joint = sweeps.similarity_relu(Settings(trials=6, angles=2, steps=700))
-    assert shared.values[0].mean() > 1
-    assert shared.values[1].mean() < 0.3
+    assert shared.values[0].mean() > 1.5
+    assert shared.values[1].mean() < -0.2
     for aligned in (alternating, joint):
-        assert aligned.values[1].mean() > shared.values[1].mean() + 0.5
         assert aligned.values[1].mean() > 0.5
 
 
