@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -49,7 +50,8 @@ def curves(bands: Mapping[str, Band | None], x_label: str, in_minutes: bool = Fa
         x = band.x / 60 if in_minutes else band.x
         marker = MARKERS[number % len(MARKERS)] if len(x) < 25 else ""
         # Over time, a value holds until the next evaluation.
-        line, area = ("steps-post", "post") if in_minutes else ("default", None)
+        line = "steps-post" if in_minutes else "default"
+        area: Literal["post"] | None = "post" if in_minutes else None
         axes.plot(x, band.value, color=colour, marker=marker, markersize=4, label=method, drawstyle=line)
         axes.fill_between(x, band.low, band.high, color=colour, alpha=0.15, linewidth=0, step=area)
     axes.xaxis.set_major_locator(MaxNLocator(6))
