@@ -24,7 +24,7 @@ from agents.faults import NotFinite, describe
 from agents.losses import ActorBatch, ActorLoss, ActorRows, CriticBatch, CriticLoss, CriticRows, td_targets
 from agents.policy import MultiTaskPolicy
 from agents.replay import MultiTaskReplayBuffer, TaskBatch
-from agents.reward_scaling import MaxReturnScaling
+from agents.reward_scaling import REWARD_SCALINGS
 from agents.roles import role_combiners
 from agents.statistics import RunningMeans
 from agents.task_weighting import TaskWeighting
@@ -69,7 +69,8 @@ class MTSAC(OffPolicyAlgorithm):
             tasks; None: never. It changes no run.
         affinity_rows: rows of each task for that; None: a sixteenth of the update's.
         reward_scaling: ``"max_return"`` scales each task's rewards when replay is sampled, so that its largest
-            discounted return seen is 10; None: raw rewards.
+            discounted return seen is 10; ``"max_reward"``, so that its largest reward, if it went on forever, would
+            be worth 10; None: raw rewards.
         reweighting_rank: weigh the tasks' losses by how much of their value functions lies in so many directions that
             the tasks share, below their number; None: all weigh 1. See :class:`agents.task_weighting.TaskWeighting`.
         reweighting_every: updates between computations of these weights, which are 1 until the first.
@@ -175,7 +176,8 @@ class MTSAC(OffPolicyAlgorithm):
         self._convert_train_freq()
         self._create_temperatures()
         self._create_updates(seeds)
-        self.reward_scaler = MaxReturnScaling(self.n_tasks, self.gamma) if self.reward_scaling else None
+        scaling = None if self.reward_scaling is None else REWARD_SCALINGS[self.reward_scaling]
+        self.reward_scaler = None if scaling is None else scaling(self.n_tasks, self.gamma)
         self._statistics = RunningMeans()
         self._episodes = EpisodeWindows(self.task_names, self._stats_window_size)
         self._updates_here = 0
@@ -206,7 +208,9 @@ class MTSAC(OffPolicyAlgorithm):
                 f"as many rows; near: {' or '.join(near)}"
             )
         if self.reward_scaling is not None:
-            check_choice("reward_scaling", self.reward_scaling, ["max_return"])
+            check_choice("reward_scaling", self.reward_scaling, REWARD_SCALINGS)
+        if self.reward_scaling == "max_reward" and self.gamma == 1:
+            raise ValueError("reward_scaling='max_reward' needs gamma below 1: it divides by 1 - gamma")
         if isinstance(self.target_entropy, str):
             check_choice("target_entropy", self.target_entropy, ["auto"])
         if self.max_nonfinite < 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,11 +11,8 @@ from torch import Tensor
 LARGEST_RETURN = 10.0
 
 
-class MaxReturnScaling:
-    """Scale each task's rewards so that the largest discounted return seen so far is :data:`LARGEST_RETURN`.
-
-    The return is accumulated forwards, ``G <- gamma G + r``, as SB3's ``VecNormalize`` does: it is causal, and needs no
-    finished episode.
+class RewardScaling(ABC):
+    """Scale each task's rewards so that the largest return seen so far is :data:`LARGEST_RETURN`.
 
     Args:
         n_tasks: ``T``.
@@ -28,9 +27,13 @@ class MaxReturnScaling:
     def update(self, rewards: np.ndarray, dones: np.ndarray) -> None:
         """Take one vector step's raw rewards ``[T]`` and episode ends ``[T]``."""
         # A reward that is not finite says nothing of the scale, and would stay in the sum.
-        self.running = self.gamma * self.running + np.where(np.isfinite(rewards), rewards, 0.0)
+        self.running = self.returns(np.where(np.isfinite(rewards), rewards, 0.0))
         self.largest = np.maximum(self.largest, np.abs(self.running))
         self.running[dones] = 0.0
+
+    @abstractmethod
+    def returns(self, rewards: np.ndarray) -> np.ndarray:
+        """What counts as the return ``[T]`` at rewards ``[T]``."""
 
     def factors(self, device: torch.device) -> Tensor:
         """Factors ``[T]``; 1 for a task that has paid nothing yet."""
@@ -45,3 +48,30 @@ class MaxReturnScaling:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore :meth:`state_dict`."""
         self.running, self.largest = state["running"].numpy().copy(), state["largest"].numpy().copy()
+
+
+class MaxReturnScaling(RewardScaling):
+    """By the largest discounted return, accumulated forwards as SB3's ``VecNormalize`` does, ``G <- gamma G + r``.
+
+    That is causal, and needs no finished episode.
+    """
+
+    def returns(self, rewards: np.ndarray) -> np.ndarray:
+        """The discounted return ``[T]`` so far."""
+        return self.gamma * self.running + rewards
+
+
+class MaxRewardScaling(RewardScaling):
+    """By the return of the largest reward, received forever: ``r / (1 - gamma)``.
+
+    A task that pays next to nothing but for rare spikes (peg-insert, push) never sees a large return, so by
+    :class:`MaxReturnScaling` one spike would count as much as a solved episode; its TD errors then outweigh all other
+    tasks' in the trunk.
+    """
+
+    def returns(self, rewards: np.ndarray) -> np.ndarray:
+        """What each reward would be worth if it went on, ``[T]``."""
+        return rewards / (1.0 - self.gamma)
+
+
+REWARD_SCALINGS: dict[str, type[RewardScaling]] = {"max_return": MaxReturnScaling, "max_reward": MaxRewardScaling}

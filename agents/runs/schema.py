@@ -107,8 +107,9 @@ class AgentConfig(Section):
     """Measure pairwise transference alone every so many updates, for choosing groups; null: never."""
     affinity_rows: Annotated[Int, Field(ge=2)] | None = None
     """Rows of each task for that; null: a sixteenth of the update's."""
-    reward_scaling: Literal["max_return"] | None = None
-    """``max_return``: per task, rewards are scaled, such that the largest discounted return seen is 10."""
+    reward_scaling: Literal["max_return", "max_reward"] | None = None
+    """Scales rewards per task, such that the largest discounted return seen is 10 (``max_return``), or that the largest
+    reward seen would be worth 10 if it went on forever (``max_reward``)."""
     reweighting_rank: Count | None = None
     """Weigh tasks' losses by what of their values lies in so many shared directions (below the tasks); null: not."""
     reweighting_every: Count = 1_000

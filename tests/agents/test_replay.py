@@ -9,7 +9,7 @@ import torch
 from gymnasium import spaces
 
 from agents import MultiTaskReplayBuffer
-from agents.reward_scaling import LARGEST_RETURN, MaxReturnScaling
+from agents.reward_scaling import LARGEST_RETURN, MaxReturnScaling, MaxRewardScaling
 
 T, D, A = 3, 2, 1
 
@@ -104,3 +104,13 @@ def test_max_return_scaling_equals_a_literal_computation() -> None:
     factors = scaling.factors(torch.device("cpu")).numpy()
     np.testing.assert_allclose(factors[:2], LARGEST_RETURN / largest[:2], rtol=1e-6)
     assert factors[2] == 1.0
+
+
+def test_max_reward_scaling_makes_the_largest_reward_forever_worth_the_largest_return() -> None:
+    scaling = MaxRewardScaling(2, gamma=0.9)
+    for rewards in ([0.5, 0.0], [-2.0, 0.0], [1.0, 0.0]):
+        scaling.update(np.array(rewards), np.array([True, False]))
+    factors = scaling.factors(torch.device("cpu")).numpy()
+    forever = sum(0.9**step * 2.0 * factors[0] for step in range(400))
+    np.testing.assert_allclose(forever, LARGEST_RETURN, rtol=1e-6)
+    assert factors[1] == 1.0

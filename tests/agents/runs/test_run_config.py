@@ -77,8 +77,8 @@ def test_quick_preset():
     assert config.env.id == "MT10"
     assert (config.agent.net.hidden, config.agent.net.layer_norm) == ((256, 256, 256), True)
     assert (config.agent.batch_size, config.agent.learning_rate, config.agent.learning_starts) == (320, 1e-3, 20_000)
-    assert (config.agent.reward_scaling, config.matmul_precision) == ("max_return", "medium")
-    assert (config.total_timesteps, config.combiner.name) == (250_000, "transference")
+    assert (config.agent.reward_scaling, config.matmul_precision) == ("max_reward", "medium")
+    assert (config.total_timesteps, config.combiner.name) == (300_000, "transference")
     assert config.combiner.kwargs["every"] > 1
     assert config.evaluation.final_n_goals == 50 > 5 >= config.evaluation.n_goals
 
@@ -95,7 +95,7 @@ def test_a_preset_and_its_path_are_the_same():
 
 
 def test_a_resolved_config_reads_back_as_itself(tmp_path: Path):
-    config = load_config("mt10_quick", ["agent.learning_rate=1e-5", "combiner.actor.scale=cosine", "env.id=[reach-v3]"])
+    config = load_config("mt10_quick", ["agent.learning_rate=1e-5", "combiner.actor.scale=self", "env.id=[reach-v3]"])
     assert load_config(write(tmp_path / "c.yaml", to_yaml(config))) == config
 
 
