@@ -165,10 +165,10 @@ class TransferenceFigures(BaseCallback):
         generator = torch.Generator(self.model.device).manual_seed(self.num_timesteps)
         found, names = covariance_similarities(self.model, generator), self.model.task_names
         figure = heatmap(found["inputs"], names, "Covariance similarity of observations", "", "")
-        self._record("what_helps_what/input_similarity", figure)
+        self._record("1_what_helps_what/input_similarity", figure)
         for role, transference in pairwise.items():
             figure = heatmap(found[role], names, f"{role.capitalize()}: covariance similarity of features", "", "")
-            self._record(f"what_helps_what/{role}_feature_similarity", figure)
+            self._record(f"1_what_helps_what/{role}_feature_similarity", figure)
             for kind, similarity in (("input", found["inputs"]), ("feature", found[role])):
                 tag = f"transference/{role}_{kind}_similarity_correlation"
                 self.logger.record(tag, rank_correlation(similarity, transference), exclude="stdout")

@@ -47,7 +47,7 @@ def test_likeness_of_data_is_shown_beside_transference(make_agent: Callable[...,
     agent.learn(150, TransferenceFigures(every=25))
     found = events(next(tmp_path.iterdir()))
     for kind in ("input", "critic_feature", "actor_feature"):
-        assert len(found.Images(f"what_helps_what/{kind}_similarity")) == 2
+        assert len(found.Images(f"1_what_helps_what/{kind}_similarity")) == 2
     for role in ("critic", "actor"):
         for kind in ("input", "feature"):
             values = [one.value for one in found.Scalars(f"transference/{role}_{kind}_similarity_correlation")]

@@ -70,7 +70,8 @@ def test_point(whole: Run, tmp_path: Path):
 def test_no_step_is_missing_or_double_in_tensorboard(whole: Run):
     seen = [(step, tag) for step, tag, _ in events(whole.folder)]
     assert len(seen) == len(set(seen)) > 100
-    assert {step for step, _ in seen} == {150, 300, 450, 600}
+    logged, drawn = {150, 300, 450, 600}, {249, 498}  # vector steps have 3 transitions
+    assert {step for step, _ in seen} == logged | drawn
 
 
 METAWORLD = (
