@@ -18,7 +18,9 @@ from envs.vec_env import TaskVecEnv, available_cores
 Spec = str | Sequence[str] | Mapping[str, Callable[[], gym.Env]]
 
 
-def make_vec_env(spec: Spec, seed: int = 0, n_procs: int | None = 1, **options: Any) -> VecEnv:
+def make_vec_env(
+    spec: Spec, seed: int = 0, n_procs: int | None = 1, worker_timeout: float | None = 60.0, **options: Any
+) -> VecEnv:
     """Make an SB3 vector environment whose sub-environment `t` is task `t`.
 
     Observations are float32 `[D + T]` in an unbounded box, the one-hot code of the task last (`D` is 39 in Meta-World).
@@ -41,6 +43,8 @@ def make_vec_env(spec: Spec, seed: int = 0, n_procs: int | None = 1, **options: 
         n_procs: Processes that step environments, several tasks in each; the result does not depend on it. 1 is this
             process alone. None is one per core (no more than tasks). Above 1 workers are started, so a script must
             create the environment under `if __name__ == "__main__":`.
+        worker_timeout: Seconds that a worker may take for a step or a reset; None: any time. One that takes longer, or
+            dies, is replaced by a new one, which goes on from where it was; three times in a row, then a RuntimeError.
         **options: For Meta-World only; setting one for another suite is an error.
 
             - `horizon` (500): steps in an episode, at most 500;
@@ -69,15 +73,17 @@ def make_vec_env(spec: Spec, seed: int = 0, n_procs: int | None = 1, **options: 
         n_procs = available_cores()
     if n_procs < 1:
         raise ValueError(f"n_procs must be at least 1; got {n_procs}")
+    if worker_timeout is not None and not worker_timeout > 0:
+        raise ValueError(f"worker_timeout must be above 0 seconds, or None; got {worker_timeout}")
     if isinstance(spec, Mapping):
         _no_options("a dict of environments", options)
-        env = TaskVecEnv(custom_env_fns(spec), seed, n_procs, custom_protocol(spec))
+        env = TaskVecEnv(custom_env_fns(spec), seed, n_procs, custom_protocol(spec), worker_timeout)
         check_same_spaces(env)
         return env
     suite = parse_metaworld_suite(spec)
     chosen = _metaworld_options(options)
     goals = suite.draw_goals(chosen)
-    return TaskVecEnv(suite.env_fns(chosen, goals), seed, n_procs, suite.protocol(chosen, goals))
+    return TaskVecEnv(suite.env_fns(chosen, goals), seed, n_procs, suite.protocol(chosen, goals), worker_timeout)
 
 
 def _metaworld_options(options: dict[str, Any]) -> MetaWorldOptions:

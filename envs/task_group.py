@@ -81,6 +81,16 @@ class TaskGroup:
                 self.observations[index] = log.replay(state["task"], state["observation"], name)
         return np.stack(self.observations)
 
+    def snapshot(self) -> dict[str, Any]:
+        """What `restore` needs."""
+        return {"states": self.state_dict(), "reset_infos": self.reset_infos}
+
+    def restore(self, snapshot: dict[str, Any], task_names: Sequence[str]) -> np.ndarray:
+        """`load_state_dict`, and the infos of the last resets."""
+        observations = self.load_state_dict(snapshot["states"], task_names)
+        self.reset_infos = snapshot["reset_infos"]
+        return observations
+
     def get_attr(self, name: str, indices: Sequence[int]) -> list[Any]:
         """An attribute of some tasks, looked up through their wrappers."""
         return [self._task(index).get_wrapper_attr(name) for index in indices]

@@ -41,16 +41,22 @@ class TaskVecEnv(VecEnv):
         seed: Used at the first `reset`.
         n_procs: Processes that step environments, this one included; no more than tasks are used.
         protocol: What `envs.protocol_card` reports.
+        worker_timeout: Seconds after which a worker is held to hang, see `envs.workers.WorkerGroup`.
     """
 
     def __init__(
-        self, env_fns: Sequence[Callable[[], gym.Env]], seed: int, n_procs: int, protocol: dict[str, Any]
+        self,
+        env_fns: Sequence[Callable[[], gym.Env]],
+        seed: int,
+        n_procs: int,
+        protocol: dict[str, Any],
+        worker_timeout: float | None,
     ) -> None:
         self.protocol = protocol
         self.num_envs = len(env_fns)
         n_procs = min(n_procs, self.num_envs)
         self._members = [list(range(first, self.num_envs, n_procs)) for first in range(n_procs)]
-        self._groups = _make_groups(env_fns, self._members, protocol["task_names"])
+        self._groups = _make_groups(env_fns, self._members, protocol["task_names"], worker_timeout)
         self._closed = False
         (observation_space,), (action_space,) = self.get_attr("observation_space", 0), self.get_attr("action_space", 0)
         super().__init__(len(env_fns), observation_space, action_space)
@@ -178,15 +184,19 @@ class TaskVecEnv(VecEnv):
 
 
 def _make_groups(
-    env_fns: Sequence[Callable[[], gym.Env]], members: Sequence[Sequence[int]], task_names: Sequence[str]
+    env_fns: Sequence[Callable[[], gym.Env]],
+    members: Sequence[Sequence[int]],
+    task_names: Sequence[str],
+    timeout: float | None,
 ) -> list[Group]:
     """The first group in this process, the others in workers, which start first because that takes longest."""
     workers: list[WorkerGroup] = [
-        WorkerGroup([env_fns[task] for task in tasks], [task_names[task] for task in tasks]) for tasks in members[1:]
+        WorkerGroup([env_fns[task] for task in tasks], [task_names[task] for task in tasks], timeout)
+        for tasks in members[1:]
     ]
     groups: list[Group] = [LocalGroup([env_fns[task] for task in members[0]]), *workers]
     for worker in workers:
-        worker.receive()  # it answers once when its environments stand
+        worker.wait()
     return groups
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -23,10 +22,10 @@ TASKS = ["reach-v3", "drawer-close-v3", "window-open-v3"]
 
 
 class Fragile(gym.Env):
-    """Counts its steps; action 1 raises, action 2 kills the process, action 3 raises what cannot be pickled."""
+    """Counts its steps; action 1 raises, action 2 raises what cannot be pickled."""
 
     observation_space = spaces.Box(-1, 100, (1,), np.float32)
-    action_space = spaces.Discrete(4)
+    action_space = spaces.Discrete(3)
     metadata = {"render_modes": []}  # noqa: RUF012
 
     def reset(self, *, seed=None, options=None):
@@ -38,8 +37,6 @@ class Fragile(gym.Env):
         if action == 1:
             raise KeyError("broken on purpose")
         if action == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if action == 3:
             error = RuntimeError("cannot travel")
             error.frame = sys._getframe()
             raise error
@@ -121,20 +118,11 @@ def test_an_exception_arrives_with_task_and_traceback_and_the_rest_goes_on():
     assert "in task 'second'" in str(raised.value.__cause__)
     assert 'raise KeyError("broken on purpose")' in str(raised.value.__cause__)
     with pytest.raises(RuntimeError, match="cannot travel"):
-        env.step(actions_for(1, 3))
+        env.step(actions_for(1, 2))
     with pytest.raises(KeyError, match="broken on purpose"):
         env.step(actions_for(0, 1))
     np.testing.assert_array_equal(env.reset()[:, 0], np.zeros(3))
     np.testing.assert_array_equal(env.step(np.zeros(3, int))[0][:, 0], np.ones(3))
-    env.close()
-
-
-def test_a_worker_that_dies_is_named():
-    env = fragile()
-    with pytest.raises(RuntimeError, match="worker process of second has died"):
-        env.step(actions_for(1, 2))
-    with pytest.raises(RuntimeError, match="has died"):
-        env.step(actions_for(1, 0))
     env.close()
 
 
