@@ -1,4 +1,4 @@
-"""Benchmarks, as ratios taken in one run: ``scripts/benchmark.py update|envs|checkpoint key=value ...``."""
+"""Benchmarks, as ratios taken in one run: ``scripts/benchmark.py update|envs|checkpoint|soak key=value ...``."""
 
 from agents.runs.cli import benchmark
 

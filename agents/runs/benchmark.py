@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import Field
 from rich.console import Console
 
 from agents.runs.benchmark_checkpoint import benchmark_checkpoint
 from agents.runs.benchmark_update import UpdateOptions, benchmark_update, plain_operations, product_rate, table
-from agents.runs.config import section
+from agents.runs.config import load_config, section
 from agents.runs.errors import InputError
 from agents.runs.run_folder import to_json
 from agents.runs.schema import Count, Section
@@ -95,4 +96,36 @@ def checkpoint(overrides: Sequence[str], console: Console) -> None:
     )
 
 
-BENCHMARKS = {"update": update, "envs": envs, "checkpoint": checkpoint}
+class SoakOptions(Section):
+    """What can be chosen about a soak."""
+
+    minutes: float = Field(60.0, gt=0)
+    """How long to train."""
+    env: Literal["Point-7", "MT10"] = "Point-7"
+    """The preset ``point``, or ``mt10_quick``."""
+    n_procs: Count = 1
+    """Processes that step environments; Point has one."""
+
+
+def soak(overrides: Sequence[str], console: Console) -> None:
+    """Print what a long training does to memory, open files and processes."""
+    options = section(SoakOptions, overrides)
+    try:
+        from agents.runs.benchmark_soak import soak as run_soak
+    except ModuleNotFoundError as error:
+        raise InputError(f"a soak needs {error.name}: pip install {error.name}") from None
+    preset, buffer = ("point", 14_000) if options.env == "Point-7" else ("mt10_quick", 40_000)
+    # Replay takes its memory as it fills: a small one is full before memory counts. Checkpoints are part of a long run.
+    settings = [f"agent.buffer_size={buffer}", f"checkpoint.every={buffer}", f"env.n_procs={options.n_procs}"]
+    result = run_soak(load_config(preset, settings), 60 * options.minutes)
+    begin, end = result.begin, result.end
+    console.print(
+        f"{options.env}: {result.transitions:,} transitions in {end.seconds / 60:.1f} min. After {begin.seconds:.0f} s "
+        f"of warm-up memory went from {begin.megabytes:,.1f} to {end.megabytes:,.1f} MB (a line: {result.slope:+.1f} "
+        f"MB an hour), open files from {begin.files} to {end.files}, child processes from {begin.children} to "
+        f"{end.children}",
+        highlight=False,
+    )
+
+
+BENCHMARKS = {"update": update, "envs": envs, "checkpoint": checkpoint, "soak": soak}

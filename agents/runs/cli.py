@@ -62,10 +62,10 @@ def compare(arguments: Sequence[str] | None = None) -> int:
 
 
 def benchmark(arguments: Sequence[str] | None = None) -> int:
-    """Run a benchmark: ``update|envs|checkpoint key=value ...``. Returns the exit code."""
+    """Run a benchmark: ``update|envs|checkpoint|soak key=value ...``. Returns the exit code."""
     parser = argparse.ArgumentParser("benchmark", description="Measure costs, as ratios taken in one run.")
     parser.add_argument(
-        "what", choices=BENCHMARKS, help="updates by combiner and measure, environments, or checkpoints"
+        "what", choices=BENCHMARKS, help="updates by combiner and measure, environments, checkpoints, a long run"
     )
     parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. rows=32 hidden=[256,256,256]")
     return _exit_code(parser, arguments, lambda of: BENCHMARKS[of.what](of.options, Console()))
