@@ -240,8 +240,9 @@ def test_the_guide_explains_exactly_the_tags_of_a_run(tmp_path: Path, monkeypatc
     monkeypatch.setattr(estimate, "ENOUGH_SECONDS", 0.02)
     overrides = (
         "env.id=Point-3 total_timesteps=900 agent.learning_starts=90 agent.batch_size=24 agent.measure_every=20 "
-        "agent.net.hidden=[8] agent.net.critic_hidden=[8] evaluation.every=300 evaluation.n_goals=1 "
-        f"evaluation.final_n_goals=1 log.every=150 log.figures_every=300 log.progress=false run_dir={tmp_path / 'run'}"
+        "agent.net.hidden=[8] agent.net.critic_hidden=[8] agent.reweighting_rank=1 evaluation.every=300 "
+        "evaluation.n_goals=1 evaluation.final_n_goals=1 log.every=150 log.figures_every=300 log.progress=false "
+        f"run_dir={tmp_path / 'run'}"
     )
     assert cli.train(["point", *overrides.split()]) == 0
     written = {tag for row in read_metrics(tmp_path / "run" / "metrics.jsonl") for tag in row} - {"step"}
