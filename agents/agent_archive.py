@@ -40,6 +40,7 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "critic_update": agent.critic_update.state_dict(),
         "actor_update": agent.actor_update.state_dict(),
         "reward_scaler": agent.reward_scaler.state_dict() if agent.reward_scaler else None,
+        "return_bounds": agent.return_bounds.state_dict() if agent.return_bounds else None,
         "statistics": agent._statistics.state_dict(),
         "episodes": agent._episodes.state_dict(),
         "task_weighting": agent.task_weighting.state_dict() if agent.task_weighting else None,
@@ -124,6 +125,8 @@ def _restore(agent: MTSAC, state: dict[str, Any]) -> None:
     agent.actor_update.load_state_dict(state["actor_update"])
     if agent.reward_scaler and state["reward_scaler"]:
         agent.reward_scaler.load_state_dict(state["reward_scaler"])
+    if agent.return_bounds and state["return_bounds"]:
+        agent.return_bounds.load_state_dict(state["return_bounds"])
     agent._statistics.load_state_dict(state["statistics"])
     agent._episodes.load_state_dict(state["episodes"])
     if agent.task_weighting and state["task_weighting"]:

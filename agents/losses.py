@@ -156,26 +156,24 @@ def td_targets(
     target_critic: MultiTaskMLP,
     next_observations: Tensor,
     rewards: Tensor,
-    terminations: Tensor,
+    discounts: Tensor,
     noise: Tensor,
     alphas: Tensor,
-    gamma: float,
 ) -> Tensor:
-    """Soft TD target ``r + gamma (1 - terminated) (min Q' - alpha log pi)`` at actions drawn in the *next* state.
+    """Soft TD target ``r + discount (min Q' - alpha log pi)`` at actions drawn in the *next* state.
 
     Args:
         actor: policy network.
         target_critic: target network.
         next_observations: ``[T, B, D]``.
         rewards: ``[T, B]``, scaled.
-        terminations: ``[T, B]``, 1 where the episode terminated; a truncated one counts 0.
+        discounts: ``[T, B]``, of the next state's value: 0 where the episode terminated, not where it was truncated.
         noise: standard normal ``[T, B, A]``.
         alphas: ``[T, 1]``.
-        gamma: discount per step.
 
     Returns:
         ``[T, B]``.
     """
     next_actions, log_probs = squashed_sample(actor(next_observations), noise)
     next_values = action_values(target_critic, next_observations, next_actions.squeeze(0)).amin(dim=0)
-    return rewards + gamma * (1.0 - terminations) * (next_values - alphas * log_probs.squeeze(0))
+    return rewards + discounts * (next_values - alphas * log_probs.squeeze(0))

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from gymnasium import spaces
+from scipy.special import ndtr
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
@@ -20,10 +21,12 @@ from torch import Tensor
 
 from agents import archive
 from agents.agent_archive import agent_from_archive, agent_to_archive
+from agents.exploration import CorrelatedNoise
 from agents.faults import NotFinite, describe
 from agents.losses import ActorBatch, ActorLoss, ActorRows, CriticBatch, CriticLoss, CriticRows, td_targets
 from agents.policy import MultiTaskPolicy
 from agents.replay import MultiTaskReplayBuffer, TaskBatch
+from agents.return_bounds import ReturnBounds
 from agents.reward_scaling import REWARD_SCALINGS
 from agents.roles import role_combiners
 from agents.statistics import RunningMeans
@@ -55,6 +58,7 @@ class MTSAC(OffPolicyAlgorithm):
         batch_size: rows per update over all tasks, a multiple of their number; None: 128 per task.
         tau: Polyak coefficient of the target critics.
         gamma: discount per step.
+        n_steps: steps of the return in the TD target; its entropy counts at the last only, as in SB3.
         train_freq: vector steps between trainings, as in SB3.
         gradient_steps: updates per training; -1: as many as vector steps since the last.
         max_grad_norm: clips the gradient norm of the critics and of the actor; None: no clipping.
@@ -71,13 +75,17 @@ class MTSAC(OffPolicyAlgorithm):
         reward_scaling: ``"max_return"`` scales each task's rewards when replay is sampled, so that its largest
             discounted return seen is 10; ``"max_reward"``, so that its largest reward, if it went on forever, would
             be worth 10; None: raw rewards.
+        clip_targets: keep each task's TD targets between the returns of its smallest and its largest reward seen,
+            received forever; see :class:`agents.return_bounds.ReturnBounds`.
         reweighting_rank: weigh the tasks' losses by how much of their value functions lies in so many directions that
             the tasks share, below their number; None: all weigh 1. See :class:`agents.task_weighting.TaskWeighting`.
         reweighting_every: updates between computations of these weights, which are 1 until the first.
         target_entropy: per task, in nats; ``"auto"``: minus the number of action dimensions.
         initial_alpha: each task's temperature at the start.
+        exploration_correlation: correlation of successive exploration noise, warm-up included, in [0, 1); see
+            :class:`agents.exploration.CorrelatedNoise`. 0: SB3's independent noise.
         policy_kwargs: JSON-able arguments of the policy: ``net_arch``, ``critic_net_arch``, ``activation``,
-            ``layer_norm``, ``one_hot_in_trunk``, ``alignment``, ``alignment_period``.
+            ``layer_norm``, ``one_hot_in_trunk``, ``alignment``, ``alignment_period``, ``actor_tau``.
         stats_window_size: episodes per task behind the rollout statistics.
         tensorboard_log: folder for TensorBoard events; None: none.
         verbose: 0 silent, 1 info, 2 debug.
@@ -103,6 +111,7 @@ class MTSAC(OffPolicyAlgorithm):
         batch_size: int | None = None,
         tau: float = 0.005,
         gamma: float = 0.99,
+        n_steps: int = 1,
         train_freq: int | tuple[int, str] = 1,
         gradient_steps: int = 1,
         max_grad_norm: float | None = 1.0,
@@ -113,10 +122,12 @@ class MTSAC(OffPolicyAlgorithm):
         affinity_every: int | None = None,
         affinity_rows: int | None = None,
         reward_scaling: str | None = None,
+        clip_targets: bool = False,
         reweighting_rank: int | None = None,
         reweighting_every: int = 1_000,
         target_entropy: float | str = "auto",
         initial_alpha: float = 1.0,
+        exploration_correlation: float = 0.0,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -136,6 +147,7 @@ class MTSAC(OffPolicyAlgorithm):
             gamma,
             train_freq,
             gradient_steps,
+            n_steps=n_steps,
             policy_kwargs=policy_kwargs,
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
@@ -152,9 +164,10 @@ class MTSAC(OffPolicyAlgorithm):
         self.combiner, self.combiner_kwargs = combiner, combiner_kwargs
         self.measure_every = measure_every
         self.affinity_every, self.affinity_rows = affinity_every, affinity_rows
-        self.reward_scaling = reward_scaling
+        self.reward_scaling, self.clip_targets = reward_scaling, clip_targets
         self.reweighting_rank, self.reweighting_every = reweighting_rank, reweighting_every
         self.target_entropy, self.initial_alpha = target_entropy, initial_alpha
+        self.exploration_correlation = exploration_correlation
         self.n_tasks, self.task_names = 0, list[str]()  # until an environment or an archive names them
         if _init_setup_model:
             self._setup_model()
@@ -166,9 +179,16 @@ class MTSAC(OffPolicyAlgorithm):
         self.set_random_seed(self.seed)
         self._identify_tasks()
         self._check_arguments()
-        seeds = iter(np.random.SeedSequence(self.seed).generate_state(8).tolist())
+        seeds = iter(np.random.SeedSequence(self.seed).generate_state(9).tolist())
         self.replay_buffer = MultiTaskReplayBuffer(
-            self.buffer_size, self.observation_space, self.action_space, self.device, self.n_tasks, seed=next(seeds)
+            self.buffer_size,
+            self.observation_space,
+            self.action_space,
+            self.device,
+            self.n_tasks,
+            next(seeds),
+            self.gamma,
+            self.n_steps,
         )
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, n_tasks=self.n_tasks, **self.policy_kwargs
@@ -178,6 +198,8 @@ class MTSAC(OffPolicyAlgorithm):
         self._create_updates(seeds)
         scaling = None if self.reward_scaling is None else REWARD_SCALINGS[self.reward_scaling]
         self.reward_scaler = None if scaling is None else scaling(self.n_tasks, self.gamma)
+        self.return_bounds = ReturnBounds(self.n_tasks, self.gamma) if self.clip_targets else None
+        self.exploration_noise = self._make_exploration_noise(next(seeds))
         self._statistics = RunningMeans()
         self._episodes = EpisodeWindows(self.task_names, self._stats_window_size)
         self._updates_here = 0
@@ -211,10 +233,13 @@ class MTSAC(OffPolicyAlgorithm):
             check_choice("reward_scaling", self.reward_scaling, REWARD_SCALINGS)
         if self.reward_scaling == "max_reward" and self.gamma == 1:
             raise ValueError("reward_scaling='max_reward' needs gamma below 1: it divides by 1 - gamma")
+        if self.clip_targets and self.gamma == 1:
+            raise ValueError("clip_targets needs gamma below 1: it divides by 1 - gamma")
         if isinstance(self.target_entropy, str):
             check_choice("target_entropy", self.target_entropy, ["auto"])
-        if self.max_nonfinite < 1:
-            raise ValueError(f"max_nonfinite={self.max_nonfinite} must be at least 1")
+        for name in ("max_nonfinite", "n_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         rows = self.batch_size // self.n_tasks
         if self.affinity_rows is not None and not 1 < self.affinity_rows <= rows:
             raise ValueError(f"affinity_rows={self.affinity_rows} must be 2 to {rows}, the rows of each task")
@@ -222,6 +247,8 @@ class MTSAC(OffPolicyAlgorithm):
             every = getattr(self, name)
             if every is not None and every < 1:
                 raise ValueError(f"{name}={every} must be at least 1, or None for never")
+        if not 0 <= self.exploration_correlation < 1:
+            raise ValueError(f"exploration_correlation={self.exploration_correlation} must be at least 0 and below 1")
         if not self.initial_alpha > 0:
             raise ValueError(f"initial_alpha={self.initial_alpha} must be positive")
 
@@ -251,6 +278,12 @@ class MTSAC(OffPolicyAlgorithm):
         self.actor_update: TrunkUpdate[ActorRows] = TrunkUpdate(
             policy.actor, policy.actor_optimizer, actor_loss, combiners["actor"], clip, True, seed_of["actor"]
         )
+
+    def _make_exploration_noise(self, seed: int) -> CorrelatedNoise | None:
+        if not self.exploration_correlation:
+            return None
+        shape = (self.n_tasks, *self.action_space.shape)
+        return CorrelatedNoise(shape, self.exploration_correlation, seed)
 
     # --- interaction --------------------------------------------------------------------------------------------------
 
@@ -289,6 +322,18 @@ class MTSAC(OffPolicyAlgorithm):
         self.timing["environment"] += time.perf_counter() - start - timed.seconds
         return rollout
 
+    def _sample_action(
+        self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.exploration_noise is None:
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        noise = self.exploration_noise.draw()
+        if self.num_timesteps < learning_starts:
+            scaled = (2.0 * ndtr(noise) - 1.0).astype(np.float32)  # uniform, as SB3's warm-up is
+        else:
+            scaled = self.policy.explore(self._last_obs, noise)
+        return self.policy.unscale_action(scaled), scaled
+
     def _update_info_buffer(self, infos: list[dict[str, Any]], dones: np.ndarray | None = None) -> None:
         super()._update_info_buffer(infos, dones)
         self._episodes.update(infos, dones)
@@ -299,6 +344,8 @@ class MTSAC(OffPolicyAlgorithm):
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
         if self.reward_scaler is not None:
             self.reward_scaler.update(reward, dones)
+        if self.return_bounds is not None:
+            self.return_bounds.update(reward)
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -330,9 +377,7 @@ class MTSAC(OffPolicyAlgorithm):
             self._actor_batch(batch, self.noise_generator), self._draw(self._actor_batch), measure, trains, affinity
         )
         self._update_temperatures(actor.log_probs.squeeze(0))
-        with torch.no_grad():
-            target, online = self.policy.critic_target.parameters(), self.policy.critic.parameters()
-            torch._foreach_lerp_(list(target), list(online), self.tau)
+        self.policy.move_averages(self.tau)
         self._n_updates += 1
         self._updates_here += 1
         self._count(critic, actor)
@@ -355,9 +400,12 @@ class MTSAC(OffPolicyAlgorithm):
 
     def _sample(self, batch_size: int, generator: torch.Generator | None) -> TaskBatch:
         batch = self.replay_buffer.sample(batch_size, self._vec_normalize_env, generator)
-        if self.reward_scaler is None:
-            return batch
-        return batch._replace(rewards=batch.rewards * self.reward_scaler.factors(self.device).unsqueeze(1))
+        factors = self._reward_factors()
+        return batch if factors is None else batch._replace(rewards=batch.rewards * factors.unsqueeze(1))
+
+    def _reward_factors(self) -> Tensor | None:
+        """What each task's rewards are multiplied by ``[T]``; None: they are not."""
+        return None if self.reward_scaler is None else self.reward_scaler.factors(self.device)
 
     def _draw(self, make: Any) -> Any:
         """``draw(rows, generator)``: a batch of ``rows`` other rows per task, all of it random by ``generator``."""
@@ -369,11 +417,12 @@ class MTSAC(OffPolicyAlgorithm):
             self.policy.critic_target,
             batch.next_observations,
             batch.rewards,
-            batch.terminations,
+            batch.discounts,
             self._noise(batch, generator),
             self._alphas(),
-            self.gamma,
         )
+        if self.return_bounds is not None:
+            targets = self.return_bounds.clip(targets, self._reward_factors())
         return CriticBatch(batch.observations, batch.actions, targets)
 
     def _actor_batch(self, batch: TaskBatch, generator: torch.Generator) -> ActorBatch:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
@@ -36,10 +37,12 @@ class MultiTaskPolicy(BasePolicy):
             2005.00944): ``alternating`` trains it in turn with the trunks, ``joint`` together with them, None: there
             is none. See :class:`mtrl_transfer.AlignmentSchedule`.
         alignment_period: updates of a turn.
+        actor_tau: deterministic actions are those of a running average of the actor, into which such a share of it
+            moves per update (Polyak and Juditsky, 1992): a policy swings far more than its average. None: of the actor.
 
     Raises:
-        ValueError: for an unknown activation or alignment, an empty ``net_arch`` or an observation that has no room for
-            the one-hot.
+        ValueError: for an unknown activation or alignment, an ``actor_tau`` out of range, an empty ``net_arch`` or an
+            observation that has no room for the one-hot.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class MultiTaskPolicy(BasePolicy):
         one_hot_in_trunk: bool = False,
         alignment: Literal["alternating", "joint"] | None = None,
         alignment_period: int = 1_000,
+        actor_tau: float | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
         self.n_tasks = n_tasks
@@ -64,6 +68,8 @@ class MultiTaskPolicy(BasePolicy):
                 f"observations of width {observation_space.shape[0]} leave no room beside a one-hot of {n_tasks} "
                 "tasks: expected [features, one-hot]"
             )
+        if actor_tau is not None and not 0 < actor_tau <= 1:
+            raise ValueError(f"actor_tau={actor_tau} must be above 0 and at most 1, or None")
         action_dim = action_space.shape[0]
         hidden = list(PUBLISHED_NET_ARCH if net_arch is None else net_arch)
         common: dict[str, Any] = {
@@ -77,9 +83,19 @@ class MultiTaskPolicy(BasePolicy):
         self.actor = MultiTaskMLP(self.obs_dim, 2 * action_dim, hidden, **common)
         self.critic = MultiTaskMLP(self.obs_dim + action_dim, 1, critic_net_arch or hidden, n_nets=2, **common)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
+        self.actor_tau = actor_tau
+        self.actor_average = None if actor_tau is None else copy.deepcopy(self.actor).requires_grad_(False)
         rate = lr_schedule(1)
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=rate, fused=True)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=rate, fused=True)
+
+    @torch.no_grad()
+    def move_averages(self, tau: float) -> None:
+        """Move a share ``tau`` of the critics into their targets, and ``actor_tau`` of the actor into its average."""
+        torch._foreach_lerp_(list(self.critic_target.parameters()), list(self.critic.parameters()), tau)
+        if self.actor_average is not None and self.actor_tau is not None:
+            average, online = self.actor_average.parameters(), self.actor.parameters()
+            torch._foreach_lerp_(list(average), list(online), self.actor_tau)
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Scaled actions ``[R, A]`` in (-1, 1) for observations ``[R, D + T]``."""
@@ -87,9 +103,20 @@ class MultiTaskPolicy(BasePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         assert isinstance(observation, Tensor)
-        features, one_hot = observation.split([self.obs_dim, self.n_tasks], dim=-1)
-        out = self.actor.of_tasks(features, one_hot.argmax(dim=-1)).squeeze(0)
-        mean, _ = mean_and_log_std(out)
         if deterministic:
-            return torch.tanh(mean)
-        return squashed_sample(out, torch.randn_like(mean))[0]
+            actor = self.actor if self.actor_average is None else self.actor_average
+            return torch.tanh(mean_and_log_std(self._outputs(actor, observation))[0])
+        out = self._outputs(self.actor, observation)
+        return squashed_sample(out, torch.randn_like(out.chunk(2, dim=-1)[0]))[0]
+
+    @torch.no_grad()
+    def explore(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Scaled actions ``[R, A]`` at observations ``[R, D + T]`` by given standard normal noise ``[R, A]``."""
+        rows, _ = self.obs_to_tensor(observations)
+        assert isinstance(rows, Tensor)
+        out = self._outputs(self.actor, rows)
+        return squashed_sample(out, torch.as_tensor(noise, device=out.device))[0].cpu().numpy()
+
+    def _outputs(self, actor: MultiTaskMLP, observations: Tensor) -> Tensor:
+        features, one_hot = observations.split([self.obs_dim, self.n_tasks], dim=-1)
+        return actor.of_tasks(features, one_hot.argmax(dim=-1)).squeeze(0)

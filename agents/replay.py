@@ -15,9 +15,9 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
 
-class TaskBatch(NamedTuple):
-    """Rows grouped by task: ``observations [T, B, D]``, ``actions [T, B, A]``, ``next_observations [T, B, D]``,
-    ``rewards [T, B]`` (raw), ``terminations [T, B]`` (1 = terminated; truncation counts 0).
+class Transitions(NamedTuple):
+    """What is stored, ``[size, T, ...]`` each: ``observations``, ``actions``, ``next_observations``, raw ``rewards``,
+    ``terminations`` (1 = terminated; truncation counts 0) and ``ends`` (1 = the episode ended here, for any reason).
     """
 
     observations: Tensor
@@ -25,6 +25,22 @@ class TaskBatch(NamedTuple):
     next_observations: Tensor
     rewards: Tensor
     terminations: Tensor
+    ends: Tensor
+
+
+class TaskBatch(NamedTuple):
+    """Rows grouped by task: ``observations [T, B, D]``, ``actions [T, B, A]``, ``next_observations [T, B, D]``,
+    ``rewards [T, B]`` (raw) and ``discounts [T, B]``, what the next observation's value counts (0: terminated).
+
+    With ``n_steps > 1``, ``rewards`` are discounted sums over up to so many steps of an episode, and
+    ``next_observations`` follow the last of them.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    next_observations: Tensor
+    rewards: Tensor
+    discounts: Tensor
 
 
 class MultiTaskReplayBuffer(ReplayBuffer):
@@ -39,6 +55,8 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         device: where transitions live and batches are made.
         n_envs: ``T``, sub-env ``t`` being task ``t``.
         seed: of the sampling generator.
+        gamma: discount per step.
+        n_steps: steps of a return (Sutton 1988, Machine Learning 3); fewer where the episode, or what is stored, ends.
 
     Attributes:
         added: vector steps added so far. The ``k``-th of them lies, until it is overwritten, at ``k % buffer_size``.
@@ -52,21 +70,26 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         device: torch.device | str = "auto",
         n_envs: int = 1,
         seed: int = 0,
+        gamma: float = 0.99,
+        n_steps: int = 1,
     ) -> None:
         # ReplayBuffer's own constructor would allocate its numpy arrays: only its base is set up.
         BaseBuffer.__init__(self, max(buffer_size // n_envs, 1), observation_space, action_space, device, n_envs=n_envs)
         self.pos: int = 0
         self.added = 0
         self.obs_dim = self.obs_shape[0] - n_envs
+        self.gamma, self.n_steps = gamma, n_steps
         self.optimize_memory_usage = False
         self.generator = torch.Generator(self.device).manual_seed(seed)
         zeros = lambda *shape: torch.zeros(self.buffer_size, n_envs, *shape, device=self.device)  # noqa: E731
-        self.storage = TaskBatch(
+        self._tasks = torch.arange(n_envs, device=self.device).unsqueeze(1)
+        self.storage = Transitions(
             observations=zeros(self.obs_dim),
             actions=zeros(self.action_dim),
             next_observations=zeros(self.obs_dim),
             rewards=zeros(),
             terminations=zeros(),
+            ends=zeros(),
         )
 
     def add(
@@ -80,13 +103,14 @@ class MultiTaskReplayBuffer(ReplayBuffer):
     ) -> None:
         """Store one vector step: ``[T, D + T]`` observations, ``[T, A]`` actions, ``[T]`` raw rewards and dones."""
         truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos])
-        row = TaskBatch(
+        row = Transitions(
             observations=_tensor(obs[:, : self.obs_dim]),
             actions=_tensor(action.reshape(self.n_envs, self.action_dim)),
             next_observations=_tensor(next_obs[:, : self.obs_dim]),
             rewards=_tensor(reward),
             # A time limit says nothing about the state's value: bootstrap through it (Pardo et al., arXiv 1712.00378).
             terminations=_tensor(done & ~truncated),
+            ends=_tensor(done),
         )
         for column, values in zip(self.storage, row, strict=True):
             column[self.pos].copy_(values, non_blocking=True)
@@ -102,18 +126,36 @@ class MultiTaskReplayBuffer(ReplayBuffer):
             env: normalises observations and rewards as SB3's ``VecNormalize`` does, where one is used.
             generator: draws instead of the buffer's own (a measurement must not advance the training's).
         """
-        rows = batch_size // self.n_envs
         generator = self.generator if generator is None else generator
-        index = torch.randint(self.size(), (self.n_envs, rows), generator=generator, device=self.device)
-        # Row (pos, t) of a [size, T, ...] column lies at pos * T + t.
-        flat = index * self.n_envs + torch.arange(self.n_envs, device=self.device).unsqueeze(1)
+        shape = (self.n_envs, batch_size // self.n_envs)
+        first = torch.randint(self.size(), shape, generator=generator, device=self.device)
+        rewards, discounts, last = self._returns(first)
         batch = TaskBatch(
-            *(
-                column.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, (self.n_envs, rows))
-                for column in self.storage
-            )
+            observations=self._at(self.storage.observations, first),
+            actions=self._at(self.storage.actions, first),
+            next_observations=self._at(self.storage.next_observations, last),
+            rewards=rewards,
+            discounts=discounts,
         )
         return batch if env is None else self._normalized(batch, env)
+
+    def _at(self, column: Tensor, slots: Tensor) -> Tensor:
+        """Values ``[..., T, B, ...]`` of a column ``[size, T, ...]`` at slots ``[..., T, B]``."""
+        # Row (slot, t) lies at slot * T + t.
+        flat = slots * self.n_envs + self._tasks
+        return column.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, slots.shape)
+
+    def _returns(self, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rewards and discounts of returns that start at slots ``[T, B]``, and the slots where they end."""
+        steps = torch.arange(self.n_steps, device=self.device).view(-1, 1, 1)
+        slots = (first + steps) % self.buffer_size
+        over = self._at(self.storage.ends, slots).bool() | (slots == (self.pos - 1) % self.buffer_size)
+        # A step counts if none before it was the last: the first one always does.
+        counts = torch.cat([torch.ones_like(over[:1]), ~over[:-1]]).cumprod(dim=0)
+        rewards = (self._at(self.storage.rewards, slots) * counts * self.gamma**steps).sum(dim=0)
+        length = counts.sum(dim=0)
+        last = (first + length - 1) % self.buffer_size
+        return rewards, self.gamma**length * (1.0 - self._at(self.storage.terminations, last)), last
 
     def _normalized(self, batch: TaskBatch, env: VecNormalize) -> TaskBatch:
         one_hot = np.eye(self.n_envs, dtype=np.float32)[:, None].repeat(batch.rewards.shape[1], axis=1)

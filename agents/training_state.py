@@ -22,6 +22,7 @@ def training_state(agent: MTSAC) -> dict[str, Any]:
     assert agent.env is not None
     assert agent.ep_info_buffer is not None
     assert agent.ep_success_buffer is not None
+    noise = agent.exploration_noise
     return {
         "environment": agent.env.state_dict(),
         "observations": agent._last_obs,
@@ -29,6 +30,7 @@ def training_state(agent: MTSAC) -> dict[str, Any]:
         "episode_infos": [dict(info) for info in agent.ep_info_buffer],
         "successes": [float(success) for success in agent.ep_success_buffer],
         "action_space": _numpy_state(agent.action_space.np_random.bit_generator.state),
+        "exploration": None if noise is None else noise.state_dict(),
         "replay_generator": agent.replay_buffer.generator.get_state(),
         "generators": _global_generators(),
     }
@@ -42,6 +44,8 @@ def restore_training_state(agent: MTSAC, state: dict[str, Any]) -> None:
     agent.ep_info_buffer = deque(state["episode_infos"], agent._stats_window_size)
     agent.ep_success_buffer = deque(state["successes"], agent._stats_window_size)
     agent.action_space.np_random.bit_generator.state = state["action_space"]
+    if agent.exploration_noise is not None:
+        agent.exploration_noise.load_state_dict(state["exploration"])
     agent.replay_buffer.generator.set_state(state["replay_generator"].cpu())
     _restore_global_generators(state["generators"])
 

@@ -30,7 +30,10 @@ def env_options(env: EnvConfig) -> dict[str, Any]:
 
 def training_env(config: RunConfig) -> VecEnv:
     """The environments that the agent learns in, seeded by the run."""
-    return make_vec_env(_spec(config.env), config.seed, config.env.n_procs, **env_options(config.env))
+    options = env_options(config.env)
+    if config.env.training_horizon is not None:
+        options["horizon"] = config.env.training_horizon
+    return make_vec_env(_spec(config.env), config.seed, config.env.n_procs, **options)
 
 
 def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | None = None) -> VecEnv:
@@ -53,6 +56,7 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         batch_size=agent.batch_size,
         tau=agent.tau,
         gamma=agent.gamma,
+        n_steps=agent.n_steps,
         train_freq=agent.train_freq,
         gradient_steps=agent.gradient_steps,
         max_grad_norm=agent.max_grad_norm,
@@ -63,10 +67,12 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         affinity_every=agent.affinity_every,
         affinity_rows=agent.affinity_rows,
         reward_scaling=agent.reward_scaling,
+        clip_targets=agent.clip_targets,
         reweighting_rank=agent.reweighting_rank,
         reweighting_every=agent.reweighting_every,
         target_entropy=agent.target_entropy,
         initial_alpha=agent.initial_alpha,
+        exploration_correlation=agent.exploration_correlation,
         policy_kwargs={
             "net_arch": list(net.hidden),
             "critic_net_arch": None if net.critic_hidden is None else list(net.critic_hidden),
@@ -75,6 +81,7 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
             "one_hot_in_trunk": net.one_hot_in_trunk,
             "alignment": net.alignment,
             "alignment_period": net.alignment_period,
+            "actor_tau": agent.actor_tau,
         },
         stats_window_size=agent.stats_window_size,
         device=agent.device,

@@ -67,6 +67,8 @@ def _suite(config: RunConfig) -> list[str]:
 
 def _suite_options(config: RunConfig) -> list[str]:
     options = env_options(config.env)
+    if config.env.training_horizon is not None:
+        options["training_horizon"] = config.env.training_horizon
     if is_point(config.env):
         return [
             f"env.{name}={value!r}: {config.env.id} has no such setting; leave it out"
@@ -75,7 +77,7 @@ def _suite_options(config: RunConfig) -> list[str]:
     problems = []
     for name, value in options.items():
         try:
-            MetaWorldOptions(**{name: value})
+            MetaWorldOptions(**{name.removeprefix("training_"): value})
         except ValueError as error:
             problems.append(f"env.{name}: {error}")
     return problems

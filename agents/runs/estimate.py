@@ -42,10 +42,9 @@ def estimate(config: RunConfig, done: int = 0) -> Estimate:
         model = make_agent(_small(config), env)
         learning = _seconds_per_step(model)
         playing = _seconds_per_evaluation_step(model, env)
-        horizon = env.protocol["horizon"]
     finally:
         env.close()
-    return _extrapolate(config, done, env.num_envs, horizon, playing, learning)
+    return _extrapolate(config, done, env.num_envs, env.protocol["horizon"], playing, learning)
 
 
 def _extrapolate(config: RunConfig, done: int, n_tasks: int, horizon: int, playing: float, learning: float) -> Estimate:
@@ -59,9 +58,12 @@ def _extrapolate(config: RunConfig, done: int, n_tasks: int, horizon: int, playi
 
 
 def _small(config: RunConfig) -> RunConfig:
-    """The same work per step, with little to set up: one goal a task, a small replay, learning from the start."""
+    """The same work per step, with little to set up: one goal a task, a small replay, learning from the start.
+
+    Episodes are as long as evaluation's.
+    """
     agent = config.agent.model_copy(update={"buffer_size": 10_000, "learning_starts": 0})
-    env = config.env if is_point(config.env) else config.env.model_copy(update={"n_goals": 1})
+    env = config.env.model_copy(update={} if is_point(config.env) else {"n_goals": 1, "training_horizon": None})
     return config.model_copy(update={"agent": agent, "env": env})
 
 

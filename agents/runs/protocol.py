@@ -26,12 +26,15 @@ PACKAGES = {
 }
 
 
-def run_protocol(config: RunConfig, environment: Mapping[str, Any], device: str) -> dict[str, Any]:
+def run_protocol(
+    config: RunConfig, environment: Mapping[str, Any], evaluation_horizon: int | None, device: str
+) -> dict[str, Any]:
     """What a reader needs to compare this run with another.
 
     Args:
         config: the resolved config.
         environment: the training environments' own account (:func:`envs.protocol_card`).
+        evaluation_horizon: steps of an evaluation episode.
         device: where the agent runs.
 
     Returns:
@@ -46,6 +49,7 @@ def run_protocol(config: RunConfig, environment: Mapping[str, Any], device: str)
         "environment": {key: value for key, value in environment.items() if key != "versions"},
         "evaluation": {
             "goals": config.evaluation.goals,
+            "horizon": evaluation_horizon,
             "episodes_per_task": config.evaluation.final_n_goals,
             "episodes_per_task_in_training": config.evaluation.n_goals,
             "policy": "deterministic",

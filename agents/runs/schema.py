@@ -49,6 +49,8 @@ class EnvConfig(Section):
     """Worker processes that share the tasks."""
     horizon: Count | None = None
     """Meta-World: steps of an episode."""
+    training_horizon: Count | None = None
+    """Meta-World: steps of a training episode, where they differ from evaluation's; null: as ``horizon``."""
     reward_version: str | None = None
     """Meta-World: v1 or v2."""
     n_goals: Count | None = None
@@ -93,6 +95,11 @@ class AgentConfig(Section):
     """Share of the critics that moves into their targets per update."""
     gamma: Annotated[Float, Field(ge=0, le=1)] = 0.99
     """Discount per step."""
+    n_steps: Count = 1
+    """Steps of the return in the critics' target."""
+    actor_tau: Fraction | None = None
+    """Play for evaluation is by a running average of the actor, into which such a share of it moves per update; null:
+    by the actor itself."""
     train_freq: Count = 1
     """Vector steps between updates."""
     gradient_steps: Count = 1
@@ -110,6 +117,8 @@ class AgentConfig(Section):
     reward_scaling: Literal["max_return", "max_reward"] | None = None
     """Scales rewards per task, such that the largest discounted return seen is 10 (``max_return``), or that the largest
     reward seen would be worth 10 if it went on forever (``max_reward``)."""
+    clip_targets: bool = False
+    """Keeps the critics' targets between the returns of a task's smallest and largest reward, received forever."""
     reweighting_rank: Count | None = None
     """Weigh tasks' losses by what of their values lies in so many shared directions (below the tasks); null: not."""
     reweighting_every: Count = 1_000
@@ -118,6 +127,8 @@ class AgentConfig(Section):
     """Entropy that each task's temperature aims at, in nats; ``auto``: minus the number of action dimensions."""
     initial_alpha: Positive = 1.0
     """Every task's temperature at the start."""
+    exploration_correlation: Annotated[Float, Field(ge=0, lt=1)] = 0.0
+    """Correlation of successive exploration noise, warm-up included; 0: independent."""
     stats_window_size: Count = 100
     """Episodes over which the training statistics are averaged."""
     device: str = "auto"

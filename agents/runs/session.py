@@ -100,7 +100,7 @@ def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
     env = training_env(config)
     model = make_agent(config, env) if checkpoint is None else _agent(config, env, checkpoint)
     apart = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
-    protocol = run_protocol(config, protocol_card(env), model.device.type)
+    protocol = run_protocol(config, protocol_card(env), apart.protocol["horizon"], model.device.type)
     folder = run_folder.create(config, protocol) if checkpoint is None else _reopen(config, checkpoint)
     texts = {"config": (to_yaml(config), "yaml"), "protocol": (run_folder.to_json(protocol), "json")}
     model.set_logger(make_logger(folder, texts, model.num_timesteps))

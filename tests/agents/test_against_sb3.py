@@ -67,7 +67,13 @@ def test_losses_and_gradients_equal_sb3s(agents: tuple[SAC, MTSAC]) -> None:
         targets = rewards + (1 - ended) * GAMMA * (values - ALPHA * next_log_probs)
     policy = ours.policy
     own = td_targets(
-        policy.actor, policy.critic_target, following[None], rewards[None], ended[None], noise[None], alphas, GAMMA
+        policy.actor,
+        policy.critic_target,
+        following[None],
+        rewards[None],
+        GAMMA * (1 - ended[None]),
+        noise[None],
+        alphas,
     )
     torch.testing.assert_close(own[0], targets, rtol=1e-4, atol=1e-4)
 

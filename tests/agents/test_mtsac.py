@@ -59,8 +59,30 @@ def test_td_targets_come_from_next_observations(make_agent: Make) -> None:
     moved = batch._replace(observations=batch.observations + 1.0)
     assert torch.equal(targets(batch), targets(moved))
     assert not torch.equal(targets(batch), targets(batch._replace(next_observations=batch.next_observations + 1.0)))
-    ended = batch._replace(terminations=torch.ones_like(batch.terminations))
+    ended = batch._replace(discounts=torch.zeros_like(batch.discounts))
     assert torch.equal(targets(ended), batch.rewards)
+
+
+def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_agent: Make) -> None:
+    agent = make_agent(gamma=0.9, reward_scaling="max_reward", clip_targets=True).learn(90)
+    free = make_agent(gamma=0.9, reward_scaling="max_reward").learn(90)
+    rewards = agent.replay_buffer.storage.rewards[: agent.replay_buffer.size()]
+    bounds = torch.stack([rewards.amin(dim=0), rewards.amax(dim=0)]).unsqueeze(-1) * 10
+    low, high = bounds * agent.reward_scaler.factors(agent.device).unsqueeze(1)
+    for height, bias in (("low", -100.0), ("high", 100.0), ("between", 0.0)):
+        targets = {}
+        for name, one in (("agent", agent), ("free", free)):
+            with torch.no_grad():
+                one.policy.critic_target.heads["bias"].fill_(bias)
+            batch = one._sample(24, torch.Generator().manual_seed(0))
+            targets[name] = one._critic_batch(batch, torch.Generator().manual_seed(1)).targets
+        expected = targets["free"].clamp(low, high)
+        torch.testing.assert_close(targets["agent"], expected)
+        edge = {"low": low, "high": high}.get(height)
+        assert edge is None or torch.equal(expected, edge.expand_as(expected))
+    for name in ("clip_targets", "reward_scaling"):
+        with pytest.raises(ValueError, match="gamma below 1"):
+            make_agent(gamma=1.0, **{name: True if name == "clip_targets" else "max_reward"})
 
 
 def test_the_one_hot_selects_the_head_and_nothing_else(make_agent: Make) -> None:
@@ -99,6 +121,51 @@ def test_predict_takes_any_mixture_of_tasks(make_agent: Make) -> None:
     actions = agent.predict(rows[order], deterministic=True)[0]
     np.testing.assert_allclose(actions, grouped[order], rtol=1e-5)
     np.testing.assert_allclose(agent.predict(rows[1], deterministic=True)[0], grouped[1], rtol=1e-5)
+
+
+def test_deterministic_play_is_by_the_average_of_the_actors(make_agent: Make, tmp_path: Path) -> None:
+    agent = make_agent(policy_kwargs={"net_arch": [8], "actor_tau": 0.25})
+    average = agent.policy.actor.trunk["weight0"].detach().clone()
+    move = agent.policy.move_averages
+
+    def literally(tau: float) -> None:
+        nonlocal average
+        average = 0.75 * average + 0.25 * agent.policy.actor.trunk["weight0"].detach()
+        move(tau)
+
+    agent.policy.move_averages = literally  # type: ignore[method-assign]
+    agent.learn(STEPS)
+    torch.testing.assert_close(agent.policy.actor_average.trunk["weight0"], average)
+    assert not torch.allclose(average, agent.policy.actor.trunk["weight0"], atol=1e-4)
+    observations = np.concatenate([np.ones((3, agent.policy.obs_dim)), np.eye(3)], axis=1).astype(np.float32)
+    expected = torch.tanh(agent.policy.actor_average(torch.as_tensor(observations[:, None, :-3]))[0, :, 0, :2])
+    np.testing.assert_allclose(agent.predict(observations, deterministic=True)[0], expected.numpy(), rtol=1e-5)
+    agent.save(tmp_path / "agent")
+    assert_identical(agent, MTSAC.load(tmp_path / "agent"))
+
+
+def test_averaging_the_actor_changes_no_training(make_agent: Make) -> None:
+    plain, averaged = (
+        make_agent(policy_kwargs={"net_arch": [8], "actor_tau": tau}).learn(STEPS) for tau in (None, 0.1)
+    )
+    for name, value in parameters(plain).items():
+        assert torch.equal(value, parameters(averaged)[name]), name
+
+
+def test_exploration_noise_carries_on_from_step_to_step(make_agent: Make) -> None:
+    """In warm-up as uniform as independent noise; afterwards the policy's own actions at that noise."""
+    agent = make_agent(learning_starts=6_000, exploration_correlation=0.9, buffer_size=6_000).learn(6_000)
+    actions = agent.replay_buffer.storage.actions.numpy()
+    moments = np.quantile(actions, [0.1, 0.5, 0.9]), np.corrcoef(actions[1:].ravel(), actions[:-1].ravel())[0, 1]
+    np.testing.assert_allclose(moments[0], [-0.8, 0.0, 0.8], atol=0.08)
+    assert 0.85 < moments[1] < 0.93
+    assert agent.exploration_noise is not None
+    state, observations = agent.exploration_noise.state_dict(), agent._last_obs
+    _, explored = agent._sample_action(0, None, 3)
+    agent.exploration_noise.load_state_dict(state)
+    noise = torch.as_tensor(agent.exploration_noise.draw())
+    mean, log_std = agent.policy.actor(torch.as_tensor(observations[:, None, :-3]))[0, :, 0].detach().chunk(2, dim=-1)
+    np.testing.assert_allclose(explored, torch.tanh(mean + log_std.exp() * noise).numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_save_and_load(make_agent: Make, tmp_path: Path) -> None:
@@ -151,6 +218,9 @@ def test_prediction_needs_no_environment(make_agent: Make, tmp_path: Path) -> No
         ({"target_entropy": "automatic"}, "Did you mean 'auto'"),
         ({"measure_every": 0}, "measure_every=0"),
         ({"initial_alpha": 0.0}, "initial_alpha=0.0 must be positive"),
+        ({"exploration_correlation": 1.0}, "exploration_correlation=1.0 must be at least 0 and below 1"),
+        ({"n_steps": 0}, "n_steps=0 must be at least 1"),
+        ({"policy_kwargs": {"actor_tau": 0.0}}, "actor_tau=0.0 must be above 0 and at most 1"),
         ({"policy_kwargs": {"activation": "rely"}}, "Did you mean 'relu'"),
         ({"policy_kwargs": {"net_arch": []}}, "net_arch is empty"),
     ],

@@ -14,9 +14,9 @@ from agents.reward_scaling import LARGEST_RETURN, MaxReturnScaling, MaxRewardSca
 T, D, A = 3, 2, 1
 
 
-def make_buffer(size: int = 5 * T, seed: int = 0) -> MultiTaskReplayBuffer:
+def make_buffer(size: int = 5 * T, seed: int = 0, **kwargs: Any) -> MultiTaskReplayBuffer:
     observations = spaces.Box(-np.inf, np.inf, (D + T,), np.float32)
-    return MultiTaskReplayBuffer(size, observations, spaces.Box(-1, 1, (A,)), "cpu", n_envs=T, seed=seed)
+    return MultiTaskReplayBuffer(size, observations, spaces.Box(-1, 1, (A,)), "cpu", n_envs=T, seed=seed, **kwargs)
 
 
 def add(buffer: MultiTaskReplayBuffer, step: int, done: bool = False, truncated: bool = False) -> None:
@@ -48,11 +48,36 @@ def test_the_ring_forgets_the_oldest() -> None:
     assert set(buffer.sample(T * 100).rewards[0].tolist()) == {2.0, 3.0, 4.0, 5.0, 6.0}
 
 
-@pytest.mark.parametrize(("truncated", "termination"), [(True, 0.0), (False, 1.0)])
-def test_truncation_is_not_termination(truncated: bool, termination: float) -> None:
-    buffer = make_buffer()
+@pytest.mark.parametrize(("truncated", "discount"), [(True, 0.5), (False, 0.0)])
+def test_truncation_is_not_termination(truncated: bool, discount: float) -> None:
+    buffer = make_buffer(gamma=0.5)
     add(buffer, 0, done=True, truncated=truncated)
-    assert set(buffer.sample(T * 4).terminations.flatten().tolist()) == {termination}
+    assert set(buffer.sample(T * 4).discounts.flatten().tolist()) == {discount}
+
+
+@pytest.mark.parametrize("steps", [4, 10, 23])
+def test_returns_of_several_steps_equal_a_literal_sum(steps: int) -> None:
+    """Up to the episode's end, or to the newest step, wherever in the ring that lies; three kinds of ends."""
+    gamma, n_steps, size = 0.5, 3, 10
+    buffer = make_buffer(size * T, gamma=gamma, n_steps=n_steps)
+    ends = {2: True, 7: False, 8: True, 15: False, 21: True}  # step: truncated
+    for step in range(steps):
+        add(buffer, step, done=step in ends, truncated=ends.get(step, False))
+    batch = buffer.sample(T * 300)
+    seen = set()
+    for task in range(T):
+        for row in range(300):
+            first = last = int(batch.observations[task, row, 0]) - 100 * task
+            total = 100.0 * task + first
+            while last + 1 < steps and last not in ends and last + 1 < first + n_steps:
+                last += 1
+                total += gamma ** (last - first) * (100.0 * task + last)
+            discount = 0.0 if ends.get(last) is False else gamma ** (last - first + 1)
+            assert batch.rewards[task, row].item() == total
+            assert batch.discounts[task, row].item() == discount
+            assert batch.next_observations[task, row, 1].item() == 100.0 * task + last + 0.5
+            seen.add(first)
+    assert seen == set(range(max(steps - size, 0), steps))
 
 
 def test_a_foreign_generator_leaves_the_own_stream_alone() -> None:

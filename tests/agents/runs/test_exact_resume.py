@@ -19,6 +19,10 @@ POINT = (
     "agent.measure_every=7",
     "agent.affinity_every=3",
     "agent.reward_scaling=max_return",
+    "agent.n_steps=3",
+    "agent.clip_targets=true",
+    "agent.actor_tau=0.1",
+    "agent.exploration_correlation=0.8",
     "agent.final_learning_rate=1e-4",
     "log.record_every=11",
     "log.figures_every=250",
@@ -76,7 +80,8 @@ def test_no_step_is_missing_or_double_in_tensorboard(whole: Run):
 
 METAWORLD = (
     "env.id=[drawer-close-v3,stick-push-v3]",
-    "env.horizon=30",
+    "env.horizon=40",
+    "env.training_horizon=30",
     "env.n_goals=2",
     "agent.buffer_size=500",
     "agent.learning_starts=40",
@@ -97,6 +102,8 @@ METAWORLD = (
 
 def test_metaworld_in_mid_episode(tmp_path: Path):
     uninterrupted = short_run(tmp_path / "whole", *METAWORLD)
+    card = uninterrupted.json("protocol.json")
+    assert (card["environment"]["horizon"], card["evaluation"]["horizon"]) == (30, 40)
     assert_same_run(uninterrupted, interrupted_at([110], tmp_path / "a", *METAWORLD))
 
 
