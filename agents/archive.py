@@ -70,10 +70,7 @@ def read_archive(source: Target) -> tuple[dict[str, Any], dict[str, Tensor]]:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is not one of ours.
     """
-    if not isinstance(source, io.BufferedIOBase):
-        source = Path(source) if Path(source).is_file() else with_suffix(source)
-        if not source.is_file():
-            raise FileNotFoundError(f"no agent at {source}")
+    source = locate(source)
     try:
         with zipfile.ZipFile(source) as archive:
             _check_members(archive)
@@ -82,11 +79,26 @@ def read_archive(source: Target) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (*_DAMAGE, SafetensorError) as error:
         raise ValueError(
             f"{source} is not an agent saved by MTSAC ({error}); expected a zip of {DATA} and {TENSORS}. Files of "
-            "other algorithms of stable-baselines3 hold pickles and are not opened"
+            "other algorithms of stable-baselines3 hold pickles and are not opened, for a pickle runs any code: if you "
+            "trust who made it, MTSAC.load(..., env=env, trust=True) makes an MTSAC of a SAC"
         ) from None
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise ValueError(f"{source} was written in another format; this version reads format {FORMAT}")
     return data, tensors
+
+
+def locate(source: Target) -> Target:
+    """The file that is meant, where ``agent`` may mean ``agent.zip``; a stream is itself.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    if isinstance(source, io.BufferedIOBase):
+        return source
+    path = Path(source) if Path(source).is_file() else with_suffix(source)
+    if not path.is_file():
+        raise FileNotFoundError(f"no agent at {path}")
+    return path
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:

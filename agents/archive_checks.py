@@ -39,6 +39,8 @@ ARGUMENTS = (
 COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_episode_num", "_n_updates", "timing")
 MAX_TRANSITIONS = 10**9
 MAX_TASKS = 10_000
+LIES = (KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, RuntimeError)
+"""What making an agent of data that passed all checks, and yet describes none, may raise besides ValueError."""
 
 
 def check_archive(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

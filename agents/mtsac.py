@@ -21,6 +21,7 @@ from torch import Tensor
 
 from agents import archive
 from agents.agent_archive import agent_from_archive, agent_to_archive
+from agents.archive_checks import LIES
 from agents.exploration import CorrelatedNoise
 from agents.faults import NotFinite, describe
 from agents.losses import ActorBatch, ActorLoss, ActorRows, CriticBatch, CriticLoss, CriticRows, td_targets
@@ -29,6 +30,7 @@ from agents.replay import MultiTaskReplayBuffer, TaskBatch
 from agents.return_bounds import ReturnBounds
 from agents.reward_scaling import REWARD_SCALINGS
 from agents.roles import role_combiners
+from agents.sb3_files import agent_from_sac, is_pickle, is_sb3_archive, load_sb3_replay
 from agents.statistics import RunningMeans
 from agents.task_weighting import TaskWeighting
 from agents.tasks import EpisodeWindows, check_one_hot, task_names_of
@@ -552,17 +554,20 @@ class MTSAC(OffPolicyAlgorithm):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
+        trust: bool = False,
         **kwargs: Any,
     ) -> MTSAC:
-        """Load an agent. Opening a file runs no code from it.
+        """Load an agent. Opening a file runs no code from it, unless it is trusted.
 
         Args:
-            path: what :meth:`save` wrote.
-            env: environment with the same tasks, to train on; not needed for prediction.
+            path: what :meth:`save` wrote; with ``trust`` also what ``stable_baselines3.SAC.save`` wrote.
+            env: environment with the same tasks, to train on; not needed for prediction, but for a SAC.
             device: as in SB3.
             custom_objects: arguments that replace stored ones, as in SB3; the same as ``kwargs``.
             print_system_info: print the versions of the libraries here.
             force_reset: must be True: training always goes on from a reset environment.
+            trust: run the pickles in a file of SB3's SAC, to make an MTSAC that computes the same for every task, and
+                whose heads then learn apart; see :func:`agents.sb3_files.agent_from_sac`.
             **kwargs: arguments that replace stored ones, such as ``combiner`` where the agent had an object.
 
         Raises:
@@ -573,10 +578,12 @@ class MTSAC(OffPolicyAlgorithm):
             raise ValueError("force_reset=False is not supported: training goes on from a reset environment")
         if print_system_info:
             get_system_info()
-        data, tensors = archive.read_archive(path)
+        replaced = {**(custom_objects or {}), **kwargs}
         try:
-            return agent_from_archive(cls, data, tensors, env, device, {**(custom_objects or {}), **kwargs})
-        except (KeyError, TypeError, AttributeError, IndexError, AssertionError, OverflowError, RuntimeError) as error:
+            if trust and is_sb3_archive(path):
+                return agent_from_sac(cls, path, env, device, replaced)
+            return agent_from_archive(cls, *archive.read_archive(path), env, device, replaced)
+        except LIES as error:
             what = f"{type(error).__name__}: {error}".splitlines()[0]
             raise ValueError(f"{path} is damaged, or no agent of this version: {what}") from error
 
@@ -584,9 +591,22 @@ class MTSAC(OffPolicyAlgorithm):
         """Write the stored transitions as safetensors (SB3 would pickle them)."""
         self.replay_buffer.save(path)
 
-    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
-        """Read transitions written by :meth:`save_replay_buffer`; ``truncate_last_traj`` is of SB3's signature."""
-        self.replay_buffer.load(path)
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True, trust: bool = False) -> None:
+        """Read stored transitions.
+
+        Args:
+            path: what :meth:`save_replay_buffer` wrote; with ``trust`` also what SB3's SAC wrote, trained on the same
+                tasks side by side.
+            truncate_last_traj: of SB3's signature; our transitions need no trajectory.
+            trust: run SB3's pickle, whatever code is in it.
+
+        Raises:
+            ValueError: if the file holds something else.
+        """
+        if trust and is_pickle(path):
+            load_sb3_replay(self.replay_buffer, path)
+        else:
+            self.replay_buffer.load(path)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.actor_optimizer", "policy.critic_optimizer", "alpha_optimizer"], ["log_alpha"]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from gymnasium import spaces
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
@@ -203,31 +203,35 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         self.pos, self.full = added % self.buffer_size, added >= self.buffer_size
 
     def save(self, path: str | Path) -> None:
-        """Write the stored transitions and the generator's state as safetensors (no pickle)."""
-        filled = {name: column[: self.size()].contiguous().cpu() for name, column in self.storage._asdict().items()}
-        filled["generator"] = self.generator.get_state()
-        save_file(filled, str(path), metadata={"pos": str(self.pos)})
+        """Write the stored transitions, oldest first, and the generator's state as safetensors (no pickle)."""
+        stored = self.rows(self.added - self.size(), self.added) | {"generator": self.generator.get_state()}
+        save_file(stored, str(path), metadata={"added": str(self.added)})
 
     def load(self, path: str | Path) -> None:
         """Read what :meth:`save` wrote into this buffer.
 
         Raises:
-            ValueError: if the file holds transitions of other shapes or more than fit.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it is none of ours, or holds transitions of other shapes or more than fit.
         """
-        stored = load_file(str(path))
-        generator = stored.pop("generator")
-        size = stored["rewards"].shape[0]
-        for name, column in self.storage._asdict().items():
-            if size > self.buffer_size or stored[name].shape[1:] != column.shape[1:]:
-                raise ValueError(
-                    f"{path}: {name} is {list(stored[name].shape)}, "
-                    f"but this agent's replay is {list(column.shape)}: other tasks, or a smaller buffer_size"
-                )
-            column[:size].copy_(stored[name])
-        self.generator.set_state(generator)
-        with safe_open(str(path), "pt") as file:
-            pos = int(file.metadata()["pos"])
-        self.place_cursor(pos + (self.buffer_size if size == self.buffer_size else 0))
+        try:
+            with safe_open(str(path), "pt") as file:
+                added = int(file.metadata()["added"])
+            stored = load_file(str(path))
+            generator, size = stored.pop("generator"), len(stored["rewards"])
+            self.generator.set_state(generator)
+        except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"{path} is no replay saved by MTSAC ({error}). A pickle of stable-baselines3's is not opened, for it "
+                "runs any code: if you trust who made it, load_replay_buffer(path, trust=True) takes over SAC's"
+            ) from None
+        # Of a buffer of another capacity the slots differ; these then count as all that were ever added.
+        added = max(added, size) if size == self.buffer_size else size
+        try:
+            self.put_rows(added - size, stored)
+        except (ValueError, RuntimeError) as error:
+            raise ValueError(f"{path}: {error}: other tasks, or a smaller buffer_size") from None
+        self.place_cursor(added)
 
 
 def _tensor(values: np.ndarray) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 
 from agents import archive
 from agents.agent_archive import agent_from_archive, agent_to_archive
+from agents.archive_checks import LIES
 from agents.mtsac import MTSAC
 
 
@@ -115,7 +116,7 @@ def load_agent(path: archive.Target, device: torch.device | str = "auto") -> MTS
     data, tensors = archive.read_archive(path)
     try:
         return _from_archive(data, tensors, device)
-    except (KeyError, TypeError, AttributeError, IndexError, AssertionError, OverflowError, RuntimeError) as error:
+    except LIES as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ValueError(f"{path} is damaged, or no agent of this version: {what}") from error
 

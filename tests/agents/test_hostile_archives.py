@@ -8,6 +8,7 @@ import json
 import pickle
 import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,7 @@ def changed(data: dict, path: str, value: object) -> dict:
         ("observation_space.shape", [10**9], "damaged|reshape"),
         ("state", {"dict": []}, "damaged"),
         ("state", {"tensor": "nowhere"}, "damaged"),
+        ("arguments.policy_kwargs", {"net_arch": [0]}, "damaged"),
     ],
 )
 def test_lies_are_refused(saved: bytes, path: str, value: object, told: str):
@@ -184,12 +186,81 @@ def test_fuzzed_json(saved: bytes, data: st.DataObject):
     check_mutant(packed(changed(tree, key, data.draw(JSON)), tensors).getvalue())
 
 
+ODD = [None, True, -1, 0, 1, 3, 10**12, 2**63, -0.5, 1e308, float("nan"), "", "x", "mean", "\ud800", [], [1], [[1]], {}]
+ODD += [{"a": 1}, {"tensor": "x"}, {"array": "agent.log_alpha"}, {"list": []}, {"dict": []}, {"dict": [["a"]]}]
+
+
+def places(tree: object, at: tuple = ()) -> list[tuple]:
+    """Paths to everything in nested dicts and lists."""
+    inner = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [path for key, value in inner for path in [(*at, key), *places(value, (*at, key))]]
+
+
+class Mutants:
+    """Mutated files. A changed byte breaks the zip's own checksum, so most are mutated before they are packed."""
+
+    def __init__(self, saved: bytes) -> None:
+        self.saved, self.chance = saved, random.Random(0)
+        self.tree, self.tensors = parts(saved)
+        self.text, self.packed_tensors = json.dumps(self.tree), safetensors.torch.save(self.tensors)
+        self.places = places(self.tree)
+
+    def whole_file(self) -> bytes:
+        """Bytes changed, or the end missing."""
+        return self._flipped(self.saved)[: self.chance.choice([None, self.chance.randrange(len(self.saved))])]
+
+    def values(self) -> bytes:
+        """Something odd at some place of the JSON, or nothing there."""
+        tree = json.loads(self.text)
+        *parents, last = self.chance.choice(self.places)
+        node = tree
+        for key in parents:
+            node = node[key]
+        if self.chance.random() < 0.2:
+            node.pop(last)
+        else:
+            node[last] = self.chance.choice(ODD)
+        return packed(tree, self.packed_tensors).getvalue()
+
+    def text_of_json(self) -> bytes:
+        """Bytes of the JSON changed."""
+        return packed(self._flipped(self.text.encode()), self.packed_tensors).getvalue()
+
+    def header_of_tensors(self) -> bytes:
+        """Bytes of safetensors' header, its length included, changed."""
+        size = 8 + int.from_bytes(self.packed_tensors[:8], "little")
+        header, rest = self.packed_tensors[:size], self.packed_tensors[size:]
+        return packed(self.text, self._flipped(header) + rest).getvalue()
+
+    def one_tensor(self) -> bytes:
+        """A tensor missing, cut, of another kind, or full of one number."""
+        name = self.chance.choice(list(self.tensors))
+        value = self.tensors[name]
+        changed = [
+            None,
+            value.reshape(-1)[: value.numel() // 2].clone(),
+            value.to(self.chance.choice([torch.float64, torch.int64, torch.bool])),
+            torch.full_like(
+                value, self.chance.choice([torch.nan, torch.inf, -1e38, 0]) if value.is_floating_point() else 255
+            ),
+        ]
+        others = {key: tensor for key, tensor in self.tensors.items() if key != name}
+        chosen = self.chance.choice(changed)
+        return packed(self.text, others if chosen is None else {**others, name: chosen}).getvalue()
+
+    def _flipped(self, content: bytes) -> bytes:
+        mutated = bytearray(content)
+        for _ in range(self.chance.randint(1, 4)):
+            mutated[self.chance.randrange(len(mutated))] = self.chance.randrange(256)
+        return bytes(mutated)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_thousands_of_mutants(saved: bytes):
-    chance = random.Random(0)
-    for _ in range(3000):
-        content = bytearray(saved)
-        for _ in range(chance.randint(1, 6)):
-            content[chance.randrange(len(content))] = chance.randrange(256)
-        check_mutant(bytes(content))
+@pytest.mark.parametrize(
+    "kind", [Mutants.whole_file, Mutants.values, Mutants.text_of_json, Mutants.header_of_tensors, Mutants.one_tensor]
+)
+def test_thousands_of_mutants(saved: bytes, kind: Callable[[Mutants], bytes]):
+    mutants = Mutants(saved)
+    for _ in range(1500):
+        check_mutant(kind(mutants))

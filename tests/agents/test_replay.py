@@ -112,6 +112,27 @@ def test_a_file_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         make_buffer(size=4 * T).load(tmp_path / "replay.safetensors")
 
 
+def test_a_full_one_goes_into_a_larger_one(tmp_path: Path) -> None:
+    buffer, larger = make_buffer(), make_buffer(size=9 * T)
+    for step in range(7):
+        add(buffer, step)
+    buffer.save(tmp_path / "replay.safetensors")
+    larger.load(tmp_path / "replay.safetensors")
+    assert larger.size() == 5
+    assert larger.storage.rewards[:6, 0].tolist() == [2.0, 3.0, 4.0, 5.0, 6.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x" * 50, bytes([0x80, 5]) + bytes(50), bytes([2, 0, 0, 0, 0, 0, 0, 0]) + b"{}"]
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "replay").write_bytes(content)
+    with pytest.raises(ValueError, match="is no replay saved by MTSAC"):
+        make_buffer().load(tmp_path / "replay")
+    with pytest.raises(FileNotFoundError):
+        make_buffer().load(tmp_path / "nothing")
+
+
 def test_max_return_scaling_equals_a_literal_computation() -> None:
     generator = np.random.default_rng(0)
     rewards, dones = generator.normal(size=(40, T)), generator.random((40, T)) < 0.1
