@@ -33,7 +33,7 @@ def training_env(config: RunConfig) -> VecEnv:
     options = env_options(config.env)
     if config.env.training_horizon is not None:
         options["horizon"] = config.env.training_horizon
-    return make_vec_env(_spec(config.env), config.seed, config.env.n_procs, **options)
+    return _make(config.env, config.seed, options)
 
 
 def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | None = None) -> VecEnv:
@@ -41,7 +41,7 @@ def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | Non
     options = env_options(env)
     if not is_point(env):
         options |= {"goals": goals, "goal_order": "sequential", "render_mode": render_mode}
-    return make_vec_env(_spec(env), seed, env.n_procs, **options)
+    return _make(env, seed, options)
 
 
 def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
@@ -101,5 +101,6 @@ def combiner_kwargs(combiner: CombinerConfig) -> dict[str, Any]:
     return {**combiner.kwargs, **own}
 
 
-def _spec(env: EnvConfig) -> str | list[str]:
-    return env.id if isinstance(env.id, str) else list(env.id)
+def _make(env: EnvConfig, seed: int, options: dict[str, Any]) -> VecEnv:
+    spec = env.id if isinstance(env.id, str) else list(env.id)
+    return make_vec_env(spec, seed, env.n_procs, env.worker_timeout, **options)

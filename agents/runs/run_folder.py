@@ -19,8 +19,17 @@ AGENT_FILE = "agent.zip"
 EVALUATION_FILE = "evaluation.json"
 RECORD_FILE = "transference.records"
 
-MAY_CHANGE = ("run_dir", "resume", "total_timesteps", "threads", "checkpoint", "log")
-"""Keys that may differ when a run is continued: none of them changes what is learned."""
+MAY_CHANGE = (
+    "run_dir",
+    "resume",
+    "total_timesteps",
+    "threads",
+    "env.n_procs",
+    "env.worker_timeout",
+    "checkpoint",
+    "log",
+)
+"""Keys and sections that may differ when a run is continued: none of them changes what is learned."""
 
 
 def check_run_dir(config: RunConfig) -> None:
@@ -107,7 +116,7 @@ def changed_keys(config: RunConfig, folder: Path) -> list[str]:
     return [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key.split(".")[0] not in MAY_CHANGE
+        if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in MAY_CHANGE))
     ]
 
 

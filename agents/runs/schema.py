@@ -46,7 +46,10 @@ class EnvConfig(Section):
     id: str | Annotated[tuple[str, ...], Field(min_length=1)]
     """A suite, such as ``MT10``, ``Point-8`` or ``Point-8-rotated``, or a list of Meta-World task names."""
     n_procs: Count = 1
-    """Worker processes that share the tasks."""
+    """Processes that share the tasks; all but one are workers."""
+    worker_timeout: Positive | None = 60.0
+    """Seconds without an answer to a step or reset after which a worker is replaced; null: never. A step takes
+    milliseconds, but a suspended or overloaded machine may need longer."""
     horizon: Count | None = None
     """Meta-World: steps of an episode."""
     training_horizon: Count | None = None

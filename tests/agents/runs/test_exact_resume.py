@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -46,8 +47,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return short_run(tmp_path_factory.mktemp("whole") / "a", *POINT)
 
 
-def interrupted_at(steps: list[int], folder: Path, *overrides: str) -> Run:
-    """A run that got SIGTERM at these steps (transitions), resumed each time."""
+def interrupted_at(steps: list[int], folder: Path, *overrides: str, resumed: Sequence[str] = ()) -> Run:
+    """A run that got SIGTERM at these steps (transitions), resumed each time with some other settings."""
     ask = StopBetweenUpdates._on_rollout_start
     waiting = list(steps)
 
@@ -61,7 +62,7 @@ def interrupted_at(steps: list[int], folder: Path, *overrides: str) -> Run:
         patch.setattr(StopBetweenUpdates, "_on_rollout_start", interrupting)
         code = cli.train(arguments(folder, *overrides))
         while code == 128 + signal.SIGTERM:
-            code = cli.train([str(folder / "config.yaml"), "resume=true"])
+            code = cli.train([str(folder / "config.yaml"), "resume=true", *resumed])
     assert (code, waiting) == (0, [])
     return Run(folder)
 
@@ -105,6 +106,14 @@ def test_metaworld_in_mid_episode(tmp_path: Path):
     card = uninterrupted.json("protocol.json")
     assert (card["environment"]["horizon"], card["evaluation"]["horizon"]) == (30, 40)
     assert_same_run(uninterrupted, interrupted_at([110], tmp_path / "a", *METAWORLD))
+
+
+@pytest.mark.slow
+def test_with_other_processes(tmp_path: Path):
+    """A run may go on with more processes than it began with; they change nothing."""
+    uninterrupted = short_run(tmp_path / "whole", *METAWORLD)
+    other = ["env.n_procs=2", "env.worker_timeout=9"]
+    assert_same_run(uninterrupted, interrupted_at([110], tmp_path / "a", *METAWORLD, resumed=other))
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ PUBLISHED = {
     "env": {
         "id": "MT10",
         "n_procs": 1,
+        "worker_timeout": 60.0,
         "horizon": 500,
         "training_horizon": None,
         "reward_version": "v2",
