@@ -91,7 +91,7 @@ def test_quick_preset():
     assert (config.agent.net.hidden, config.agent.net.layer_norm) == ((256, 256, 256), True)
     assert (config.agent.batch_size, config.agent.learning_rate, config.agent.learning_starts) == (320, 1e-3, 20_000)
     assert (config.agent.reward_scaling, config.matmul_precision) == ("max_reward", "medium")
-    assert (config.total_timesteps, config.combiner.name) == (240_000, "transference")
+    assert (config.total_timesteps, config.combiner.name) == (200_000, "transference")
     assert config.combiner.kwargs["every"] > 1
     assert config.evaluation.final_n_goals == 50 > 5 >= config.evaluation.n_goals
 
