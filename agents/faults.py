@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -83,11 +83,6 @@ class Faults:
 def looking_is_free(device: torch.device) -> bool:
     """Whether the host may ask for a result without waiting: on a CPU it is there already."""
     return device.type == "cpu"
-
-
-def all_finite(gradients: Iterable[Tensor]) -> bool:
-    """Whether all of them are; waits for the device."""
-    return bool(torch.stack([one.sum() for one in gradients]).isfinite().all())
 
 
 def describe(role: str, faults: Sequence[Fault], names: Sequence[str], n_updates: int) -> list[str]:

@@ -369,14 +369,17 @@ class MTSAC(OffPolicyAlgorithm):
         measure = self._due(self.measure_every)
         affinity = self._affinity_rows(batch_size) if self._due(self.affinity_every) else None
         schedule = self.policy.alignment_schedule
+        # What measures next may come after a turn in which the trunk stood still.
+        note = schedule is not None or self._due(self.measure_every, 1) or self._due(self.affinity_every, 1)
         trains = EVERYTHING if schedule is None else schedule.trains(self._n_updates)
+        asked = (measure, trains, affinity, note)
         self._weigh_tasks(batch_size)
         batch = self._sample(batch_size, None)
         critic = self.critic_update.step(
-            self._critic_batch(batch, self.noise_generator), self._draw(self._critic_batch), measure, trains, affinity
+            self._critic_batch(batch, self.noise_generator), self._draw(self._critic_batch), *asked
         )
         actor = self.actor_update.step(
-            self._actor_batch(batch, self.noise_generator), self._draw(self._actor_batch), measure, trains, affinity
+            self._actor_batch(batch, self.noise_generator), self._draw(self._actor_batch), *asked
         )
         self._update_temperatures(actor.log_probs.squeeze(0))
         self.policy.move_averages(self.tau)
@@ -396,9 +399,9 @@ class MTSAC(OffPolicyAlgorithm):
             inputs = torch.cat([batch.observations, batch.actions], dim=-1)
             weighting.update(self.policy.critic, self.policy.critic_target, inputs)
 
-    def _due(self, every: int | None) -> bool:
-        """Whether this update is one of those once in so many."""
-        return every is not None and self._n_updates % every == 0
+    def _due(self, every: int | None, later: int = 0) -> bool:
+        """Whether this update, or one so many later, is one of those once in so many."""
+        return every is not None and (self._n_updates + later) % every == 0
 
     def _sample(self, batch_size: int, generator: torch.Generator | None) -> TaskBatch:
         batch = self.replay_buffer.sample(batch_size, self._vec_normalize_env, generator)

@@ -86,6 +86,8 @@ class MultiTaskMLP(nn.Module):
         self.aligned = alignment
         if alignment:
             self.heads["alignment"] = nn.Parameter(identities(n_tasks, n_nets, width=in_dim))
+        # Plain dicts of the same parameters: looking through a ParameterDict takes as long as a small product.
+        self._own_trunk, self._own_heads = dict(self.trunk.items()), dict(self.heads.items())
 
     def features(
         self, x: Tensor, trunk: Mapping[str, Tensor] | None = None, heads: Mapping[str, Tensor] | None = None
@@ -102,7 +104,7 @@ class MultiTaskMLP(nn.Module):
             ``[M, T, B, width]``.
         """
         x = x if x.dim() == 4 else x.unsqueeze(0)
-        trunk = dict(self.trunk.items()) if trunk is None else trunk
+        trunk = self._own_trunk if trunk is None else trunk
         if self.aligned:
             alignment = (self.heads if heads is None else heads)["alignment"]
             x = torch.matmul(x, alignment.transpose(0, 1))  # [N, T, B, in]
@@ -133,14 +135,16 @@ class MultiTaskMLP(nn.Module):
         Returns:
             ``[M, T, B, out]``.
         """
-        heads = dict(self.heads.items()) if heads is None else heads
+        heads = self._own_heads if heads is None else heads
         features = self.features(x, trunk, heads)
-        if trunk_shares is not None:
-            features = _ScaledBackward.apply(features, trunk_shares.view(-1, 1, 1))
         _, n_tasks, rows, width = features.shape
         features = features.view(self.n_nets, -1, n_tasks, rows, width)
         weight, bias = heads["weight"].transpose(0, 1).unsqueeze(1), heads["bias"].transpose(0, 1).unsqueeze(1)
-        return (torch.matmul(features, weight) + bias).flatten(0, 1)
+        if trunk_shares is None:
+            product = torch.matmul(features, weight)
+        else:
+            product = _ProductWithShares.apply(features, weight, trunk_shares.view(-1, 1, 1))
+        return (product + bias).flatten(0, 1)
 
     def of_tasks(self, x: Tensor, tasks: Tensor) -> Tensor:
         """Output for single rows of any mixture of tasks: ``x [R, in]``, ``tasks [R]`` -> ``[N, R, out]``."""
@@ -151,7 +155,7 @@ class MultiTaskMLP(nn.Module):
             one_hot = F.one_hot(tasks, self.n_tasks).to(x.dtype)
             x = torch.cat([x, one_hot.expand(len(x), -1, -1)], dim=-1)
         features = (
-            self._layers(x.unsqueeze(1), dict(self.trunk.items())).squeeze(1).transpose(0, 1).unsqueeze(2)
+            self._layers(x.unsqueeze(1), self._own_trunk).squeeze(1).transpose(0, 1).unsqueeze(2)
         )  # [R, N, 1, width]
         out = torch.matmul(features, self.heads["weight"][tasks]) + self.heads["bias"][tasks]
         return out.squeeze(2).transpose(0, 1)
@@ -160,23 +164,37 @@ class MultiTaskMLP(nn.Module):
         for layer in range(self.n_layers):
             x = shared_linear(x, trunk[f"weight{layer}"], trunk[f"bias{layer}"])
             if self.layer_norm:
-                x = F.layer_norm(x, x.shape[-1:])
-                x = torch.addcmul(_per_row(trunk[f"shift{layer}"]), x, _per_row(trunk[f"scale{layer}"]))
+                x = self._normalized(x, trunk[f"scale{layer}"], trunk[f"shift{layer}"])
             x = self.activation(x)
         return x
 
+    def _normalized(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """LayerNorm of ``x [M, T, B, d]``, by one pass for each trunk where these are few."""
+        if scale.dim() == 3 and len(scale) == self.n_nets:
+            if self.n_nets == 1:
+                return F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten())
+            whole = zip(x, scale.squeeze(1), shift.squeeze(1), strict=True)
+            return torch.stack([F.layer_norm(one, one.shape[-1:], *affine) for one, *affine in whole])
+        # Not addcmul: its backward multiplies by its factor of 1, twice.
+        return (F.layer_norm(x, x.shape[-1:]) * _per_row(scale)).add_(_per_row(shift))
 
-class _ScaledBackward(torch.autograd.Function):
-    """The identity, whose gradient is multiplied by a factor."""
+
+class _ProductWithShares(torch.autograd.Function):
+    """A product with matrices, whose gradient with respect to the left factor is multiplied by shares.
+
+    The right factor's gradient does not see them. They multiply the narrow gradient of the output rather than the wide
+    one of the features.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, factor: Tensor) -> Tensor:
-        ctx.save_for_backward(factor)
-        return x.view_as(x)
+    def forward(ctx: Any, features: Tensor, weight: Tensor, shares: Tensor) -> Tensor:
+        ctx.save_for_backward(features, weight, shares)
+        return torch.matmul(features, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad * ctx.saved_tensors[0], None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        features, weight, shares = ctx.saved_tensors
+        return torch.matmul(grad * shares, weight.mT), torch.matmul(features.mT, grad).sum_to_size(weight.shape), None
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:

@@ -109,10 +109,12 @@ class TrunkLookahead:
     def after_optimizer(self, weights: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> Tensor:
         """Losses ``[1 + K, T]``: as they are, and where the optimizer would bring the trunk with each candidate."""
         rows = weights if max_grad_norm is None else weights * self._clipping(weights, max_grad_norm)
-        shared = dict(self.network.trunk.items())
-        moved = functional_step(optimizer, shared, combine(self.tasks.shared_grads, rows))
-        trunks = [{name: value.transpose(0, 1)[:, k] for name, value in moved.items()} for k in range(len(rows))]
-        return torch.cat([self._losses(trunk, None) for trunk in (shared, *trunks)])
+        shared, gradients = dict(self.network.trunk.items()), combine(self.tasks.shared_grads, rows)
+        losses = [self._losses(shared, None)]
+        for some in self._chunks(len(rows)):
+            moved = functional_step(optimizer, shared, {name: one[some] for name, one in gradients.items()})
+            losses.append(self._losses({name: _net_by_net(value) for name, value in moved.items()}, None))
+        return torch.cat(losses)
 
     def _clipping(self, weights: Tensor, max_grad_norm: float) -> Tensor:
         """Factor ``[K, 1]`` by which the real step would clip each candidate's gradient, heads included."""
@@ -132,11 +134,16 @@ class TrunkLookahead:
     def _trunks(self, weights: Tensor, step_size: Tensor | float) -> Iterator[Parameters]:
         """Candidate trunks ``[N * K, ...]``, as many at a time as are evaluated at once."""
         steps = combine(self.tasks.shared_grads, weights * -step_size)
-        on_cpu, rows = weights.device.type == "cpu", self.network.n_tasks * self.batch[0].shape[1]
-        chunk = max(CPU_ROWS // rows, 1) if on_cpu else len(weights)
-        for k in range(0, len(weights), chunk):
-            # [K, N, ...] lies in memory as [N, K, ...]: the networks' own order.
-            yield {
-                name: (step[k : k + chunk].transpose(0, 1) + self.network.trunk[name].unsqueeze(1)).flatten(0, 1)
-                for name, step in steps.items()
-            }
+        for some in self._chunks(len(weights)):
+            yield {name: _net_by_net(step[some] + self.network.trunk[name]) for name, step in steps.items()}
+
+    def _chunks(self, n_candidates: int) -> list[slice]:
+        """Candidates that are evaluated at once."""
+        rows = self.network.n_tasks * self.batch[0].shape[1]
+        size = max(CPU_ROWS // rows, 1) if self.gramian.device.type == "cpu" else n_candidates
+        return [slice(first, first + size) for first in range(0, n_candidates, size)]
+
+
+def _net_by_net(candidates: Tensor) -> Tensor:
+    """``[K, N, ...]``, which lies in memory as ``[N, K, ...]``, as ``[N * K, ...]``, the networks' own order."""
+    return candidates.transpose(0, 1).flatten(0, 1)

@@ -8,12 +8,13 @@ from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from agents.faults import Faults, all_finite, looking_is_free
+from agents.faults import Faults, looking_is_free
 from agents.measurement import Measurement
 from agents.networks import MultiTaskMLP
 from agents.statistics import RunningMeans
-from agents.trunk_lookahead import Loss, TrunkLookahead, detached, task_gradients
+from agents.trunk_lookahead import CLIP_EPSILON, Loss, TrunkLookahead, detached, task_gradients
 from mtrl_transfer.combiners import Combiner, Transference
 from mtrl_transfer.context import Context
 from mtrl_transfer.decision import Decision
@@ -61,6 +62,7 @@ class TrunkUpdate(Generic[Rows]):
     ) -> None:
         self.network, self.optimizer, self.loss = network, optimizer, loss
         self.combiner, self.max_grad_norm, self.signed = combiner, max_grad_norm, signed
+        self._parameters = [*network.trunk.values(), *network.heads.values()]
         device = network.heads["weight"].device
         self.generators = {
             "lookahead": torch.Generator(device).manual_seed(seed),
@@ -85,6 +87,7 @@ class TrunkUpdate(Generic[Rows]):
         measure: bool = False,
         trains: Trains = EVERYTHING,
         affinity: int | None = None,
+        note_step: bool = True,
     ) -> Rows:
         """Take one optimizer step.
 
@@ -96,6 +99,7 @@ class TrunkUpdate(Generic[Rows]):
             measure: also measure transference, whatever the combiner; it changes nothing.
             trains: whether trunk and alignment do; heads always do.
             affinity: also measure pairwise transference alone, on so many rows of each task; it changes nothing.
+            note_step: note the length of the trunk's step, for a measurement in the next update that trains the trunk.
 
         Returns:
             What ``loss`` gave at the parameters before the step, detached.
@@ -108,20 +112,22 @@ class TrunkUpdate(Generic[Rows]):
             self._timed(self._predict, rows, batch, draw, weights)
         if affinity is not None:
             self._timed(self._measure_affinity, batch, draw, affinity)
-        noted = measure or affinity is not None or isinstance(self.combiner, Transference)
-        self._apply(gradients, trains, note_step=noted)
+        self._apply(gradients, trains, note_step or self._combiner_measures_next())
         if measure:
             self._timed(self.measurement.after_step)
         if self.combiner.needs_after_step:
             self._timed(self._tell_losses, batch)
         return rows
 
+    def _combiner_measures_next(self) -> bool:
+        return isinstance(self.combiner, Transference) and self.combiner.due
+
     def _gradients(self, batch: Any, draw: Draw, trains: Trains) -> tuple[list[Tensor], Rows, Tensor]:
         """Gradients of trunk and heads, rows, and the weights ``[T]`` of the tasks in the trunk's."""
         weights = self._known_weights()
         if weights is not None and looking_is_free(weights.device) and not self._weights_would_reach_alignment():
             gradients, rows = self._plain(batch, weights)
-            if all_finite(gradients):
+            if get_total_norm(gradients).isfinite():
                 self.faults.note_sound()
                 return gradients, rows, weights
         # One backward pass of all tasks cannot tell whose gradient is not finite; task gradients can, without waiting.
@@ -218,7 +224,7 @@ class TrunkUpdate(Generic[Rows]):
         """Weighted gradient by one backward of the mean of the task losses, trunk first."""
         shares = weights * self.network.n_tasks if self.combiner.needs_gramian else None
         rows = self.loss(batch, trunk_shares=shares)
-        gradients = torch.autograd.grad(rows.losses.mean(), list(self.network.parameters()))
+        gradients = torch.autograd.grad(rows.losses.mean(), self._parameters)
         return list(gradients), detached(rows)
 
     def _weighted(self, tasks: TaskGradients, weights: Tensor) -> list[Tensor]:
@@ -226,18 +232,22 @@ class TrunkUpdate(Generic[Rows]):
         return [*trunk.values(), *(head / self.network.n_tasks for head in tasks.head_grads.values())]
 
     def _apply(self, gradients: Sequence[Tensor | None], trains: Trains, note_step: bool) -> None:
-        parameters = [*self.network.trunk.values(), *self.network.heads.values()]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         if not trains.alignment and self.network.aligned:
             self.network.heads["alignment"].grad = None  # Adam leaves it, and its moments, as they are
         if self.max_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            self._clip(self.max_grad_norm)
         before = {name: value.detach().clone() for name, value in self.network.trunk.items()} if note_step else None
         self.optimizer.step()
         if before is not None:
             self.step_norm = step_norm(before, dict(self.network.trunk.items()))
             self._knows_step_norm = True
+
+    def _clip(self, limit: float) -> None:
+        norm = get_total_norm([one.grad for one in self._parameters if one.grad is not None])
+        if not (looking_is_free(norm.device) and norm + CLIP_EPSILON <= limit):  # then every factor would be 1
+            clip_grads_with_norm_(self._parameters, limit, norm)
 
     def _count(self, weights: Tensor) -> None:
         self.weights, kept = weights, (weights != 0).float()

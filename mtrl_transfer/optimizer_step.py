@@ -61,9 +61,12 @@ def _adam(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, A
     else:
         grad = grad + group["weight_decay"] * value
     steps = torch.as_tensor(state.get("step", 0), dtype=torch.float64) + 1  # 1 - beta ** steps cancels in float32
-    mean = beta_1 * state.get("exp_avg", 0) + (1 - beta_1) * grad
-    square = beta_2 * state.get("exp_avg_sq", 0) + (1 - beta_2) * grad.square()
-    if group["amsgrad"]:
-        square = torch.maximum(square, state["max_exp_avg_sq"]) if "max_exp_avg_sq" in state else square
-    spread = (square / (1 - beta_2**steps)).sqrt() + group["eps"]
-    return value - group["lr"] * (mean / (1 - beta_1**steps)) / spread
+    mean_bias, square_bias = 1 - beta_1**steps, (1 - beta_2**steps).sqrt()
+    first, second = (state[name] if state else torch.zeros_like(value) for name in ("exp_avg", "exp_avg_sq"))
+    mean = torch.add(beta_1 * first, grad, alpha=1 - beta_1)
+    square = torch.addcmul(beta_2 * second, grad, grad, value=1 - beta_2)
+    if group["amsgrad"] and "max_exp_avg_sq" in state:
+        square = torch.maximum(square, state["max_exp_avg_sq"])
+    # Few passes, in place: all of it is as large as K sets of parameters.
+    spread = square.sqrt_().add_((group["eps"] * square_bias).to(square))
+    return mean.div_(spread).mul_((-group["lr"] * square_bias / mean_bias).to(mean)).add_(value)

@@ -12,6 +12,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import MTSAC, MultiTaskEvalCallback, evaluate
+from agents.trunk_update import TrunkUpdate
 from envs import make_vec_env
 from mtrl_transfer import Transference
 
@@ -44,6 +45,26 @@ def test_measuring_changes_no_bit(make_agent: Make, combiner: str) -> None:
     assert_identical(plain, measured)
     assert all(np.isnan(value) for value in plain.prediction_correlation().values())
     assert all(-1 <= value <= 1 for value in measured.prediction_correlation().values())
+
+
+@pytest.mark.parametrize("alignment", [None, "alternating"])
+def test_the_last_step_is_as_long_as_if_it_were_always_noted(
+    make_agent: Make, monkeypatch: pytest.MonkeyPatch, alignment: str | None
+) -> None:
+    settings: dict[str, Any] = {
+        "combiner": "transference",
+        "combiner_kwargs": {"every": 3},
+        "measure_every": 4,
+        "affinity_every": 5,
+        "policy_kwargs": {"net_arch": [16, 16], "alignment": alignment, "alignment_period": 2},
+    }
+    agent = make_agent(**settings).learn(STEPS)
+    monkeypatch.setattr(TrunkUpdate, "_combiner_measures_next", lambda self: True)
+    always = make_agent(**settings).learn(STEPS)
+    assert_identical(agent, always)
+    for role, update in agent.updates.items():
+        state, expected = update.measurement.state_dict(), always.updates[role].measurement.state_dict()
+        assert all(torch.equal(value, expected[name]) for name, value in state.items())
 
 
 def test_evaluating_changes_no_bit(make_agent: Make) -> None:
