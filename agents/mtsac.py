@@ -610,6 +610,10 @@ class MTSAC(OffPolicyAlgorithm):
             load_sb3_replay(self.replay_buffer, path)
         else:
             self.replay_buffer.load(path)
+        if self.return_bounds is not None:
+            rewards = self.replay_buffer.storage.rewards[: self.replay_buffer.size()].cpu().numpy()
+            for row in (rewards.min(axis=0), rewards.max(axis=0)):
+                self.return_bounds.update(row)
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.actor_optimizer", "policy.critic_optimizer", "alpha_optimizer"], ["log_alpha"]

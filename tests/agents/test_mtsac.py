@@ -84,7 +84,7 @@ def test_td_targets_come_from_next_observations(make_agent: Make) -> None:
     assert torch.equal(targets(ended), batch.rewards)
 
 
-def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_agent: Make) -> None:
+def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_agent: Make, tmp_path: Path) -> None:
     agent = make_agent(gamma=0.9, reward_scaling="max_reward", clip_targets=True).learn(90)
     free = make_agent(gamma=0.9, reward_scaling="max_reward").learn(90)
     rewards = agent.replay_buffer.storage.rewards[: agent.replay_buffer.size()]
@@ -101,6 +101,11 @@ def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_ag
         torch.testing.assert_close(targets["agent"], expected)
         edge = {"low": low, "high": high}.get(height)
         assert edge is None or torch.equal(expected, edge.expand_as(expected))
+    agent.save_replay_buffer(tmp_path / "replay.safetensors")
+    other = make_agent(gamma=0.9, clip_targets=True)
+    other.load_replay_buffer(tmp_path / "replay.safetensors")
+    np.testing.assert_array_equal(other.return_bounds.highest, agent.return_bounds.highest)
+    np.testing.assert_array_equal(other.return_bounds.lowest, agent.return_bounds.lowest)
     for name in ("clip_targets", "reward_scaling"):
         with pytest.raises(ValueError, match="gamma below 1"):
             make_agent(gamma=1.0, **{name: True if name == "clip_targets" else "max_reward"})
