@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
-import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,13 @@ def write_archive(target: Target, data: dict[str, Any], tensors: dict[str, Tenso
     path = with_suffix(target)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(payload.getvalue())
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(payload.getvalue())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.evaluation import Evaluation, evaluate
+from agents.outage import Outage, Tell
 
 
 class MultiTaskEvalCallback(BaseCallback):
@@ -24,10 +26,11 @@ class MultiTaskEvalCallback(BaseCallback):
         n_episodes: episodes per task.
         best_model_save_path: folder for ``best_model.zip``; None: it is not saved.
         verbose: 1 prints each result.
+        tell: takes a line for the user where the best agent cannot be saved; training goes on.
 
     Attributes:
         last: latest :class:`Evaluation`, None before the first.
-        best_mean_success: of the best agent, None before the first.
+        best_mean_success: of the best agent that is kept, None before the first.
         seconds: spent in evaluation so far.
     """
 
@@ -38,6 +41,7 @@ class MultiTaskEvalCallback(BaseCallback):
         n_episodes: int = 50,
         best_model_save_path: str | Path | None = None,
         verbose: int = 0,
+        tell: Tell = warnings.warn,
     ) -> None:
         super().__init__(verbose)
         if eval_freq < 1:
@@ -47,6 +51,7 @@ class MultiTaskEvalCallback(BaseCallback):
         self.last: Evaluation | None = None
         self.best_mean_success: float | None = None
         self.seconds = 0.0
+        self._outage = Outage("best_model.zip", "the next that is better than the one there is tried", tell)
 
     def state_dict(self) -> dict[str, Any]:
         """What the next evaluations go on from."""
@@ -84,6 +89,7 @@ class MultiTaskEvalCallback(BaseCallback):
         assert self.last is not None
         if self.best_mean_success is not None and self.last.mean_success <= self.best_mean_success:
             return
-        self.best_mean_success = self.last.mean_success
-        if self.best_model_save_path is not None:
-            self.model.save(self.best_model_save_path / "best_model")
+        with self._outage.bridged():
+            if self.best_model_save_path is not None:
+                self.model.save(self.best_model_save_path / "best_model")
+            self.best_mean_success = self.last.mean_success

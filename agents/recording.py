@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
 
+from agents.outage import Outage, Tell
 from agents.timing import counted
 from agents.trunk_update import TrunkUpdate
 from mtrl_transfer import Record, Recorder
@@ -23,13 +25,16 @@ class RecordTransference(BaseCallback):
     Args:
         path: the file.
         every: updates between records, at least 1.
+        tell: takes a line for the user where the file cannot be written; training goes on, and records wait.
     """
 
-    def __init__(self, path: str | Path, every: int) -> None:
+    def __init__(self, path: str | Path, every: int, tell: Tell = warnings.warn) -> None:
         super().__init__()
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 update")
         self.path, self.every = Path(path), every
+        self._recorder: Recorder | None = None
+        self._outage = Outage(path, "records wait in memory", tell)
 
     def _on_training_start(self) -> None:
         self._recorder = Recorder(self.path, self.model.task_names)
@@ -44,13 +49,21 @@ class RecordTransference(BaseCallback):
 
     def _on_training_end(self) -> None:
         self._record_if_due()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write records that wait because they could not be written, if there are some."""
+        if self._recorder is not None:
+            with self._outage.bridged():
+                self._recorder.flush()
 
     def _record_if_due(self) -> None:
-        now = self.model._n_updates
-        if now // self.every > self._last // self.every:
+        now, recorder = self.model._n_updates, self._recorder
+        if recorder is not None and now // self.every > self._last // self.every:
             with counted(self.model.timing, "logging"):
                 records = {role: _record(update) for role, update in self.model.updates.items()}
-                self._recorder.record(self.model.num_timesteps, records)
+                with self._outage.bridged():
+                    recorder.record(self.model.num_timesteps, records)
             self._last = now
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from mtrl_transfer.appending import AppendingFile
 from mtrl_transfer.decision import Decision
 
 FORMAT = "mtrl_transfer.recorder 2"
@@ -47,6 +48,8 @@ class Recorder:
 
     def __init__(self, path: str | os.PathLike[str], tasks: Sequence[str]) -> None:
         self.path, self.tasks = Path(path), list(tasks)
+        self._file: AppendingFile | None = None
+        self._header = b""
 
     def record(self, step: int, records: Mapping[str, Record]) -> None:
         """Append what is known of each network; values leave the device only here.
@@ -57,21 +60,40 @@ class Recorder:
 
         Raises:
             ValueError: if the file is no recording, or one of other tasks, networks or numbers of candidates.
+            OSError: if it cannot be written; the record then waits, and is written with the next.
         """
         sizes = {name: 0 if one.decision is None else len(one.decision.scores) for name, one in records.items()}
         header = json.dumps({"format": FORMAT, "tasks": self.tasks, "candidates": sizes}).encode() + b"\n"
-        if not self.path.exists() or self.path.stat().st_size == 0:
-            self.path.write_bytes(header)
-        elif _read_header(self.path)[0] != header:
-            raise ValueError(f"{self.path} holds a recording of other tasks, networks or candidates")
         row = np.zeros((), _dtype(len(self.tasks), sizes))
         row["step"] = step
         for name, one in records.items():
             _fill(row[name], one)
-        with self.path.open("r+b") as file:
-            # Over a record that a crash left unfinished, which is shorter than a whole one.
-            file.seek(_whole_records(self.path, len(header), row.dtype.itemsize))
-            file.write(row.tobytes())
+        if self._file is None:
+            self._file, piece = self._open(header, row)
+        else:
+            piece = row.tobytes()
+        if header != self._header:
+            raise ValueError(f"{self.path} holds a recording of other tasks, networks or candidates")
+        self._file.append(piece)
+
+    def flush(self) -> None:
+        """Write records that wait, if there are some.
+
+        Raises:
+            OSError: if they still cannot be written.
+        """
+        if self._file is not None and self._file.waiting:
+            self._file.append(b"")
+
+    def _open(self, header: bytes, row: np.ndarray) -> tuple[AppendingFile, bytes]:
+        """The file, and what to append first."""
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            self._header = header
+            return AppendingFile(self.path), header + row.tobytes()
+        self._header = _read_header(self.path)[0]
+        # Over a record that a crash left unfinished, which is shorter than a whole one.
+        end = _whole_records(self.path, len(self._header), row.dtype.itemsize)
+        return AppendingFile(self.path, end), row.tobytes()
 
     def drop_after(self, step: int) -> None:
         """Forget records beyond `step`, which a run that continues from there writes again."""
@@ -80,6 +102,7 @@ class Recorder:
         recording = Recording(self.path)
         kept = int(np.searchsorted(recording.steps, step, side="right"))
         header, _ = _read_header(self.path)
+        self._file = None
         os.truncate(self.path, len(header) + kept * recording.records.dtype.itemsize)
 
 

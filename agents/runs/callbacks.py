@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
@@ -15,6 +14,7 @@ from tqdm import tqdm
 
 from agents import MultiTaskEvalCallback
 from agents.monitoring import TENSORBOARD_ONLY
+from agents.runs.streams import STDERR
 from agents.runs.videos import FPS, Camera
 
 
@@ -103,10 +103,11 @@ class ProgressBar(BaseCallback):
     def _on_training_start(self) -> None:
         done = self.model.num_timesteps
         # A log file gets a line twice a minute, a terminal one that moves.
-        interval = 0.5 if sys.stderr.isatty() else 30.0
+        interval = 0.5 if STDERR.isatty() else 30.0
         self.bar = tqdm(
             total=self._total,
             initial=done,
+            file=STDERR,
             unit=" transitions",
             unit_scale=True,
             disable=not self._shown,
@@ -174,7 +175,7 @@ class StopBetweenUpdates(BaseCallback):
         if self._asked is not None:
             raise SystemExit(128 + number)
         self._asked = number
-        print("\nStopping after this update; ask again to stop at once.", file=sys.stderr)
+        print("\nStopping after this update; ask again to stop at once.", file=STDERR)
 
     def _on_rollout_start(self) -> None:
         if self._asked is not None:

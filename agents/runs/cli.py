@@ -14,6 +14,7 @@ from agents.runs.evaluate import evaluate_run
 from agents.runs.exit_codes import exit_code
 from agents.runs.grouping.stages import STAGES, run_stage
 from agents.runs.information.run import report as report_information
+from agents.runs.streams import STDOUT
 from agents.runs.supervised.run import run_study
 from agents.runs.train import train as train_run
 from agents.runs.yaml_files import comparisons, presets
@@ -30,7 +31,9 @@ def train(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", metavar="key.sub=value", nargs="*", default=[], help="e.g. agent.learning_rate=1e-3 seed=3"
     )
-    return _exit_code(parser, arguments, lambda of: train_run(load_config(of.config, of.overrides), Console()))
+    return _exit_code(
+        parser, arguments, lambda of: train_run(load_config(of.config, of.overrides), Console(file=STDOUT))
+    )
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
@@ -44,7 +47,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="episodes=50, goals=train or goals=unseen, video=true for a clip of each task",
     )
-    return _exit_code(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console()))
+    return _exit_code(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console(file=STDOUT)))
 
 
 def compare(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +61,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", metavar="key.sub=value", nargs="*", default=[], help="e.g. seeds=[1,2,3,4,5] engine=ray"
     )
-    return _exit_code(parser, arguments, lambda of: compare_methods(of.comparison, of.overrides, Console()))
+    return _exit_code(parser, arguments, lambda of: compare_methods(of.comparison, of.overrides, Console(file=STDOUT)))
 
 
 def benchmark(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +71,7 @@ def benchmark(arguments: Sequence[str] | None = None) -> int:
         "what", choices=BENCHMARKS, help="updates by combiner and measure, environments, checkpoints, a long run"
     )
     parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. rows=32 hidden=[256,256,256]")
-    return _exit_code(parser, arguments, lambda of: BENCHMARKS[of.what](of.options, Console()))
+    return _exit_code(parser, arguments, lambda of: BENCHMARKS[of.what](of.options, Console(file=STDOUT)))
 
 
 def group(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +86,7 @@ def group(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", default=[], help="of the config, or groups.n_groups=[2,3] and such"
     )
-    return _exit_code(parser, arguments, lambda of: run_stage(of.stage, of.config, of.overrides, Console()))
+    return _exit_code(parser, arguments, lambda of: run_stage(of.stage, of.config, of.overrides, Console(file=STDOUT)))
 
 
 def supervised(arguments: Sequence[str] | None = None) -> int:
@@ -94,7 +97,7 @@ def supervised(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "options", metavar="key=value", nargs="*", default=[], help="e.g. suite=regression seeds=5 steps=600"
     )
-    return _exit_code(parser, arguments, lambda of: run_study(of.options, Console()))
+    return _exit_code(parser, arguments, lambda of: run_study(of.options, Console(file=STDOUT)))
 
 
 def information_transfer(arguments: Sequence[str] | None = None) -> int:
@@ -104,7 +107,7 @@ def information_transfer(arguments: Sequence[str] | None = None) -> int:
         description="When tasks help each other, and what alignment and reweighting do about it, on synthetic tasks.",
     )
     parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. trials=20 angles=7 seed=0")
-    return _exit_code(parser, arguments, lambda of: report_information(of.options, Console()))
+    return _exit_code(parser, arguments, lambda of: report_information(of.options, Console(file=STDOUT)))
 
 
 def _exit_code(

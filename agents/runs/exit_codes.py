@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 
 from agents.runs.errors import InputError
+from agents.runs.streams import STDERR
 from agents.runs.train import Failed, Interrupted
 
 FAILED = 1
@@ -33,18 +33,18 @@ def exit_code(program: str, work: Callable[[], object]) -> int:
         return int(stop.code or 0)
     except InputError as error:
         lines = "\n  ".join(error.problems)
-        print(f"{program}: bad input\n  {lines}", file=sys.stderr)
+        print(f"{program}: bad input\n  {lines}", file=STDERR)
         return BAD_INPUT
     except Incomplete as error:
-        print(error, file=sys.stderr)
+        print(error, file=STDERR)
         return FAILED
     except Interrupted as error:
-        print(error, file=sys.stderr)
+        print(error, file=STDERR)
         return 128 + error.signal_number
     except Failed as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(f"{program}: {error}", file=STDERR)
         return FAILED
     except KeyboardInterrupt:
-        print("Interrupted; what is not in a checkpoint is lost.", file=sys.stderr)
+        print("Interrupted; what is not in a checkpoint is lost.", file=STDERR)
         return INTERRUPTED
     return 0

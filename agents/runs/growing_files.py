@@ -10,10 +10,9 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from agents.runs.event_file import EVENTS
 from agents.runs.metrics import METRICS_FILE
 from agents.runs.run_folder import RECORD_FILE
-
-_EVENTS = "events.out.tfevents."
 
 
 def sizes(folder: Path) -> dict[str, int]:
@@ -38,5 +37,5 @@ def cut_back(folder: Path, before: Mapping[str, int]) -> list[str]:
 
 def _there(folder: Path) -> list[Path]:
     return [
-        path for path in folder.iterdir() if path.name in (METRICS_FILE, RECORD_FILE) or path.name.startswith(_EVENTS)
+        path for path in folder.iterdir() if path.name in (METRICS_FILE, RECORD_FILE) or path.name.startswith(EVENTS)
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import numpy as np
 from stable_baselines3.common.logger import HParam, KVWriter, Logger, TensorBoardOutputFormat, Video
 from tensorboard.compat.proto.summary_pb2 import Summary
 
+from agents.outage import Outage, Tell
 from agents.runs.build import combiner_kwargs
+from agents.runs.event_file import WAITS, EventFileWriter
 from agents.runs.schema import RunConfig
 from agents.runs.videos import gif
+from mtrl_transfer.appending import AppendingFile
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -22,17 +26,18 @@ METRICS_FILE = "metrics.jsonl"
 class MetricsWriter(KVWriter):
     """One JSON object per logged step: ``step`` (transitions), then TensorBoard's tags and their values.
 
-    It holds exactly the scalars that TensorBoard gets; what is not finite is written as ``null``. Each line is flushed,
-    so that a killed run leaves at most one half line.
+    It holds exactly the scalars that TensorBoard gets; what is not finite is written as ``null``. Lines that cannot be
+    written wait in memory, so that none is missing or half there afterwards.
 
     Args:
         path: the file, appended to.
+        tell: takes a line for the user where it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("ab")
+    def __init__(self, path: Path, tell: Tell = warnings.warn) -> None:
+        self._file, self._outage = AppendingFile(path), Outage(path, WAITS, tell)
         self._row: dict[str, Any] = {}
-        self._begin = 0
+        self._line = b""
 
     def write(self, key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]], step: int = 0) -> None:
         """Append the step's scalars; a step written in two parts stays one line."""
@@ -43,18 +48,22 @@ class MetricsWriter(KVWriter):
         }
         if not scalars:
             return
-        if self._row.get("step") == step:
-            self._file.truncate(self._begin)
-            self._row |= scalars
-        else:
-            self._begin = self._file.tell()
-            self._row = {"step": step, **scalars}
-        self._file.write(json.dumps(self._row, allow_nan=False).encode() + b"\n")
-        self._file.flush()
+        same = self._row.get("step") == step
+        before = len(self._line) if same else 0
+        self._row = {**(self._row if same else {"step": step}), **scalars}
+        self._line = json.dumps(self._row, allow_nan=False).encode() + b"\n"
+        with self._outage.bridged():
+            self._file.append(self._line, instead_of=before)
+
+    def flush(self) -> None:
+        """Write what waits, if there is something."""
+        with self._outage.bridged():
+            self._file.append(b"")
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Write what waits, or say that it is lost."""
+        self.flush()
+        self._outage.give_up(self._file.waiting)
 
 
 class EventsWriter(TensorBoardOutputFormat):
@@ -62,10 +71,13 @@ class EventsWriter(TensorBoardOutputFormat):
 
     Args:
         folder: the run folder.
+        tell: takes a line for the user where they cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(str(folder))
+    def __init__(self, folder: Path, tell: Tell = warnings.warn) -> None:
+        # Not SB3's constructor: its SummaryWriter writes by a thread, which a full disk ends for good.
+        self.writer = EventFileWriter(folder, tell)
+        self._is_closed = False
 
     def write(self, key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]], step: int = 0) -> None:
         """As stable-baselines3 does, but for videos ``[F, H, W, 3]``: torch's ``add_video`` needs an old moviepy."""
@@ -77,24 +89,31 @@ class EventsWriter(TensorBoardOutputFormat):
             self.writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]), step)
         super().write(others, {tag: key_excluded[tag] for tag in others}, step)
 
+    def flush(self) -> None:
+        """Write what waits, if there is something."""
+        self.writer.flush()
+
     def write_text(self, tag: str, text: str, language: str, step: int) -> None:
         """Show a file's text under TensorBoard's *Text*, verbatim."""
         self.writer.add_text(tag, f"```{language}\n{text}\n```", step)
         self.writer.flush()
 
 
-def make_logger(folder: Path, texts: Mapping[str, tuple[str, str]], step: int = 0) -> Logger:
+def make_logger(
+    folder: Path, texts: Mapping[str, tuple[str, str]], step: int = 0, tell: Tell = warnings.warn
+) -> Logger:
     """The logger of a run.
 
     Args:
         folder: the run folder.
         texts: ``tag -> (text, language)``, shown in TensorBoard.
         step: at which the run begins or continues, in transitions.
+        tell: takes a line for the user where a file cannot be written.
     """
-    events = EventsWriter(folder)
+    events = EventsWriter(folder, tell)
     for tag, (text, language) in texts.items():
         events.write_text(tag, text, language, step)
-    return Logger(str(folder), [MetricsWriter(folder / METRICS_FILE), events])
+    return Logger(str(folder), [MetricsWriter(folder / METRICS_FILE, tell), events])
 
 
 def hyperparameters(config: RunConfig) -> HParam:

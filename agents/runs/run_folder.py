@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from agents.runs.config import load_config, to_yaml
+from agents.runs.durable import write_durably
 from agents.runs.errors import InputError
 from agents.runs.schema import RunConfig
 
@@ -43,8 +45,11 @@ def check_run_dir(config: RunConfig) -> None:
             raise InputError("resume=true needs run_dir=, the folder of the run to continue")
         return
     folder = Path(config.run_dir)
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"run_dir={config.run_dir} is a file, expected a folder")
+    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"run_dir={config.run_dir}: {there} is a file, expected a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"run_dir={config.run_dir}: {there} cannot be written to")
     if config.resume:
         _check_same_run(config, folder)
     elif folder.is_dir() and any(folder.iterdir()):
@@ -56,26 +61,33 @@ def create(config: RunConfig, protocol: Mapping[str, Any]) -> Path:
 
     Returns:
         ``run_dir``, or ``runs/<date-time>_<name>_s<seed>`` (numbered where that exists already).
+
+    Raises:
+        InputError: if it cannot be written.
     """
-    folder = Path(config.run_dir) if config.run_dir is not None else _new_folder(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    _keep_config(config, folder)
-    write_text(folder / PROTOCOL_FILE, to_json(protocol))
+    try:
+        folder = Path(config.run_dir) if config.run_dir is not None else _new_folder(config)
+        folder.mkdir(parents=True, exist_ok=True)
+        _keep_config(config, folder)
+        write_text(folder / PROTOCOL_FILE, to_json(protocol))
+    except OSError as error:
+        raise InputError(f"the run folder cannot be written: {error}") from None
     return folder
 
 
 def reopen(config: RunConfig) -> Path:
     """The folder of a run that is continued; its config is kept as it is from now on."""
     assert config.run_dir is not None
-    _keep_config(config, Path(config.run_dir))
+    try:
+        _keep_config(config, Path(config.run_dir))
+    except OSError as error:
+        raise InputError(f"the run folder cannot be written: {error}") from None
     return Path(config.run_dir)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_durably(path, text.encode())
 
 
 def to_json(content: Mapping[str, Any]) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
@@ -26,6 +25,7 @@ from agents.runs.errors import InputError
 from agents.runs.metrics import hyperparameters, make_logger
 from agents.runs.protocol import run_protocol
 from agents.runs.schema import RunConfig
+from agents.runs.streams import STDERR
 from agents.runs.time_split import TimeSplit
 from agents.runs.videos import Camera
 from agents.training_state import restore_training_state, training_state
@@ -54,9 +54,9 @@ class Session:
         if unsound := self.model.unsound_tasks():
             _tell(f"No checkpoint at {self.model.num_timesteps:,} transitions: {', '.join(unsound)} is not finite now.")
             return
-        for output in self.model.logger.output_formats:
-            if isinstance(output, TensorBoardOutputFormat):
-                output.writer.flush()
+        for growing in [*self.model.logger.output_formats, *self.callbacks]:
+            if hasattr(growing, "flush"):
+                growing.flush()
         state = {
             "seconds": self.time.total(),
             "callbacks": {name: callback.state_dict() for name, callback in self._stateful().items()},
@@ -103,7 +103,7 @@ def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
     protocol = run_protocol(config, protocol_card(env), apart.protocol["horizon"], model.device.type)
     folder = run_folder.create(config, protocol) if checkpoint is None else _reopen(config, checkpoint)
     texts = {"config": (to_yaml(config), "yaml"), "protocol": (run_folder.to_json(protocol), "json")}
-    model.set_logger(make_logger(folder, texts, model.num_timesteps))
+    model.set_logger(make_logger(folder, texts, model.num_timesteps, _tell))
     if checkpoint is None:
         model.logger.record("hparams", hyperparameters(config), exclude=TENSORBOARD_ONLY)
         model.logger.dump(0)
@@ -151,6 +151,7 @@ def _evaluation(config: RunConfig, folder: Path, env: VecEnv) -> MultiTaskEvalCa
         eval_freq=sys.maxsize if every is None else max(every // env.num_envs, 1),
         n_episodes=config.evaluation.n_goals,
         best_model_save_path=folder,
+        tell=_tell,
     )
 
 
@@ -161,7 +162,7 @@ def _watching(config: RunConfig, folder: Path, env: VecEnv, camera: Camera | Non
     if figures is not None:
         callbacks.append(TransferenceFigures(max(figures // env.num_envs, 1)))
     if records is not None:
-        callbacks.append(RecordTransference(folder / run_folder.RECORD_FILE, records))
+        callbacks.append(RecordTransference(folder / run_folder.RECORD_FILE, records, _tell))
     if config.log.videos_every is not None and camera is not None:
         callbacks.append(ClipsEvery(config.log.videos_every, camera))
     return callbacks
@@ -169,4 +170,4 @@ def _watching(config: RunConfig, folder: Path, env: VecEnv, camera: Camera | Non
 
 def _tell(line: str) -> None:
     """To the user, above the progress bar."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(line, file=STDERR)

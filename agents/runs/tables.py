@@ -64,9 +64,8 @@ def print_end(
     evaluation: Evaluation,
     model: MTSAC,
     seconds: Mapping[str, float],
-    folder: Path,
 ) -> None:
-    """All that a run ends with."""
+    """What a run comes to."""
     console.print(evaluation_table(evaluation, model.kept_share()))
     print_mean(console, evaluation)
     correlations = {
@@ -81,6 +80,10 @@ def print_end(
     total = sum(seconds.values())
     shares = ", ".join(f"{part} {duration(spent)} ({spent / total:.0%})" for part, spent in seconds.items())
     console.print(f"Time {duration(total)}: {shares}", highlight=False, soft_wrap=True)
+
+
+def print_folder(console: Console, folder: Path) -> None:
+    """Where all of it lies."""
     console.print(
         f"Written to {folder}: {AGENT_FILE}, {EVALUATION_FILE}, logs and checkpoints", highlight=False, soft_wrap=True
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -56,7 +58,7 @@ def train(config: RunConfig, console: Console) -> Path:
     Raises:
         InputError: before anything is written, if the run folder cannot be used so.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
-        Failed: when losses are not finite for too long.
+        Failed: when losses are not finite for too long, or when the agent or its evaluation cannot be written.
     """
     run_folder.check_run_dir(config)
     newest = _checkpoint_to_resume(config, console) if config.resume else None
@@ -136,8 +138,9 @@ def _resume(session: Session) -> str:
 
 
 def _finish(session: Session, console: Console) -> Path:
-    config, model = session.config, session.model
-    model.save(session.folder / run_folder.AGENT_FILE)
+    config, model, missing = session.config, session.model, list[str]()
+    with _noted(missing, run_folder.AGENT_FILE):
+        model.save(session.folder / run_folder.AGENT_FILE)
     console.print(f"Evaluating: {config.evaluation.final_n_goals} episodes a task ...", highlight=False, soft_wrap=True)
     # Environments of its own: how often the training was evaluated must not change what is played here.
     env = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
@@ -148,6 +151,19 @@ def _finish(session: Session, console: Console) -> Path:
     content = tables.evaluation_json(
         result, step=model.num_timesteps, goals=config.evaluation.goals, seconds=session.time.seconds()
     )
-    run_folder.write_text(session.folder / run_folder.EVALUATION_FILE, run_folder.to_json(content))
-    tables.print_end(console, result, model, session.time.seconds(), session.folder)
+    with _noted(missing, run_folder.EVALUATION_FILE):
+        run_folder.write_text(session.folder / run_folder.EVALUATION_FILE, run_folder.to_json(content))
+    tables.print_end(console, result, model, session.time.seconds())
+    if missing:
+        raise Failed(f"{'; '.join(missing)}. Make room, then repeat the run's end with:\n  {_resume(session)}")
+    tables.print_folder(console, session.folder)
     return session.folder
+
+
+@contextlib.contextmanager
+def _noted(missing: list[str], name: str) -> Iterator[None]:
+    """Training is done: what cannot be written now is no reason to lose the rest."""
+    try:
+        yield
+    except OSError as error:
+        missing.append(f"{name} could not be written: {error}")

@@ -126,6 +126,7 @@ BAD_TRAININGS = [
     ("point resume=true run_dir=nowhere", "config.yaml is missing"),
     (f"point run_dir={ROOT}/configs", "is not empty"),
     (f"point run_dir={ROOT}/pyproject.toml", "is a file"),
+    (f"point run_dir={ROOT}/pyproject.toml/run", "pyproject.toml is a file, expected a folder"),
 ]
 BAD_EVALUATIONS = [
     ("", "CHECKPOINT_OR_RUN_DIR"),

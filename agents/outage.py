@@ -1,0 +1,43 @@
+"""What cannot be written costs a line for the user, not the run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+Tell = Callable[[str], object]
+"""Takes one line for the user."""
+
+
+class Outage:
+    """Keeps failures of the disk from training: tells when they begin and when they are over.
+
+    Args:
+        what: what is being written, as the line begins.
+        meanwhile: what becomes of it.
+        tell: how the user is told.
+    """
+
+    def __init__(self, what: object, meanwhile: str, tell: Tell = warnings.warn) -> None:
+        self._what, self._meanwhile, self._tell = what, meanwhile, tell
+        self.lasts = False
+
+    @contextmanager
+    def bridged(self) -> Iterator[None]:
+        """Around an attempt to write; an OSError ends it, and goes no further."""
+        try:
+            yield
+        except OSError as error:
+            if not self.lasts:
+                self._tell(f"{self._what} CANNOT BE WRITTEN: {error}. Training goes on; {self._meanwhile}.")
+            self.lasts = True
+        else:
+            if self.lasts:
+                self._tell(f"{self._what} is written again.")
+            self.lasts = False
+
+    def give_up(self, lost: bytes) -> None:
+        """At the end: say so if something was never written."""
+        if lost:
+            self._tell(f"{self._what} IS INCOMPLETE: the last {len(lost):,} bytes could not be written.")
