@@ -19,8 +19,59 @@ from agents.trunk_update import TrunkUpdate
 TENSORBOARD_ONLY = ("stdout", "log", "json", "csv")
 
 
+LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
+    "1 success": {
+        "mean success (evaluation, training)": ("success/mean", "train_success/mean"),
+        "success by task (evaluation)": ("success/{task}",),
+        "success by task (training)": ("train_success/{task}",),
+        "mean return": ("return/mean", "train_return/mean"),
+        "return by task (evaluation)": ("return/{task}",),
+    },
+    "2 learning health": {
+        "critic loss": ("critic_loss/{task}",),
+        "Q": ("q/{task}",),
+        "policy entropy": ("entropy/{task}",),
+        "temperature α": ("alpha/{task}",),
+        "norm of the critic's task gradients": ("grad_norm_critic/{task}",),
+        "norm of the actor's task gradients": ("grad_norm_actor/{task}",),
+        "spread of the critic's features": ("feature_spread_critic/{task}",),
+        "spread of the actor's features": ("feature_spread_actor/{task}",),
+    },
+    "3 transference": {
+        "predicted against realised improvement (correlation)": (
+            "transference/critic_correlation",
+            "transference/actor_correlation",
+        ),
+        "exact and first order choose alike (share)": ("transference/critic_agreement", "transference/actor_agreement"),
+        "likeness of data and transference (rank correlation)": (
+            "transference/critic_input_similarity_correlation",
+            "transference/critic_feature_similarity_correlation",
+            "transference/actor_input_similarity_correlation",
+            "transference/actor_feature_similarity_correlation",
+        ),
+        "kept by the critic (share of updates)": ("kept_critic/{task}",),
+        "kept by the actor (share of updates)": ("kept_actor/{task}",),
+        "what a task gives all others, critic": ("given_critic/{task}",),
+        "what a task gives all others, actor": ("given_actor/{task}",),
+    },
+    "4 cost": {
+        "seconds so far": (
+            "time/environment_seconds",
+            "time/update_seconds",
+            "time/transference_seconds",
+            "time/evaluation_seconds",
+            "time/logging_seconds",
+        ),
+        "share of logging and figures in the time of training": ("time/logging_share",),
+        "transitions per second": ("time/fps",),
+        "updates per second": ("time/updates_per_second",),
+    },
+}
+"""Categories, their charts and the charts' tags: success first, then learning health, transference and cost."""
+
+
 def scalar_layout(task_names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's *Custom Scalars*: success first, then learning health, transference and cost.
+    """TensorBoard's *Custom Scalars*: :data:`LAYOUT` with a line for each task.
 
     Args:
         task_names: in order.
@@ -29,64 +80,14 @@ def scalar_layout(task_names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
         Category -> chart -> ``["Multiline", tags]``, as ``SummaryWriter.add_custom_scalars`` takes it.
     """
 
-    def tasks(title: str, tag: str) -> dict[str, list[Any]]:
-        return {title: ["Multiline", [f"{tag}/{name}" for name in task_names]]}
-
-    def lines(title: str, *tags: str) -> dict[str, list[Any]]:
-        return {title: ["Multiline", list(tags)]}
+    def lines(tag: str) -> list[str]:
+        return [tag.format(task=name) for name in task_names] if "{task}" in tag else [tag]
 
     return {
-        "1 success": {
-            **lines("mean success (evaluation, training)", "success/mean", "train_success/mean"),
-            **tasks("success by task (evaluation)", "success"),
-            **tasks("success by task (training)", "train_success"),
-            **lines("mean return", "return/mean", "train_return/mean"),
-            **tasks("return by task (evaluation)", "return"),
-        },
-        "2 learning health": {
-            **tasks("critic loss", "critic_loss"),
-            **tasks("Q", "q"),
-            **tasks("policy entropy", "entropy"),
-            **tasks("temperature α", "alpha"),
-            **tasks("norm of the critic's task gradients", "grad_norm_critic"),
-            **tasks("norm of the actor's task gradients", "grad_norm_actor"),
-        },
-        "3 transference": {
-            **lines(
-                "predicted against realised improvement (correlation)",
-                "transference/critic_correlation",
-                "transference/actor_correlation",
-            ),
-            **lines(
-                "exact and first order choose alike (share)",
-                "transference/critic_agreement",
-                "transference/actor_agreement",
-            ),
-            **lines(
-                "likeness of data and transference (rank correlation)",
-                "transference/critic_input_similarity_correlation",
-                "transference/critic_feature_similarity_correlation",
-                "transference/actor_input_similarity_correlation",
-                "transference/actor_feature_similarity_correlation",
-            ),
-            **tasks("kept by the critic (share of updates)", "kept_critic"),
-            **tasks("kept by the actor (share of updates)", "kept_actor"),
-            **tasks("what a task gives all others, critic", "given_critic"),
-            **tasks("what a task gives all others, actor", "given_actor"),
-        },
-        "4 cost": {
-            **lines(
-                "seconds so far",
-                "time/environment_seconds",
-                "time/update_seconds",
-                "time/transference_seconds",
-                "time/evaluation_seconds",
-                "time/logging_seconds",
-            ),
-            **lines("share of logging and figures in the time of training", "time/logging_share"),
-            **lines("transitions per second", "time/fps"),
-            **lines("updates per second", "time/updates_per_second"),
-        },
+        category: {
+            title: ["Multiline", [line for tag in tags for line in lines(tag)]] for title, tags in charts.items()
+        }
+        for category, charts in LAYOUT.items()
     }
 
 

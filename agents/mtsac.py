@@ -35,6 +35,7 @@ from agents.statistics import RunningMeans
 from agents.task_weighting import TaskWeighting
 from agents.tasks import EpisodeWindows, check_one_hot, task_names_of
 from agents.timing import TimedCallback, counted
+from agents.trunk_health import feature_spread
 from agents.trunk_update import EVERYTHING, TrunkUpdate
 from mtrl_transfer.choices import check_choice
 from mtrl_transfer.combiners import Combiner
@@ -494,6 +495,8 @@ class MTSAC(OffPolicyAlgorithm):
                 measurement = update.measurement
                 self.logger.record(f"transference/{role}_correlation", measurement.correlation.flush())
                 self.logger.record(f"transference/{role}_correlation_step", measurement.correlation_step.flush())
+        if self._n_updates:
+            self._record_means({f"feature_spread_{role}": spread for role, spread in feature_spread(self).items()})
         for tag, value in self._episodes.means().items():
             self.logger.record(tag, value, exclude=None if tag.endswith("/mean") else "stdout")
         self._record_times()

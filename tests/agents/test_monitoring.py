@@ -13,6 +13,7 @@ from agents import MTSAC
 from agents.figures import heatmap, left_out_shares, scatter
 from agents.monitoring import TransferenceFigures, scalar_layout
 from agents.similarity import covariance_similarities, rank_correlation
+from agents.trunk_health import feature_spread
 from mtrl_transfer import covariance_similarity
 
 
@@ -53,6 +54,22 @@ def test_likeness_of_data_is_shown_beside_transference(make_agent: Callable[...,
             values = [one.value for one in found.Scalars(f"transference/{role}_{kind}_similarity_correlation")]
             assert len(values) == 2
             assert all(-1 <= value <= 1 for value in values)
+
+
+def test_a_task_that_the_trunk_has_lost_has_no_spread_of_features(make_agent: Callable[..., MTSAC]) -> None:
+    """One twin's units are made silent for one task: its observations end in a feature that only this task has."""
+    agent = make_agent(policy_kwargs={"net_arch": [8]}).learn(90)
+    state = agent.replay_buffer.generator.get_state()
+    before = feature_spread(agent)
+    assert all(bool((spread > 0).all()) for spread in before.values())
+    with torch.no_grad():
+        agent.replay_buffer.storage.observations[:, 1, 0] = 1e6
+        agent.policy.critic.trunk["weight0"][1, 0] = -1.0
+    after = feature_spread(agent)
+    assert after["critic"].tolist() == [pytest.approx(after["critic"][0].item()), 0.0, after["critic"][2].item()]
+    assert after["critic"][0] > 0
+    assert torch.equal(after["actor"][[0, 2]], before["actor"][[0, 2]])
+    assert torch.equal(agent.replay_buffer.generator.get_state(), state)
 
 
 def test_similarities_are_of_observations_and_features_and_change_nothing(make_agent: Callable[..., MTSAC]) -> None:
