@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import math
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,10 @@ from agents.runs.durable import Stamp, sync_file, sync_folder, write_durably
 from agents.runs.manifest import Damaged, Manifest, Segment, read_manifest, write_manifest
 
 Archive = tuple[dict[str, Any], dict[str, Tensor]]
+PART = 1 / 16
+"""Of replay's capacity, that a file of it holds at most: it is kept until none of it is needed any more."""
+SMALL = 1 << 20
+"""Bytes of transitions that are not worth another file."""
 
 
 class _Snapshot(NamedTuple):
@@ -31,6 +36,7 @@ class _Snapshot(NamedTuple):
     rows: dict[str, Tensor]
     oldest: int
     added: int
+    capacity: int
     appended: dict[str, int]
 
 
@@ -93,6 +99,7 @@ class CheckpointWriter:
             rows=replay.rows(first, replay.added),
             oldest=oldest,
             added=replay.added,
+            capacity=replay.buffer_size,
             appended=appended,
         )
 
@@ -129,9 +136,7 @@ class CheckpointWriter:
             return segments
         folder = replay_folder(self._run_folder)
         folder.mkdir(exist_ok=True)
-        name = f"{snapshot.first:012}-{snapshot.added:012}.safetensors"
-        stamp = write_durably(folder / name, safetensors.torch.save(snapshot.rows))
-        return (*segments, Segment(name, snapshot.first, snapshot.added - snapshot.first, stamp))
+        return (*segments, *(_write_rows(folder, *part) for part in _parts(snapshot)))
 
     def _forget_old(self) -> None:
         """Remove checkpoints beyond ``keep``, and files of replay that none needs any more."""
@@ -142,6 +147,20 @@ class CheckpointWriter:
         for path in folder.iterdir() if folder.is_dir() else ():
             if path.name not in needed:
                 path.unlink()
+
+
+def _parts(snapshot: _Snapshot) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """New rows in pieces of a size to be forgotten, each with the number of its first step."""
+    size = sum(values.nbytes for values in snapshot.rows.values()) / (snapshot.added - snapshot.first)
+    steps = math.ceil(max(PART * snapshot.capacity, SMALL / size))
+    for start in range(0, snapshot.added - snapshot.first, steps):
+        yield snapshot.first + start, {name: rows[start : start + steps] for name, rows in snapshot.rows.items()}
+
+
+def _write_rows(folder: Path, first: int, rows: dict[str, Tensor]) -> Segment:
+    steps = len(next(iter(rows.values())))
+    name = f"{first:012}-{first + steps:012}.safetensors"
+    return Segment(name, first, steps, write_durably(folder / name, safetensors.torch.save(rows)))
 
 
 def _segments_of(folder: Path) -> tuple[Segment, ...]:

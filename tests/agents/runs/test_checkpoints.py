@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from small_disks import fill, small_disk
 
 from agents import MTSAC
+from agents.runs import checkpoint_writer
 from agents.runs.checkpoint_writer import CheckpointWriter
 from agents.runs.checkpoints import folders, load_replay, newest, replay_folder, set_aside_newer
 from agents.runs.errors import InputError
@@ -139,6 +140,29 @@ def test_replay_comes_back_to_its_slots(writer: CheckpointWriter, model: MTSAC, 
     load_replay(tmp_path, checkpoint.manifest, replay)
     assert all(torch.equal(*pair) for pair in zip(replay.storage, expected, strict=True))
     assert (replay.pos, replay.full, replay.added) == cursor
+
+
+def test_many_at_once_are_forgotten_in_parts(model: MTSAC, told: list[str], tmp_path: Path, monkeypatch):
+    """After a full ring was saved at once, what lies on the disk stays near what the ring holds."""
+    monkeypatch.setattr(checkpoint_writer, "SMALL", 0)  # the ring of 100 steps is saved in files of 7
+    writer = CheckpointWriter(tmp_path, 1, told.append)
+    go_on(model, 100)
+    save(writer, model)
+    files = sorted(replay_folder(tmp_path).iterdir())
+    assert [path.name[:12] for path in files] == [f"{step:012}" for step in range(40, 140, 7)]
+    for _ in range(3):
+        go_on(model, 10)
+        save(writer, model)
+    lengths = [len(load_file(path)["rewards"]) for path in replay_folder(tmp_path).iterdir()]
+    assert 100 <= sum(lengths) < 100 + 7
+    checkpoint = newest(tmp_path)
+    assert checkpoint is not None
+    replay = model.replay_buffer
+    expected = [column.clone() for column in replay.storage]
+    for column in replay.storage:
+        column.fill_(torch.nan)
+    load_replay(tmp_path, checkpoint.manifest, replay)
+    assert all(torch.equal(*pair) for pair in zip(replay.storage, expected, strict=True))
 
 
 def check_that_training_survives(writer: CheckpointWriter, model: MTSAC, told: list[str], folder: Path) -> None:
