@@ -31,12 +31,21 @@ ARGUMENTS = (
     "target_entropy",
     "initial_alpha",
     "exploration_correlation",
+    "overlap",
     "policy_kwargs",
     "tensorboard_log",
     "verbose",
     "seed",
 )
-COUNTERS = ("num_timesteps", "_total_timesteps", "_current_progress_remaining", "_episode_num", "_n_updates", "timing")
+COUNTERS = (
+    "num_timesteps",
+    "_total_timesteps",
+    "_current_progress_remaining",
+    "_episode_num",
+    "_n_updates",
+    "updates_due",
+    "timing",
+)
 MAX_TRANSITIONS = 10**9
 MAX_TASKS = 10_000
 LIES = (KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, RuntimeError)

@@ -25,6 +25,7 @@ from agents.archive_checks import LIES
 from agents.exploration import CorrelatedNoise
 from agents.faults import NotFinite, describe
 from agents.losses import ActorBatch, ActorLoss, ActorRows, CriticBatch, CriticLoss, CriticRows, td_targets
+from agents.overlap import WorkMeanwhile
 from agents.policy import MultiTaskPolicy
 from agents.replay import MultiTaskReplayBuffer, TaskBatch
 from agents.return_bounds import ReturnBounds
@@ -85,6 +86,8 @@ class MTSAC(OffPolicyAlgorithm):
         reweighting_every: updates between computations of these weights, which are 1 until the first.
         target_entropy: per task, in nats; ``"auto"``: minus the number of action dimensions.
         initial_alpha: each task's temperature at the start.
+        overlap: update while the environments take their next step, which gains time where they step in other processes
+            (``make_vec_env(..., own_process=False)``). Actions are then chosen by the policy before the update.
         exploration_correlation: correlation of successive exploration noise, warm-up included, in [0, 1); see
             :class:`agents.exploration.CorrelatedNoise`. 0: SB3's independent noise.
         policy_kwargs: JSON-able arguments of the policy: ``net_arch``, ``critic_net_arch``, ``activation``,
@@ -131,6 +134,7 @@ class MTSAC(OffPolicyAlgorithm):
         target_entropy: float | str = "auto",
         initial_alpha: float = 1.0,
         exploration_correlation: float = 0.0,
+        overlap: bool = False,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -171,6 +175,7 @@ class MTSAC(OffPolicyAlgorithm):
         self.reweighting_rank, self.reweighting_every = reweighting_rank, reweighting_every
         self.target_entropy, self.initial_alpha = target_entropy, initial_alpha
         self.exploration_correlation = exploration_correlation
+        self.overlap, self.updates_due = overlap, 0
         self.n_tasks, self.task_names = 0, list[str]()  # until an environment or an archive names them
         if _init_setup_model:
             self._setup_model()
@@ -293,6 +298,8 @@ class MTSAC(OffPolicyAlgorithm):
     def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
         result = super()._setup_learn(*args, **kwargs)
         check_one_hot(self._last_original_obs if self._vec_normalize_env else self._last_obs, self.n_tasks)
+        assert self.env is not None
+        self._stepping = WorkMeanwhile(self.env, self._catch_up) if self.overlap else self.env
         return result
 
     def learn(
@@ -316,14 +323,19 @@ class MTSAC(OffPolicyAlgorithm):
         """
         interval = self.n_tasks if log_interval is None else log_interval
         super().learn(total_timesteps, callback, interval, tb_log_name, reset_num_timesteps, progress_bar)
+        self._catch_up()
         return self
 
     def collect_rollouts(self, env: VecEnv, callback: BaseCallback, *args: Any, **kwargs: Any) -> RolloutReturn:
         """SB3's, with the time that environments (not callbacks) take counted."""
-        timed, start = TimedCallback(callback), time.perf_counter()
-        rollout = super().collect_rollouts(env, timed, *args, **kwargs)
-        self.timing["environment"] += time.perf_counter() - start - timed.seconds
+        timed, start, before = TimedCallback(callback), time.perf_counter(), self._update_seconds()
+        rollout = super().collect_rollouts(self._stepping, timed, *args, **kwargs)
+        updating = self._update_seconds() - before  # where they overlap
+        self.timing["environment"] += time.perf_counter() - start - timed.seconds - updating
         return rollout
+
+    def _update_seconds(self) -> float:
+        return self.timing["update"] + self.timing["transference"]
 
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
@@ -353,7 +365,23 @@ class MTSAC(OffPolicyAlgorithm):
     # --- training -----------------------------------------------------------------------------------------------------
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
-        """Take ``gradient_steps`` updates on ``batch_size`` rows each, as SB3 asks for them."""
+        """Take ``gradient_steps`` updates on ``batch_size`` rows each, as SB3 asks for them.
+
+        With ``overlap`` they are taken during the next step of the environments.
+        """
+        if self.overlap:
+            self.updates_due = gradient_steps
+        else:
+            self._take_updates(gradient_steps, batch_size)
+
+    def _catch_up(self) -> None:
+        """Take the updates that are due; none without replay, which a loaded agent may not have."""
+        due, self.updates_due = self.updates_due, 0
+        if due and self.replay_buffer.size():
+            assert self.batch_size is not None
+            self._take_updates(due, self.batch_size)
+
+    def _take_updates(self, gradient_steps: int, batch_size: int) -> None:
         start = time.perf_counter()
         self.policy.set_training_mode(True)
         rate = self.lr_schedule(self._current_progress_remaining)
@@ -525,7 +553,7 @@ class MTSAC(OffPolicyAlgorithm):
                 self.logger.record(f"{tag}/{name}", value, exclude="stdout")
 
     def _record_times(self) -> None:
-        busy = self.timing["update"] + self.timing["transference"]
+        busy = self._update_seconds()
         if busy > 0:
             self.logger.record("time/updates_per_second", self._updates_here / busy)
             self.logger.record("time/logging_share", self.timing["logging"] / sum(self.timing.values()))

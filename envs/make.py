@@ -19,7 +19,12 @@ Spec = str | Sequence[str] | Mapping[str, Callable[[], gym.Env]]
 
 
 def make_vec_env(
-    spec: Spec, seed: int = 0, n_procs: int | None = 1, worker_timeout: float | None = 60.0, **options: Any
+    spec: Spec,
+    seed: int = 0,
+    n_procs: int | None = 1,
+    worker_timeout: float | None = 60.0,
+    own_process: bool = True,
+    **options: Any,
 ) -> VecEnv:
     """Make an SB3 vector environment whose sub-environment `t` is task `t`.
 
@@ -45,6 +50,8 @@ def make_vec_env(
             create the environment under `if __name__ == "__main__":`.
         worker_timeout: Seconds that a worker may take for a step or a reset; None: any time. One that takes longer, or
             dies, is replaced by a new one, which goes on from where it was; three times in a row, then a RuntimeError.
+        own_process: Whether this process is one of the `n_procs`. If not, all of them are workers, and this process is
+            free between `step_async` and `step_wait`. Point tasks are always stepped by this process.
         **options: For Meta-World only; setting one for another suite is an error.
 
             - `horizon` (500): steps in an episode, at most 500;
@@ -77,13 +84,14 @@ def make_vec_env(
         raise ValueError(f"worker_timeout must be above 0 seconds, or None; got {worker_timeout}")
     if isinstance(spec, Mapping):
         _no_options("a dict of environments", options)
-        env = TaskVecEnv(custom_env_fns(spec), seed, n_procs, custom_protocol(spec), worker_timeout)
+        env = TaskVecEnv(custom_env_fns(spec), seed, n_procs, custom_protocol(spec), worker_timeout, own_process)
         check_same_spaces(env)
         return env
     suite = parse_metaworld_suite(spec)
     chosen = _metaworld_options(options)
     goals = suite.draw_goals(chosen)
-    return TaskVecEnv(suite.env_fns(chosen, goals), seed, n_procs, suite.protocol(chosen, goals), worker_timeout)
+    fns, protocol = suite.env_fns(chosen, goals), suite.protocol(chosen, goals)
+    return TaskVecEnv(fns, seed, n_procs, protocol, worker_timeout, own_process)
 
 
 def _metaworld_options(options: dict[str, Any]) -> MetaWorldOptions:

@@ -42,6 +42,7 @@ class TaskVecEnv(VecEnv):
         n_procs: Processes that step environments, this one included; no more than tasks are used.
         protocol: What `envs.protocol_card` reports.
         worker_timeout: Seconds after which a worker is held to hang, see `envs.workers.WorkerGroup`.
+        own_process: Whether this process steps tasks too; otherwise all `n_procs` are workers.
     """
 
     def __init__(
@@ -51,12 +52,13 @@ class TaskVecEnv(VecEnv):
         n_procs: int,
         protocol: dict[str, Any],
         worker_timeout: float | None,
+        own_process: bool = True,
     ) -> None:
         self.protocol = protocol
         self.num_envs = len(env_fns)
         n_procs = min(n_procs, self.num_envs)
         self._members = [list(range(first, self.num_envs, n_procs)) for first in range(n_procs)]
-        self._groups = _make_groups(env_fns, self._members, protocol["task_names"], worker_timeout)
+        self._groups = _make_groups(env_fns, self._members, protocol["task_names"], worker_timeout, own_process)
         self._closed = False
         (observation_space,), (action_space,) = self.get_attr("observation_space", 0), self.get_attr("action_space", 0)
         super().__init__(len(env_fns), observation_space, action_space)
@@ -188,13 +190,16 @@ def _make_groups(
     members: Sequence[Sequence[int]],
     task_names: Sequence[str],
     timeout: float | None,
+    own_process: bool,
 ) -> list[Group]:
-    """The first group in this process, the others in workers, which start first because that takes longest."""
+    """The first group in this process, if it has one; the others in workers, which start first: that takes longest."""
+    n_local = 1 if own_process else 0
     workers: list[WorkerGroup] = [
         WorkerGroup([env_fns[task] for task in tasks], [task_names[task] for task in tasks], timeout)
-        for tasks in members[1:]
+        for tasks in members[n_local:]
     ]
-    groups: list[Group] = [LocalGroup([env_fns[task] for task in members[0]]), *workers]
+    local = [LocalGroup([env_fns[task] for task in tasks]) for tasks in members[:n_local]]
+    groups: list[Group] = [*local, *workers]
     for worker in workers:
         worker.wait()
     return groups

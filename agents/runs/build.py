@@ -33,7 +33,7 @@ def training_env(config: RunConfig) -> VecEnv:
     options = env_options(config.env)
     if config.env.training_horizon is not None:
         options["horizon"] = config.env.training_horizon
-    return _make(config.env, config.seed, options)
+    return _make(config.env, config.seed, options, own_process=not config.agent.overlap)
 
 
 def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | None = None) -> VecEnv:
@@ -73,6 +73,7 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         target_entropy=agent.target_entropy,
         initial_alpha=agent.initial_alpha,
         exploration_correlation=agent.exploration_correlation,
+        overlap=agent.overlap,
         policy_kwargs={
             "net_arch": list(net.hidden),
             "critic_net_arch": None if net.critic_hidden is None else list(net.critic_hidden),
@@ -101,6 +102,6 @@ def combiner_kwargs(combiner: CombinerConfig) -> dict[str, Any]:
     return {**combiner.kwargs, **own}
 
 
-def _make(env: EnvConfig, seed: int, options: dict[str, Any]) -> VecEnv:
+def _make(env: EnvConfig, seed: int, options: dict[str, Any], own_process: bool = True) -> VecEnv:
     spec = env.id if isinstance(env.id, str) else list(env.id)
-    return make_vec_env(spec, seed, env.n_procs, env.worker_timeout, **options)
+    return make_vec_env(spec, seed, env.n_procs, env.worker_timeout, own_process, **options)

@@ -132,6 +132,9 @@ class AgentConfig(Section):
     """Every task's temperature at the start."""
     exploration_correlation: Annotated[Float, Field(ge=0, lt=1)] = 0.0
     """Correlation of successive exploration noise, warm-up included; 0: independent."""
+    overlap: bool = False
+    """Update while the environments take their next step in worker processes (``env.n_procs`` of them, also 1). Actions
+    are then chosen by the policy before the update, so results differ; Point tasks gain nothing."""
     stats_window_size: Count = 100
     """Episodes over which the training statistics are averaged."""
     device: str = "auto"

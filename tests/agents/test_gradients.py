@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from agents import trunk_lookahead
 from agents.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss
 from agents.networks import MultiTaskMLP
 from agents.trunk_lookahead import TrunkLookahead, task_gradients
@@ -134,6 +135,17 @@ def test_optimizer_lookahead_equals_a_real_step(problem: Any, clip: float | None
     update.step(batch, draw=None)  # type: ignore[arg-type]
     network.heads.load_state_dict(heads)
     torch.testing.assert_close(found[1], own_losses(loss, batch), rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("rows", [1, 2 * T * B])
+def test_candidates_in_turns_are_the_candidates(problem: Any, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = torch.optim.Adam(problem[0].parameters(), lr=1e-2)
+    lookahead = lookahead_of(problem)
+    together = lookahead(CANDIDATES, 0.1), lookahead.after_optimizer(CANDIDATES, optimizer, None)
+    monkeypatch.setattr(trunk_lookahead, "CPU_ROWS", rows)
+    in_turns = lookahead(CANDIDATES, 0.1), lookahead.after_optimizer(CANDIDATES, optimizer, None)
+    torch.testing.assert_close(in_turns, together, rtol=1e-12, atol=1e-12)
+    assert len(together[1].unique(dim=0)) == len(CANDIDATES)  # the first stands still, as before the step
 
 
 class EqualWeights(Combiner):

@@ -72,6 +72,13 @@ def test_point(whole: Run, tmp_path: Path):
     assert_same_run(whole, interrupted_at([3, 171, 402, 504], tmp_path / "a", *POINT))
 
 
+def test_with_an_update_due(tmp_path: Path):
+    """Between two rollouts of a run that updates during the next step; with workers, no step is under way."""
+    overlapped = (*POINT, "agent.overlap=true")
+    uninterrupted = short_run(tmp_path / "whole", *overlapped)
+    assert_same_run(uninterrupted, interrupted_at([171, 402], tmp_path / "a", *overlapped))
+
+
 def test_no_step_is_missing_or_double_in_tensorboard(whole: Run):
     seen = [(step, tag) for step, tag, _ in events(whole.folder)]
     assert len(seen) == len(set(seen)) > 100
@@ -106,6 +113,14 @@ def test_metaworld_in_mid_episode(tmp_path: Path):
     card = uninterrupted.json("protocol.json")
     assert (card["environment"]["horizon"], card["evaluation"]["horizon"]) == (30, 40)
     assert_same_run(uninterrupted, interrupted_at([110], tmp_path / "a", *METAWORLD))
+
+
+@pytest.mark.slow
+def test_metaworld_with_an_update_due(tmp_path: Path):
+    overlapped = (*METAWORLD, "agent.overlap=true")
+    uninterrupted = short_run(tmp_path / "whole", *overlapped)
+    other = ["env.n_procs=2"]
+    assert_same_run(uninterrupted, interrupted_at([110], tmp_path / "a", *overlapped, resumed=other))
 
 
 @pytest.mark.slow
