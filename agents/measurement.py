@@ -41,6 +41,7 @@ class Measurement:
         self.means, self.maps, self.history = RunningMeans(), RunningMeans(), RunningMeans()
         self.pairs: deque[Tensor] = deque(maxlen=REMEMBERED)
         self.correlation, self.correlation_step = Correlation(), Correlation()
+        self._made: tuple[Tensor, Tensor] | None = None
 
     def state_dict(self) -> dict[str, Tensor]:
         """All statistics, those since the last flush included, as flat named tensors."""
@@ -57,13 +58,20 @@ class Measurement:
         self.pairs.clear()
         self.pairs.extend(state["pairs"].clone() if "pairs" in state else ())
 
+    def _families(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Singletons and leave-one-out as rows; made once, for bringing them to a device waits for it."""
+        if self._made is None:
+            rows = candidates.singletons(self.n_tasks), candidates.leave_one_out(self.n_tasks)
+            self._made = rows[0].to(like), rows[1].to(like)
+        return self._made
+
     @torch.no_grad()
     def affinity(self, lookahead: TrunkLookahead, scales: Tensor | None) -> None:
         """Measure what each task's step alone does to all others, and nothing else.
 
         Means are taken before dividing: on few rows a single loss is too noisy to divide by.
         """
-        alone = candidates.singletons(self.n_tasks).to(lookahead.gramian)
+        alone, _ = self._families(lookahead.gramian)
         table = lookahead(torch.cat([torch.zeros_like(alone[:1]), alone]))
         self.history.add("decrease", table[0] - table[1:])
         self.history.add("scale", table[0] if scales is None else scales)
@@ -78,9 +86,9 @@ class Measurement:
             scales: divisors ``[T]``; None: the losses before the step.
             heads: the network's heads.
         """
-        gram, alone = lookahead.gramian, candidates.singletons(self.n_tasks).to(weights)
-        full = alone.sum(dim=0)
-        subsets = match_norms(candidates.leave_one_out(self.n_tasks).to(weights), gram, full, max_factor=2.0)
+        gram = lookahead.gramian
+        alone, left_out = self._families(gram)
+        subsets = match_norms(left_out, gram, alone.sum(dim=0), max_factor=2.0)
         step_size = matched_step_size(gram, lookahead.step_norm)
         table = lookahead(torch.cat([torch.zeros_like(alone[:1]), weights[None], alone, subsets]), step_size)
         before, improvements = table[0], table[0] - table[1:]

@@ -106,13 +106,13 @@ class TrunkUpdate(Generic[Rows]):
         """
         if not trains.trunk:
             return self._step_heads(batch)
-        gradients, rows, weights = self._gradients(batch, draw, trains)
+        gradients, norm, rows, weights = self._gradients(batch, draw, trains)
         self._count(weights)
         if measure:
             self._timed(self._predict, rows, batch, draw, weights)
         if affinity is not None:
             self._timed(self._measure_affinity, batch, draw, affinity)
-        self._apply(gradients, trains, note_step or self._combiner_measures_next())
+        self._apply(gradients, norm, trains, note_step or self._combiner_measures_next())
         if measure:
             self._timed(self.measurement.after_step)
         if self.combiner.needs_after_step:
@@ -122,27 +122,28 @@ class TrunkUpdate(Generic[Rows]):
     def _combiner_measures_next(self) -> bool:
         return isinstance(self.combiner, Transference) and self.combiner.due
 
-    def _gradients(self, batch: Any, draw: Draw, trains: Trains) -> tuple[list[Tensor], Rows, Tensor]:
-        """Gradients of trunk and heads, rows, and the weights ``[T]`` of the tasks in the trunk's."""
+    def _gradients(self, batch: Any, draw: Draw, trains: Trains) -> tuple[list[Tensor], Tensor | None, Rows, Tensor]:
+        """Gradients of trunk and heads, their norm where known, rows, and the tasks' weights ``[T]`` in the trunk's."""
         weights = self._known_weights()
         if weights is not None and looking_is_free(weights.device) and not self._weights_would_reach_alignment():
             gradients, rows = self._plain(batch, weights)
-            if get_total_norm(gradients).isfinite():
+            norm = get_total_norm(gradients)
+            if norm.isfinite():
                 self.faults.note_sound()
-                return gradients, rows, weights
+                return gradients, norm if trains.alignment else None, rows, weights
         # One backward pass of all tasks cannot tell whose gradient is not finite; task gradients can, without waiting.
         tasks, rows = self._task_gradients(batch)
         tasks = self.faults.mask(tasks)
         if not trains.alignment and self.network.aligned:
             tasks.head_grads["alignment"].zero_()
         weights = self._combine(tasks, rows, batch, draw) if weights is None else weights
-        return self._weighted(tasks, weights), rows, weights
+        return self._weighted(tasks, weights), None, rows, weights
 
     def _step_heads(self, batch: Any) -> Rows:
         """Heads and alignment alone, by the mean of the task losses."""
         rows = self.loss(batch)
         gradients = torch.autograd.grad(rows.losses.mean(), list(self.network.heads.values()))
-        self._apply([*([None] * len(self.network.trunk)), *gradients], EVERYTHING, note_step=False)
+        self._apply([*([None] * len(self.network.trunk)), *gradients], None, EVERYTHING, note_step=False)
         return detached(rows)
 
     def _weights_would_reach_alignment(self) -> bool:
@@ -231,21 +232,22 @@ class TrunkUpdate(Generic[Rows]):
         trunk = combine(tasks.shared_grads, weights)
         return [*trunk.values(), *(head / self.network.n_tasks for head in tasks.head_grads.values())]
 
-    def _apply(self, gradients: Sequence[Tensor | None], trains: Trains, note_step: bool) -> None:
+    def _apply(self, gradients: Sequence[Tensor | None], norm: Tensor | None, trains: Trains, note_step: bool) -> None:
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             parameter.grad = gradient
         if not trains.alignment and self.network.aligned:
             self.network.heads["alignment"].grad = None  # Adam leaves it, and its moments, as they are
         if self.max_grad_norm is not None:
-            self._clip(self.max_grad_norm)
+            self._clip(self.max_grad_norm, norm)
         before = {name: value.detach().clone() for name, value in self.network.trunk.items()} if note_step else None
         self.optimizer.step()
         if before is not None:
             self.step_norm = step_norm(before, dict(self.network.trunk.items()))
             self._knows_step_norm = True
 
-    def _clip(self, limit: float) -> None:
-        norm = get_total_norm([one.grad for one in self._parameters if one.grad is not None])
+    def _clip(self, limit: float, norm: Tensor | None) -> None:
+        if norm is None:
+            norm = get_total_norm([one.grad for one in self._parameters if one.grad is not None])
         if not (looking_is_free(norm.device) and norm + CLIP_EPSILON <= limit):  # then every factor would be 1
             clip_grads_with_norm_(self._parameters, limit, norm)
 

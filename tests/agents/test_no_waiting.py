@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents import MTSAC, faults, trunk_update
-from mtrl_transfer import COMBINERS
+from mtrl_transfer import COMBINERS, candidates
 
 SOLVES_ON_CPU = {"upgrad", "cagrad", "mgda", "imtl_g", "aligned_mtl"}
 """TorchJD's: their docstrings say so where it is the case."""
@@ -44,6 +44,8 @@ def no_waiting() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch, Guard():
         for name in ("cpu", "numpy", "tolist"):
             patch.setattr(torch.Tensor, name, refuse)
+        for family in candidates.FAMILIES:  # made on the CPU, to be brought over once
+            patch.setattr(candidates, family, refuse)
         for module in (faults, trunk_update):  # as on a GPU
             patch.setattr(module, "looking_is_free", lambda device: False)
         yield
