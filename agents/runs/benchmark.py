@@ -115,7 +115,7 @@ def soak(overrides: Sequence[str], console: Console) -> None:
     except ModuleNotFoundError as error:
         raise InputError(f"a soak needs {error.name}: pip install {error.name}") from None
     preset, buffer = ("point", 14_000) if options.env == "Point-7" else ("mt10_quick", 40_000)
-    # Replay takes its memory as it fills: a small one is full before memory counts. Checkpoints are part of a long run.
+    # Checkpoints are part of a long run, and so is a replay that forgets.
     settings = [f"agent.buffer_size={buffer}", f"checkpoint.every={buffer}", f"env.n_procs={options.n_procs}"]
     result = run_soak(load_config(preset, settings), 60 * options.minutes)
     begin, end = result.begin, result.end

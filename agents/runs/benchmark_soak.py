@@ -17,7 +17,7 @@ from agents.runs.schema import RunConfig
 from agents.runs.session import open_session
 
 WARM_UP = 0.25
-"""Part of the time after which memory counts: before, replay fills and allocators grow."""
+"""Part of the time after which memory counts: before, allocators grow."""
 
 
 class Sample(NamedTuple):
@@ -72,6 +72,8 @@ def soak(config: RunConfig, seconds: float) -> Soaked:
     with tempfile.TemporaryDirectory() as folder:
         config = config.model_copy(update={"run_dir": str(Path(folder) / "run"), "total_timesteps": sys.maxsize})
         session = open_session(config, None)
+        for column in session.model.replay_buffer.storage:
+            column.fill_(0.0)  # zeros take no memory until they are written: it is to be there from the start
         watch = Watch(seconds, every=seconds / 200)
         callbacks: list[BaseCallback] = [*session.callbacks, watch]
         if config.checkpoint.every is not None:

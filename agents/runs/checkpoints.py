@@ -95,6 +95,6 @@ def load_replay(run_folder: Path, manifest: Manifest, replay: MultiTaskReplayBuf
             rows = load_file(replay_folder(run_folder) / segment.file)
             first = max(manifest.added - replay.buffer_size, segment.first)
             replay.put_rows(first, {name: values[first - segment.first :] for name, values in rows.items()})
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, ValueError, RuntimeError) as error:
         raise InputError(f"replay of {run_folder} cannot be continued: {error}") from None
     replay.place_cursor(manifest.added)

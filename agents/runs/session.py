@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from tqdm import tqdm
 
 from agents import MTSAC, MultiTaskEvalCallback
 from agents.archive import read_archive, unflatten
+from agents.archive_checks import LIES
 from agents.monitoring import TENSORBOARD_ONLY, TransferenceFigures
 from agents.recording import RecordTransference
 from agents.runs import checkpoints, growing_files, run_folder
@@ -116,22 +119,35 @@ def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
     if checkpoint is not None:
         assert state is not None
         writer.continue_from(checkpoint.manifest)
-        session.restore(checkpoint, state)
+        with _refusing(checkpoint):
+            session.restore(checkpoint, state)
     return session
 
 
 def _agent(config: RunConfig, env: VecEnv, checkpoint: Checkpoint) -> MTSAC:
-    try:
+    with _refusing(checkpoint):
         model = MTSAC.load(checkpoint.folder / checkpoints.AGENT, env=env, device=config.agent.device)
-    except ValueError as error:
-        raise InputError(f"cannot continue from {checkpoint.folder}: {error}") from None
-    checkpoints.load_replay(checkpoint.folder.parents[1], checkpoint.manifest, model.replay_buffer)
+        checkpoints.load_replay(checkpoint.folder.parents[1], checkpoint.manifest, model.replay_buffer)
     return model
 
 
 def _training(checkpoint: Checkpoint) -> dict[str, Any]:
-    data, tensors = read_archive(checkpoint.folder / checkpoints.TRAINING)
-    return unflatten(data["training"], tensors)
+    with _refusing(checkpoint):
+        data, tensors = read_archive(checkpoint.folder / checkpoints.TRAINING)
+        state = unflatten(data["training"], tensors)
+        return {"seconds": float(state["seconds"]), "callbacks": state["callbacks"], "training": state["training"]}
+
+
+@contextlib.contextmanager
+def _refusing(checkpoint: Checkpoint) -> Iterator[None]:
+    """Hashes tell that a checkpoint is as it was written, not that it was one of ours who wrote it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (*LIES, ValueError) as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"cannot continue from {checkpoint.folder}: {what}") from None
 
 
 def _reopen(config: RunConfig, checkpoint: Checkpoint) -> Path:
