@@ -93,6 +93,11 @@ class Scale:
         """What the improvement by candidates `rows [K, T]` is divided by: `[T]`, or `[K, T]` for `cosine`."""
         return cosine(self.gramian, rows, self.step_size) if self.name == "cosine" else self.shared_divisor
 
+    @property
+    def is_linear(self) -> bool:
+        """Whether transference is the decrease times numbers that are the same for all candidates."""
+        return self.name not in ("log_ratio", "cosine")
+
     def transference(self, decrease: Tensor, rows: Tensor) -> Tensor:
         """`[K, T]`, from the decrease `[K, T]` of the losses by candidates `rows [K, T]`."""
         if self.name == "log_ratio":

@@ -228,15 +228,17 @@ class Transference(Combiner):
     def _search(self, model: Quadratic, scale: Scale, gramian: Tensor, full_set: Tensor) -> Tensor:
         """The best row `[T]` that no list holds: a subset, or continuous weights."""
         gain = -scales.divide(model.slope, scale.divisor(full_set).view(-1, 1)).sum(0)
+        curvature = torch.zeros_like(gramian)
+        if model.curvature is not None:
+            curvature = scales.divide(model.curvature, scale.divisor(full_set).view(-1, 1, 1)).sum(0)
         if is_named(self.candidates, CONTINUOUS):
-            curvature = torch.zeros_like(gramian)
-            if model.curvature is not None:
-                curvature = scales.divide(model.curvature, scale.divisor(full_set)[:, None, None]).sum(0)
             limit = scales.squared_norms(gramian, full_set[0])
             return search.best_weights(gain, curvature, gramian, limit)
 
         def score(subsets: Tensor) -> Tensor:
             rows = self._searched.matched(torch.cat([full_set, subsets / len(gramian)]), gramian)[1:]
+            if scale.is_linear:  # then one quadratic is the sum of all tasks'
+                return rows @ gain - ((rows @ curvature) * rows).sum(1)
             return scale.transference(model.decrease(rows), rows).sum(1)
 
         starts = search.starting_subsets(score, gain, gramian.diagonal().clamp(min=0).sqrt())

@@ -5,6 +5,7 @@ from scipy.optimize import minimize
 
 from mtrl_transfer import Context, Transference, candidates, gramian, make_context, per_task_gradients
 from mtrl_transfer.basis import Quadratic, quadratic_from_predictions
+from mtrl_transfer.scales import Scale
 from mtrl_transfer.search import best_subset, best_weights, starting_subsets
 from mtrl_transfer.steps import match_norms
 
@@ -223,6 +224,25 @@ def test_first_order_has_a_closed_form_over_all_subsets():
     assert 0 < keep.sum() < 18
     torch.testing.assert_close(weights, keep.double() / 18)
     assert torch.equal(combiner.members, keep)
+
+
+@pytest.mark.parametrize("scale", ["ratio", "ema", "self"])
+def test_one_quadratic_for_all_tasks_finds_what_theirs_do(scale, monkeypatch):
+    vectors, losses = many_tasks()
+    draw = torch.Generator().manual_seed(7)
+    base, bend = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((18, 4), (18, 18, 4)))
+    context = Context(
+        losses=losses,
+        predict=lambda rows, step: base + step * torch.einsum("kt,tjr->kjr", rows, bend),
+        loss_of=lambda predictions: predictions.square().mean(1),
+    )
+    found = []
+    for linear in (True, False):
+        monkeypatch.setattr(Scale, "is_linear", linear)
+        combiner = Transference(candidates="power_set", measure="basis", step_size=0.7, scale=scale)
+        found.append(combiner(vectors @ vectors.T, context))
+    assert 0 < (found[0] != 0).sum() < 18
+    torch.testing.assert_close(*found)
 
 
 def test_many_tasks_are_searched_with_their_norms_matched():
