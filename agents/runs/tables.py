@@ -106,5 +106,5 @@ def groupings_table(selections: Sequence[Mapping[str, Any]], names: Sequence[str
     table.add_column("score", justify="right")
     for row in selections:
         groups = "; ".join(", ".join(names[task] for task in group) for group in row["groups"])
-        table.add_row(str(row["n_groups"]), groups, f"{row['score']:.2f}")
+        table.add_row(str(row["n_groups"]), groups, f"{round(row['score'], 2) + 0.0:.2f}")
     return table

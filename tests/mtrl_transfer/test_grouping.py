@@ -21,6 +21,8 @@ from mtrl_transfer.grouping import (
     standardized,
     task_scores,
 )
+from mtrl_transfer.grouping.constraints import make_constraints
+from mtrl_transfer.grouping.many_tasks import bound_by_sizes
 
 BLOCKS = np.array(
     [
@@ -91,9 +93,11 @@ def random_case(case):
     return affinity, int(draw.integers(1, min(n_tasks, 4 if n_tasks < 6 else 3) + 1)), limits
 
 
-@pytest.mark.parametrize("first_columns", [program.FIRST_COLUMNS, 3])
-def test_equals_brute_force_on_hundreds_of_cases(first_columns, monkeypatch):
+@pytest.mark.parametrize(("first_columns", "ascent_steps"), [(program.FIRST_COLUMNS, program.ASCENT_STEPS), (3, 2)])
+def test_equals_brute_force_on_hundreds_of_cases(first_columns, ascent_steps, monkeypatch):
+    """With prices of two steps the most promising groups are the wrong ones, and others have to be looked at."""
     monkeypatch.setattr(program, "FIRST_COLUMNS", first_columns)
+    monkeypatch.setattr(program, "ASCENT_STEPS", ascent_steps)
     feasible = 0
     for case in range(150):
         affinity, n_groups, limits = random_case(case)
@@ -134,6 +138,18 @@ def test_the_bound_holds_where_groups_are_generated(monkeypatch):
         assert generated.gap == generated.bound - generated.score
         reached += generated.score == pytest.approx(exact.score)
     assert reached >= 18
+
+
+def test_the_bound_counts_sizes_and_places():
+    """Tight where families are clear; and where no task may train twice, nobody is served by a second small group."""
+    family = np.arange(20) % 2
+    planted = np.where(family[:, None] == family, 1.0, -1.0)
+    assert bound_by_sizes(planted, make_constraints(20, None, None, (), (), False), 2, None) == pytest.approx(20)
+    wanted = np.full((3, 3), -1.0)
+    wanted[0, 1:] = wanted[1, 0] = 1.0
+    for total, bound in ((None, 3.0), (4, 3.0), (3, 0.0)):
+        limits = make_constraints(3, None, total, (), (), False)
+        assert bound_by_sizes(wanted, limits, 2, None) == pytest.approx(bound, abs=1e-6)
 
 
 @pytest.mark.slow
@@ -236,6 +252,14 @@ def test_what_cannot_be_is_said(arguments, limits, message):
         select_groups(*arguments, **limits)
 
 
+def test_tasks_that_stay_together_count_one_by_one_in_a_group():
+    """Two units of two and a task are three units, but five tasks."""
+    affinity = np.ones((5, 5))
+    assert max(map(len, select_groups(affinity, 2, together=[(0, 1), (2, 3)], max_size=4).groups)) <= 4
+    with pytest.raises(ValueError, match="allow more groups"):
+        select_groups(affinity, 1, together=[(0, 1), (2, 3)], max_size=4)
+
+
 def test_controls():
     assert all_together(3) == (((0, 1, 2),), (0, 0, 0))
     assert one_per_task(3) == (((0,), (1,), (2,)), (0, 1, 2))
@@ -258,6 +282,13 @@ def test_clusters_with_ties_are_as_many_as_asked_for():
     assert cluster(np.zeros((1, 1)), 1) == all_together(1)
     with pytest.raises(ValueError, match="n_groups=9"):
         cluster(BLOCKS, 9)
+
+
+def test_a_dendrogram_joins_by_the_mean_of_both_directions():
+    """Of two givers a receiver's better one is at 1 and the other at -1: mutual affinity is 1, 0 and -1 by hand."""
+    affinity = np.array([[0.0, 5.0, 0.2], [3.0, 0.0, 0.1], [2.0, 4.0, 0.0]])
+    tree = linkage(affinity)
+    np.testing.assert_allclose(tree, [[0, 1, 0, 2], [2, 3, 1.5, 3]])  # the last: mean of 1 and 2
 
 
 def test_serving_from_the_best_of_given_groups():

@@ -60,10 +60,11 @@ def choose(history: AffinityHistory, options: GroupOptions) -> Choices:
     too_many = [number for number in options.n_groups if number > n_tasks]
     if too_many:
         raise InputError(f"groups.n_groups={too_many[0]} should be at most {n_tasks}, the number of tasks")
+    limits = options.model_dump(include={"max_size", "max_total_size", "alone"})
     selections = []
     for number in range(1, n_tasks + 1):
         try:
-            found = best_selection(affinity, number, max_size=options.max_size, alone=options.alone)
+            found = best_selection(affinity, number, **limits)
         except ValueError as error:
             if number in options.n_groups:
                 raise InputError(f"groups.n_groups={number}: {error}") from None

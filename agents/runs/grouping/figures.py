@@ -14,15 +14,22 @@ from mtrl_transfer.grouping import linkage
 
 WIDTH, HEIGHT = 6.4, 5.4
 """Inches; they are for reports."""
+STEM = 0.08
+"""Of a dendrogram's width, left of the closest pair: it is at distance 0 and would not be seen to be joined."""
 
 
 def dendrogram(affinity: np.ndarray, names: Sequence[str], title: str) -> Figure:
     """Tasks joined by mutual affinity `[T, T]`, the closest first; see `mtrl_transfer.grouping.linkage`."""
     figure = Figure(figsize=(WIDTH, HEIGHT * 0.7), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
+    tree = linkage(affinity)
+    widest = float(tree[-1, 2]) or 1.0
+    tree[:, 2] += STEM * widest
     short = [shortened(name) for name in names]
-    hierarchy.dendrogram(linkage(affinity), ax=axes, labels=short, orientation="right", color_threshold=0)
-    axes.set(title=title, xlabel="distance (standard deviations of affinity)")
+    hierarchy.dendrogram(tree, ax=axes, labels=short, orientation="right", color_threshold=0)
+    ticks = [tick for tick in MaxNLocator(5).tick_values(0.0, widest) if tick <= widest]
+    axes.set_xticks([tick + STEM * widest for tick in ticks], [f"{tick:g}" for tick in ticks])
+    axes.set(title=title, xlabel="beyond the closest pair (standard deviations of affinity)")
     return figure
 
 

@@ -32,6 +32,8 @@ class GroupOptions(Section):
     """Of the joint run: its first or second half, or all."""
     max_size: Count | None = None
     """Of a group; null: no limit."""
+    max_total_size: Count | None = None
+    """Of all groups together, at least the number of tasks, which lets no task train twice; null: no limit."""
     alone: Float | None = None
     """Score of a task that trains alone, in standard deviations of affinity; null: groups of one are not chosen."""
     random: Count = 1

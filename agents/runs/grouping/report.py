@@ -24,7 +24,7 @@ EVENTS = "report"
 STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:70em;margin:2em auto;padding:0 1em}"
     "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.2em .6em;text-align:left}"
-    "img{max-width:32em;width:48%}"
+    "img{max-width:32em;width:48%;vertical-align:top}"
 )
 
 
@@ -48,7 +48,9 @@ def write_report(results: Results, history: AffinityHistory) -> Path:
     parts = [
         f"<h1>Which tasks share a network</h1><p>{html.escape(about)}</p>",
         "<h2>Results</h2>",
-        _table(("grouping", "networks", "groups", "mean success", "transitions", "steps a run"), _rows(results)),
+        _table(
+            ("grouping", "networks", "groups", "mean success", "of seeds", "transitions", "steps a run"), _rows(results)
+        ),
         f"<p>{html.escape(_correlation(results))}</p>",
         "<h2>Per task: success (return), means over seeds</h2>",
         _table(("grouping", *history.names), _per_task(results)),
@@ -84,12 +86,12 @@ def _figures(results: Results, history: AffinityHistory) -> dict[str, Figure]:
 def _rows(results: Results) -> Iterable[Sequence[str]]:
     for candidate in results.choices.candidates:
         success = results.mean_success(candidate.label)
-        spread = f" (seeds {success.min():.3f} to {success.max():.3f})" if len(success) > 1 else ""
         yield (
             candidate.label,
             str(len(candidate.grouping.groups)),
             _named(results, candidate.grouping.groups),
-            f"{success.mean():.3f}{spread}",
+            f"{success.mean():.3f}",
+            f"{success.min():.2f} to {success.max():.2f}",
             f"{results.transitions(candidate.label):,.0f}",
             f"{results.updates(candidate.label):,}",
         )
@@ -99,7 +101,7 @@ def _rows(results: Results) -> Iterable[Sequence[str]]:
             size = sum(map(len, best[0].groups)) * results.updates("together")
             groups = _named(results, best[0].groups)
             label = f"best found in hindsight, {number}"
-            yield label, str(len(best[0].groups)), groups, f"{best[1]:.3f}", f"{size:,}", ""
+            yield label, str(len(best[0].groups)), groups, f"{best[1]:.3f}", "", f"{size:,}", ""
 
 
 def _per_task(results: Results) -> Iterable[Sequence[str]]:
@@ -111,7 +113,12 @@ def _per_task(results: Results) -> Iterable[Sequence[str]]:
 
 def _selections(results: Results) -> Iterable[Sequence[str]]:
     for row in results.choices.selections:
-        yield str(row["n_groups"]), _named(results, row["groups"]), f"{row['score']:.3f}", f"{row['bound']:.3f}"
+        # Plus zero: what rounds to nothing has no sign.
+        yield (
+            str(row["n_groups"]),
+            _named(results, row["groups"]),
+            *(f"{round(row[name], 3) + 0.0:.3f}" for name in ("score", "bound")),
+        )
 
 
 def _correlation(results: Results) -> str:

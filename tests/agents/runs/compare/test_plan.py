@@ -40,14 +40,21 @@ def test_methods_times_seeds_seed_by_seed(tmp_path: Path):
         assert config.agent.learning_rate == load_config("point").agent.learning_rate
 
 
+OTHER_THAN_COMBINERS = {
+    "mt10_alignment": "agent.net.",
+    "point_rotated": "agent.net.",
+    "point_reweighting": "agent.reweighting_rank",
+}
+
+
 def test_the_presets_are_fair():
     for name in comparisons():
         made = load_plan(name)
-        # Combiners are compared on equal terms; the comparisons of alignment differ in the networks, and say so.
-        of_networks = name in ("mt10_alignment", "point_rotated")
-        assert all(difference.startswith("agent.net.") for difference in made.differences)
-        assert bool(made.differences) == of_networks
-        assert len(set(made.config.seeds)) == {"point": 3, "mt10": 3}.get(name, 5 if of_networks else 30)
+        # Combiners are compared on equal terms; the comparisons of alignment and reweighting say in what they differ.
+        differs = OTHER_THAN_COMBINERS.get(name)
+        assert all(differs is not None and difference.startswith(differs) for difference in made.differences)
+        assert bool(made.differences) == (differs is not None)
+        assert len(set(made.config.seeds)) == {"point": 3, "mt10": 3}.get(name, 30 if differs is None else 5)
         assert made.folder == Path("runs") / f"compare_{name}"
     assert {run.method for run in load_plan("mt10").runs} == {"mean", "pcgrad", "transference", "random_drop"}
     assert {run.planned.config.total_timesteps for run in load_plan("mt10").runs} == {200_000}

@@ -162,6 +162,24 @@ def test_chosen_groups_and_their_controls(history, tmp_path):
     assert np.isnan(next(one for one in again.candidates if one.label == "one_per_task").predicted).all()
 
 
+def test_limits_hold_for_the_chosen_groups():
+    """Task 0 is what all others want: without a limit it trains with each of them."""
+    wanted = np.full((4, 4), -1.0)
+    wanted[0], wanted[1, 0] = 1.0, 1.0
+    history = AffinityHistory(NAMES, np.array([100]), {"critic": wanted[None], "actor": wanted[None]}, np.array([5]))
+
+    def chosen(number, **limits):
+        options = GroupOptions(n_groups=(number,), **limits)
+        return next(one for one in choose(history, options).candidates if one.label == f"chosen_{number}").grouping
+
+    assert [len(group) for group in chosen(3).groups] == [2, 2, 2]
+    assert sum(len(group) for group in chosen(3, max_total_size=4).groups) == 4
+    assert max(len(group) for group in chosen(2, max_size=2).groups) == 2
+    assert min(len(group) for group in chosen(2, alone=9.0, max_total_size=4).groups) == 1
+    with pytest.raises(InputError, match=r"n_groups=2: max_total_size=3 must be at least 4"):
+        chosen(2, max_total_size=3)
+
+
 def test_budgets_are_equal_as_asked(tmp_path):
     overlapping = Candidate("x", Grouping(((0, 1, 2), (1, 2, 3)), (0, 0, 0, 1)), np.zeros(4))
     for equal, steps in (("transitions", 100), ("compute", 66)):
