@@ -47,7 +47,7 @@ class Faults:
         gradients = [*tasks.shared_grads.values(), *tasks.head_grads.values()]
         sound = torch.stack([tasks.losses, *(one.flatten(1).sum(1) for one in gradients)]).isfinite().all(dim=0)
         self.count += ~sound
-        self.in_a_row = torch.where(sound, 0, self.in_a_row + 1)
+        self.in_a_row.add_(1).mul_(~sound)
         if looking_is_free(sound.device) and bool(sound.all()):  # then selecting is what costs
             return tasks
         return TaskGradients(

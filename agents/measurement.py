@@ -103,12 +103,14 @@ class Measurement:
         self.means.add("given", pairwise.sum(dim=1))
         self.means.add("predicted", exact[0])
         self.means.add("agreement", agree.float())
-        self._pending = (lookahead, before, divisor, exact[0], {name: head.clone() for name, head in heads.items()})
+        known = lookahead.step_norm > 0  # before the first real step the matched one has no length
+        own_heads = {name: head.clone() for name, head in heads.items()}
+        self._pending = (lookahead, before, divisor, exact[0], known, own_heads)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Compare with the real step, on the same rows."""
-        lookahead, before, divisor, predicted, heads = self._pending
+        lookahead, before, divisor, predicted, known, heads = self._pending
         del self._pending
         for name, correlation, own_heads in (
             ("realised", self.correlation, heads),
@@ -118,6 +120,5 @@ class Measurement:
             realised = divide(before - after, divisor)
             if name == "realised":
                 self.pairs.append(torch.stack([predicted, realised]))
-            # Before the first real step the matched step has no length: nothing was predicted.
-            correlation.add(predicted, realised, valid=lookahead.step_norm > 0)
+            correlation.add(predicted, realised, valid=known)
             self.means.add(name, realised)

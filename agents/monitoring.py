@@ -208,6 +208,7 @@ class TransferenceFigures(BaseCallback):
     def _record_choices(self, role: str, update: TrunkUpdate[Any]) -> None:
         if update.choices is not None:
             counts = update.choices.cpu()
-            update.choices = None
             chosen = torch.arange(len(counts)).repeat_interleave(counts)
-            self.logger.record(f"choices/{role}", chosen, exclude=TENSORBOARD_ONLY)
+            update.choices.zero_()
+            if len(chosen):
+                self.logger.record(f"choices/{role}", chosen, exclude=TENSORBOARD_ONLY)

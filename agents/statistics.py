@@ -7,7 +7,10 @@ from torch import Tensor
 
 
 class RunningMeans:
-    """Means of named tensors since the last flush; no host synchronisation until then."""
+    """Means of named tensors since the last flush; no host synchronisation until then.
+
+    Sums stay where they are in memory, so that what adds to them may be captured and replayed.
+    """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
@@ -28,14 +31,17 @@ class RunningMeans:
 
     def flush(self) -> dict[str, Tensor]:
         """Means by name on the CPU; starts anew."""
-        means = {name: (total / self._counts[name]).cpu() for name, total in self._sums.items()}
-        self._sums, self._counts = {}, {}
+        means = {name: (self._sums[name] / count).cpu() for name, count in self._counts.items() if count}
+        for name, total in self._sums.items():
+            total.zero_()
+            self._counts[name] = 0
         return means
 
     def state_dict(self) -> dict[str, Tensor]:
         """Sums and counts since the last flush."""
-        counts = {f"count_{name}": torch.tensor(count) for name, count in self._counts.items()}
-        return {**{f"sum_{name}": total for name, total in self._sums.items()}, **counts}
+        counts = {name: count for name, count in self._counts.items() if count}
+        sums = {f"sum_{name}": self._sums[name] for name in counts}
+        return {**sums, **{f"count_{name}": torch.tensor(count) for name, count in counts.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore :meth:`state_dict`."""
@@ -47,7 +53,8 @@ class RunningMeans:
 class Correlation:
     """Pearson correlation of paired tensors, since the last flush and overall, from float64 sums on the device.
 
-    Each call's entries are one event: their sums are taken together, so tasks and updates count alike.
+    Each call's entries are one event: their sums are taken together, so tasks and updates count alike. Sums stay
+    where they are in memory, as those of :class:`RunningMeans` do.
     """
 
     def __init__(self) -> None:
@@ -58,14 +65,16 @@ class Correlation:
         """Add pairs ``x, y`` (any equal shape); they count nothing where ``valid []`` is false."""
         x, y = x.double().flatten(), y.double().flatten()
         moments = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y]).sum(dim=1)
-        moments = torch.where(valid, moments, 0.0)
-        self._window = moments if self._window is None else self._window + moments
+        if self._window is None:
+            self._window = torch.zeros_like(moments)
+        self._window += torch.where(valid, moments, 0.0)
 
     def flush(self) -> float:
         """Correlation since the last flush (nan without any); starts anew."""
-        window, self._window = self._window, None
-        if window is None:
+        if self._window is None:
             return float("nan")
+        window = self._window.clone()
+        self._window.zero_()
         self._overall = window if self._overall is None else self._overall + window
         return _pearson(window)
 
@@ -81,7 +90,7 @@ class Correlation:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore :meth:`state_dict`."""
-        self._window, self._overall = state.get("window"), state.get("overall")
+        self._window, self._overall = (state[name].clone() if name in state else None for name in ("window", "overall"))
 
 
 def _pearson(moments: Tensor) -> float:

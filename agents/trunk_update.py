@@ -242,7 +242,7 @@ class TrunkUpdate(Generic[Rows]):
         before = {name: value.detach().clone() for name, value in self.network.trunk.items()} if note_step else None
         self.optimizer.step()
         if before is not None:
-            self.step_norm = step_norm(before, dict(self.network.trunk.items()))
+            self.step_norm.copy_(step_norm(before, dict(self.network.trunk.items())))
             self._knows_step_norm = True
 
     def _clip(self, limit: float, norm: Tensor | None) -> None:
@@ -262,12 +262,14 @@ class TrunkUpdate(Generic[Rows]):
         self.combiner.after_step(self.loss(batch).losses.squeeze(0).mean(dim=-1))
 
     def _count_choice(self) -> None:
-        """Count measured choices by candidate ``[K]``; whoever shows them starts anew with None."""
+        """Count measured choices by candidate ``[K]``; whoever shows them sets them to 0."""
         decision = getattr(self.combiner, "last", None)
         if decision is not None and decision.fresh:
             # Not by an index: a single number as one waits for the device.
             chosen = (torch.arange(len(decision.scores), device=decision.choice.device) == decision.choice).long()
-            self.choices = chosen if self.choices is None else self.choices + chosen
+            if self.choices is None:
+                self.choices = torch.zeros_like(chosen)
+            self.choices += chosen
 
     def _timed(self, function: Callable[..., None], *args: Any) -> None:
         start = time.perf_counter()
@@ -307,7 +309,7 @@ class TrunkUpdate(Generic[Rows]):
         device = self.step_norm.device
         for name in _OWN:
             stored = parts["own"].get(name)
-            setattr(self, name, None if stored is None else stored.to(device))
+            setattr(self, name, None if stored is None else stored.to(device, copy=True))
         self.n_combined = int(parts["count"]["n_combined"])
         self._knows_step_norm = bool(self.step_norm > 0)
 
