@@ -1,13 +1,17 @@
 """What every combiner promises."""
 
 import copy
+import random
 
 import pytest
 import torch
 
-from mtrl_transfer import COMBINERS, Context, make_combiner
+from mtrl_transfer import COMBINERS, Context, Transference, make_combiner
 from mtrl_transfer.combiners import pcgrad
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
+from mtrl_transfer.measures import MEASURES
+from mtrl_transfer.scales import SCALES
+from mtrl_transfer.selection import CHOICES
 
 N_TASKS = 5
 RANDOM_CONTROLS = ("random_drop", "random_weights")
@@ -211,3 +215,61 @@ def test_weights_are_finite_whatever_the_gramian(name, extreme):
         assert torch.equal(weights[~gram.diagonal().isfinite()], torch.zeros(int((~gram.diagonal().isfinite()).sum())))
     sound = torch.eye(N_TASKS)
     assert combiner(sound, context_for(sound)).isfinite().all()
+
+
+LOSSES = {
+    "zero": torch.zeros(N_TASKS),
+    "tiny": torch.full((N_TASKS,), 1e-30),
+    "huge": torch.full((N_TASKS,), 1e30),
+    "of all sizes": torch.tensor([0.0, 1e-30, 1.0, 1e30, 1.0]),
+    "infinite": torch.tensor([1.0, torch.inf, 1.0, 1.0, 1.0]),
+    "nan": torch.tensor([torch.nan, 1.0, 1.0, 1.0, 1.0]),
+}
+OPTIONS = {
+    "measure": MEASURES,
+    "scale": ("auto", *SCALES),
+    "candidates": ("leave_one_out", "power_set", "singletons", "continuous", ["mean", "pcgrad"]),
+    "choice": CHOICES,
+    "step_size": ("matched", "optimizer", 0.1),
+    "inner": (None, "pcgrad"),
+    "smoothing": (0.0, 0.5),
+}
+
+
+def extreme_context(gram, losses, step_norm):
+    """Squared predictions that are linear in the weights."""
+
+    def predict(weights, step_size):
+        return (losses.sqrt() - step_size * weights @ gram).unsqueeze(-1)
+
+    def after(weights, step_size):
+        return predict(weights, step_size).square().mean(-1)
+
+    return Context(
+        losses=losses,
+        step_norm=torch.tensor(step_norm),
+        lookahead=after,
+        held_out_gramian=lambda: gram,
+        optimizer_lookahead=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0),
+        predict=predict,
+        loss_of=lambda predictions: predictions.square().mean(-1),
+    )
+
+
+def test_no_measure_scale_or_choice_makes_weights_nan():
+    """Draws from all options that go together, all extremes of Gramians, losses and steps."""
+    chance, drawn = random.Random(0), set()
+    while len(drawn) < 250:
+        options = {name: chance.choice(values) for name, values in OPTIONS.items()}
+        try:
+            combiner = Transference(**options)
+        except ValueError:
+            continue
+        extremes = chance.choice(list(EXTREMES)), chance.choice(list(LOSSES)), chance.choice([0.0, 0.1, 1e30])
+        gram, losses = EXTREMES[extremes[0]], LOSSES[extremes[1]]
+        for _ in range(2):  # nor may the state be spoilt
+            weights = combiner(gram, extreme_context(gram, losses, extremes[2]))
+            combiner.after_step(losses)
+            assert weights.isfinite().all(), (options, extremes)
+        drawn.add((str(options), extremes))
+    assert {measure for measure in MEASURES if any(f"'{measure}'" in options for options, _ in drawn)} == set(MEASURES)
