@@ -45,6 +45,9 @@ def test_measuring_changes_no_bit(make_agent: Make, combiner: str) -> None:
     assert_identical(plain, measured)
     assert all(np.isnan(value) for value in plain.prediction_correlation().values())
     assert all(-1 <= value <= 1 for value in measured.prediction_correlation().values())
+    for update in measured.updates.values():  # the first predicts nothing: no step before it has a length to match
+        pairs = sum(float(moments[0]) for moments in update.measurement.correlation.state_dict().values())
+        assert pairs == (measured._n_updates - 1) * measured.n_tasks
 
 
 @pytest.mark.parametrize("alignment", [None, "alternating"])
