@@ -122,6 +122,7 @@ def cases(options: UpdateOptions) -> dict[str, Callable[[], Callable[[], None]]]
     return {
         **{name: partial(_ours, options, *method) for name, method in ours.items()},
         "plain, aligned": partial(_ours, options, "mean", {}, alignment="joint"),
+        "plain, affinity measured": partial(_ours, options, "mean", {}, affinity_every=1),
         "SB3's SAC, same sizes": partial(_sb3, options),
         "pcgrad, T autograd.grad calls": partial(_ours, options, "pcgrad", {}, SeparateCalls),
         "pcgrad, TorchJD's mtl_backward": partial(_ours, options, "pcgrad", {}, TorchJD),
@@ -224,7 +225,13 @@ class _RandomTask(gym.Env[np.ndarray, np.ndarray]):
         self.task_name = f"task-{task}"
 
 
-def _agent(options: UpdateOptions, combiner: str, settings: dict[str, Any], alignment: str | None = None) -> MTSAC:
+def _agent(
+    options: UpdateOptions,
+    combiner: str,
+    settings: dict[str, Any],
+    alignment: str | None = None,
+    affinity_every: int | None = None,
+) -> MTSAC:
     n_tasks = options.tasks
     env = DummyVecEnv([lambda task=task: _RandomTask(n_tasks, task) for task in range(n_tasks)])
     agent = MTSAC(
@@ -234,6 +241,7 @@ def _agent(options: UpdateOptions, combiner: str, settings: dict[str, Any], alig
         combiner_kwargs=settings,
         buffer_size=STORED * n_tasks,
         batch_size=options.rows * n_tasks,
+        affinity_every=affinity_every,
         policy_kwargs={
             "net_arch": list(options.hidden),
             "layer_norm": options.layer_norm,
@@ -258,9 +266,10 @@ def _ours(
     settings: dict[str, Any],
     engine: type[TrunkUpdate[Any]] = TrunkUpdate,
     alignment: str | None = None,
+    affinity_every: int | None = None,
 ) -> Callable[[], None]:
     """MTSAC's update under a combiner, with task gradients by an engine."""
-    agent = _agent(options, combiner, settings, alignment)
+    agent = _agent(options, combiner, settings, alignment, affinity_every)
     for update in agent.updates.values():
         update.__class__ = engine
     return lambda: agent.train(1, options.rows * options.tasks)

@@ -41,7 +41,7 @@ def test_one_row_a_case_with_ratios_to_the_plain_update():
     timings = benchmark_update(SMALL)
     assert timings[0].name == "plain"
     assert timings[0].ratio == 1.0
-    assert len({timing.name for timing in timings}) == len(timings) == 22
+    assert len({timing.name for timing in timings}) == len(timings) == 23
     assert {timing.name for timing in timings} >= COMBINERS.keys() - {"mean", "transference"}
     for timing in timings:
         assert timing.ratio == pytest.approx(timing.milliseconds / timings[0].milliseconds)
