@@ -74,6 +74,7 @@ def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[.
         def watched(lookahead, scales, role=role, measure=update.measurement.affinity):
             assert lookahead.batch[0].shape[1] == 2  # a sixteenth of 32 rows a task
             before = lookahead(torch.zeros(1, 3))[0]
+            assert not torch.isclose(before, lookahead.tasks.losses).any()  # other rows than the gradients'
             after = torch.cat([lookahead(torch.eye(3)[[giver]] / 3) for giver in range(3)])
             scale = before if role == "critic" else scales
             seen[role].append(((before - after).numpy(), scale.numpy().copy()))
