@@ -28,6 +28,7 @@ _SAME_MEANING = (
     "learning_starts",
     "tau",
     "gamma",
+    "n_steps",
     "gradient_steps",
     "target_entropy",
     "seed",

@@ -28,7 +28,7 @@ T, STEPS = 3, 55
 def make_sac(env: Any, **arguments: Any) -> SAC:
     """SAC with sizes that differ from layer to layer, trained a little."""
     net = {"net_arch": {"pi": [7, 5], "qf": [6, 4]}, "activation_fn": nn.Tanh}
-    settings = {"learning_starts": 30, "batch_size": 12, "buffer_size": 90, "policy_kwargs": net, "seed": 1}
+    settings = {"learning_starts": 30, "batch_size": 12, "buffer_size": 90, "n_steps": 2, "policy_kwargs": net, "seed": 1}
     return SAC("MlpPolicy", env, **{**settings, **arguments}).learn(T * STEPS)
 
 
@@ -91,6 +91,7 @@ def test_a_sac_that_saw_the_one_hot(path: Path, sac: SAC):
     check_same_networks(agent, sac, agent.observation_space.shape[0])
     assert (agent.task_names, agent.combiner) == (env.get_attr("task_name"), "pcgrad")
     assert (agent.gamma, agent.batch_size, agent.num_timesteps) == (sac.gamma, 12, T * STEPS)
+    assert agent.n_steps == agent.replay_buffer.n_steps == sac.n_steps == 2
     assert agent.entropy_target == sac.target_entropy
     torch.testing.assert_close(agent.log_alpha.detach(), sac.log_ent_coef.detach().expand(T))
     # It goes on as any agent of ours: the heads part, and it is saved without pickle.
