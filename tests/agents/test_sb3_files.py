@@ -28,8 +28,8 @@ T, STEPS = 3, 55
 def make_sac(env: Any, **arguments: Any) -> SAC:
     """SAC with sizes that differ from layer to layer, trained a little."""
     net = {"net_arch": {"pi": [7, 5], "qf": [6, 4]}, "activation_fn": nn.Tanh}
-    settings = {"learning_starts": 30, "batch_size": 12, "buffer_size": 90, "n_steps": 2, "policy_kwargs": net, "seed": 1}
-    return SAC("MlpPolicy", env, **{**settings, **arguments}).learn(T * STEPS)
+    settings = {"learning_starts": 30, "batch_size": 12, "buffer_size": 90, "n_steps": 2, "seed": 1}
+    return SAC("MlpPolicy", env, **{**settings, "policy_kwargs": net, **arguments}).learn(T * STEPS)
 
 
 class WithoutOneHot(VecEnvWrapper):
