@@ -91,7 +91,7 @@ def _rows(results: Results) -> Iterable[Sequence[str]]:
             str(len(candidate.grouping.groups)),
             _named(results, candidate.grouping.groups),
             f"{success.mean():.3f}",
-            f"{success.min():.2f} to {success.max():.2f}",
+            f"{success.min():.2f}–{success.max():.2f}",
             f"{results.transitions(candidate.label):,.0f}",
             f"{results.updates(candidate.label):,}",
         )
