@@ -56,7 +56,7 @@ def seconds(number: int) -> np.ndarray:
 def finish(config: RunConfig, folder: Path, number: int) -> Path:
     """Write the folder of a finished run."""
     env = make_vec_env(config.env.id)
-    card = run_protocol(config, protocol_card(env), "cpu")
+    card = run_protocol(config, protocol_card(env), env.protocol["horizon"], "cpu")
     run_folder.create(config.model_copy(update={"run_dir": str(folder)}), card)
     final = scores(number)
     evaluation = Evaluation(TASKS, final, 10 * final, 50, np.array([True, True, True, False]))
