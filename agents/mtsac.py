@@ -641,7 +641,7 @@ class MTSAC(OffPolicyAlgorithm):
             load_sb3_replay(self.replay_buffer, path)
         else:
             self.replay_buffer.load(path)
-        if self.return_bounds is not None:
+        if self.return_bounds is not None and self.replay_buffer.size():
             rewards = self.replay_buffer.storage.rewards[: self.replay_buffer.size()].cpu().numpy()
             for row in (rewards.min(axis=0), rewards.max(axis=0)):
                 self.return_bounds.update(row)

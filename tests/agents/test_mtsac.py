@@ -109,6 +109,8 @@ def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_ag
     other.load_replay_buffer(tmp_path / "replay.safetensors")
     np.testing.assert_array_equal(other.return_bounds.highest, agent.return_bounds.highest)
     np.testing.assert_array_equal(other.return_bounds.lowest, agent.return_bounds.lowest)
+    make_agent().save_replay_buffer(tmp_path / "empty.safetensors")
+    make_agent(clip_targets=True).load_replay_buffer(tmp_path / "empty.safetensors")
     for name in ("clip_targets", "reward_scaling"):
         with pytest.raises(ValueError, match="gamma below 1"):
             make_agent(gamma=1.0, **{name: True if name == "clip_targets" else "max_reward"})
