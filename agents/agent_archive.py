@@ -32,9 +32,9 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
         arguments["combiner"] = f"{_OBJECT}{type(agent.combiner).__name__}"
     parts: dict[str, Any] = {
         "policy": agent.policy.state_dict(),
-        "actor_optimizer": agent.policy.actor_optimizer.state_dict(),
-        "critic_optimizer": agent.policy.critic_optimizer.state_dict(),
-        "alpha_optimizer": agent.alpha_optimizer.state_dict(),
+        "actor_optimizer": _optimizer_state(agent.policy.actor_optimizer),
+        "critic_optimizer": _optimizer_state(agent.policy.critic_optimizer),
+        "alpha_optimizer": _optimizer_state(agent.alpha_optimizer),
         "log_alpha": agent.log_alpha,
         "noise_generator": agent.noise_generator.get_state(),
         "critic_update": agent.critic_update.state_dict(),
@@ -56,6 +56,13 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "state": tree,
     }
     return data, tensors
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """As it would be without recorded updates, whose learning rate is a tensor."""
+    state = optimizer.state_dict()
+    groups = [{**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]]
+    return {**state, "param_groups": groups}
 
 
 def agent_from_archive(

@@ -32,6 +32,7 @@ ARGUMENTS = (
     "initial_alpha",
     "exploration_correlation",
     "overlap",
+    "cuda_graph",
     "policy_kwargs",
     "tensorboard_log",
     "verbose",

@@ -185,7 +185,7 @@ class TransferenceFigures(BaseCallback):
             self._record(f"1_what_helps_what/{role}_gradient_cosine", figure)
 
     def _draw_left_out(self, role: str, update: TrunkUpdate[Any]) -> None:
-        kept, n_updates = update.kept.cpu().numpy().copy(), update.n_combined
+        kept, n_updates = update.kept.cpu().numpy().copy(), int(update.n_combined)
         before, n_before = self._counted.get(role, (np.zeros_like(kept), 0))
         self._counted[role] = (kept, n_updates)
         shares = 1.0 - (kept - before) / max(n_updates - n_before, 1)

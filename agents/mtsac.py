@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 import warnings
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from agents.faults import NotFinite, describe
 from agents.losses import ActorBatch, ActorLoss, ActorRows, CriticBatch, CriticLoss, CriticRows, td_targets
 from agents.overlap import WorkMeanwhile
 from agents.policy import MultiTaskPolicy
+from agents.recorded_updates import RecordedUpdates, Sample, set_learning_rate
 from agents.replay import MultiTaskReplayBuffer, TaskBatch
 from agents.return_bounds import ReturnBounds
 from agents.reward_scaling import REWARD_SCALINGS
@@ -88,6 +90,8 @@ class MTSAC(OffPolicyAlgorithm):
         initial_alpha: each task's temperature at the start.
         overlap: update while the environments take their next step, which gains time where they step in other processes
             (``make_vec_env(..., own_process=False)``). Actions are then chosen by the policy before the update.
+        cuda_graph: record an update as a CUDA graph and replay it, one of each kind; needs a CUDA device and combiners
+            that do not wait for it. Updates that measure are taken as they are.
         exploration_correlation: correlation of successive exploration noise, warm-up included, in [0, 1); see
             :class:`agents.exploration.CorrelatedNoise`. 0: SB3's independent noise.
         policy_kwargs: JSON-able arguments of the policy: ``net_arch``, ``critic_net_arch``, ``activation``,
@@ -135,6 +139,7 @@ class MTSAC(OffPolicyAlgorithm):
         initial_alpha: float = 1.0,
         exploration_correlation: float = 0.0,
         overlap: bool = False,
+        cuda_graph: bool = False,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -175,7 +180,7 @@ class MTSAC(OffPolicyAlgorithm):
         self.reweighting_rank, self.reweighting_every = reweighting_rank, reweighting_every
         self.target_entropy, self.initial_alpha = target_entropy, initial_alpha
         self.exploration_correlation = exploration_correlation
-        self.overlap, self.updates_due = overlap, 0
+        self.overlap, self.updates_due, self.cuda_graph = overlap, 0, cuda_graph
         self.n_tasks, self.task_names = 0, list[str]()  # until an environment or an archive names them
         if _init_setup_model:
             self._setup_model()
@@ -205,12 +210,13 @@ class MTSAC(OffPolicyAlgorithm):
         self._create_temperatures()
         self._create_updates(seeds)
         scaling = None if self.reward_scaling is None else REWARD_SCALINGS[self.reward_scaling]
-        self.reward_scaler = None if scaling is None else scaling(self.n_tasks, self.gamma)
-        self.return_bounds = ReturnBounds(self.n_tasks, self.gamma) if self.clip_targets else None
+        self.reward_scaler = None if scaling is None else scaling(self.n_tasks, self.gamma, self.device)
+        self.return_bounds = ReturnBounds(self.n_tasks, self.gamma, self.device) if self.clip_targets else None
         self.exploration_noise = self._make_exploration_noise(next(seeds))
         self._statistics = RunningMeans()
         self._episodes = EpisodeWindows(self.task_names, self._stats_window_size)
         self._updates_here = 0
+        self._recorded: RecordedUpdates | None = None
         self.timing = {"environment": 0.0, "update": 0.0, "transference": 0.0, "logging": 0.0}
 
     def _identify_tasks(self) -> None:
@@ -300,7 +306,25 @@ class MTSAC(OffPolicyAlgorithm):
         check_one_hot(self._last_original_obs if self._vec_normalize_env else self._last_obs, self.n_tasks)
         assert self.env is not None
         self._stepping = WorkMeanwhile(self.env, self._catch_up) if self.overlap else self.env
+        # Anew each time: recordings read tensors that whoever loads something in between replaces.
+        self._recorded = self._make_recorded() if self.cuda_graph else None
         return result
+
+    def _make_recorded(self) -> RecordedUpdates:
+        if self.device.type != "cuda":
+            raise ValueError(f"cuda_graph=True needs a CUDA device, and this agent is on {self.device}: leave it False")
+        for role, update in self.updates.items():
+            if update.combiner.may_wait:
+                name = type(update.combiner).__name__
+                raise ValueError(f"the {role}'s combiner, {name}, may wait for the device: leave cuda_graph False")
+        return RecordedUpdates(self._sample, self._combiners(), self._work_generators)
+
+    def _combiners(self) -> list[Combiner]:
+        return [update.combiner for update in self.updates.values()]
+
+    def _work_generators(self) -> list[torch.Generator]:
+        lookaheads = [update.generators["lookahead"] for update in self.updates.values()]
+        return [self.noise_generator, *lookaheads, *(one for each in self._combiners() for one in each.generators())]
 
     def learn(
         self,
@@ -385,8 +409,9 @@ class MTSAC(OffPolicyAlgorithm):
         start = time.perf_counter()
         self.policy.set_training_mode(True)
         rate = self.lr_schedule(self._current_progress_remaining)
+        set_rate = update_learning_rate if self._recorded is None else set_learning_rate
         for optimizer in (self.policy.actor_optimizer, self.policy.critic_optimizer, self.alpha_optimizer):
-            update_learning_rate(optimizer, rate)
+            set_rate(optimizer, rate)
         before = self._transference_seconds()
         for _ in range(gradient_steps):
             self._update(batch_size)
@@ -403,17 +428,23 @@ class MTSAC(OffPolicyAlgorithm):
         trains = EVERYTHING if schedule is None else schedule.trains(self._n_updates)
         asked = (measure, trains, affinity, note)
         self._weigh_tasks(batch_size)
-        batch = self._sample(batch_size, None)
-        critic = self.critic_update.step(
-            self._critic_batch(batch, self.noise_generator), self._draw(self._critic_batch), *asked
-        )
-        actor = self.actor_update.step(
-            self._actor_batch(batch, self.noise_generator), self._draw(self._actor_batch), *asked
-        )
-        self._update_temperatures(actor.log_probs.squeeze(0))
-        self.policy.move_averages(self.tau)
+        work = functools.partial(self._step_networks, batch_size, asked)
+        if self._recorded is None or measure or affinity is not None:
+            work(self._sample)
+        else:
+            self._recorded.take(work, batch_size, asked)
         self._n_updates += 1
         self._updates_here += 1
+
+    def _step_networks(self, batch_size: int, asked: tuple[Any, ...], sample: Sample) -> None:
+        """All that an update does to tensors, on rows that ``sample`` gives."""
+        batch, noise = sample(batch_size, None), self.noise_generator
+        critic = self.critic_update.step(
+            self._critic_batch(batch, noise), self._draw(self._critic_batch, sample), *asked
+        )
+        actor = self.actor_update.step(self._actor_batch(batch, noise), self._draw(self._actor_batch, sample), *asked)
+        self._update_temperatures(actor.log_probs.squeeze(0))
+        self.policy.move_averages(self.tau)
         self._count(critic, actor)
 
     def _affinity_rows(self, batch_size: int) -> int:
@@ -439,11 +470,11 @@ class MTSAC(OffPolicyAlgorithm):
 
     def _reward_factors(self) -> Tensor | None:
         """What each task's rewards are multiplied by ``[T]``; None: they are not."""
-        return None if self.reward_scaler is None else self.reward_scaler.factors(self.device)
+        return None if self.reward_scaler is None else self.reward_scaler.factors
 
-    def _draw(self, make: Any) -> Any:
+    def _draw(self, make: Any, sample: Sample) -> Any:
         """``draw(rows, generator)``: a batch of ``rows`` other rows per task, all of it random by ``generator``."""
-        return lambda rows, generator: make(self._sample(rows * self.n_tasks, generator), generator)
+        return lambda rows, generator: make(sample(rows * self.n_tasks, generator), generator)
 
     def _critic_batch(self, batch: TaskBatch, generator: torch.Generator) -> CriticBatch:
         targets = td_targets(
@@ -483,7 +514,8 @@ class MTSAC(OffPolicyAlgorithm):
 
     def kept_share(self) -> dict[str, np.ndarray]:
         """Share ``[T]`` of all updates so far in which each task's gradient had a part in the trunk's, by role."""
-        return {role: (update.kept / max(update.n_combined, 1)).cpu().numpy() for role, update in self.updates.items()}
+        shares = {role: update.kept / update.n_combined.clamp(min=1) for role, update in self.updates.items()}
+        return {role: share.cpu().numpy() for role, share in shares.items()}
 
     def prediction_correlation(self) -> dict[str, float]:
         """Pearson correlation of predicted transference with the real step's, by role; nan where never measured."""

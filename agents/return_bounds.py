@@ -17,25 +17,35 @@ class ReturnBounds:
     Args:
         n_tasks: ``T``.
         gamma: discount per step, below 1.
+        device: of the bounds.
+
+    Attributes:
+        bounds: the lowest and the highest return ``[2, T]``; always in the same memory.
     """
 
-    def __init__(self, n_tasks: int, gamma: float) -> None:
+    def __init__(self, n_tasks: int, gamma: float, device: torch.device) -> None:
         self.gamma = gamma
         self.lowest, self.highest = np.full(n_tasks, np.inf), np.full(n_tasks, -np.inf)
+        self.bounds = torch.empty(2, n_tasks, device=device)
+        self._refresh()
 
     def update(self, rewards: np.ndarray) -> None:
         """Take one vector step's raw rewards ``[T]``."""
         finite = np.isfinite(rewards)
-        self.lowest = np.minimum(self.lowest, np.where(finite, rewards, np.inf))
-        self.highest = np.maximum(self.highest, np.where(finite, rewards, -np.inf))
+        lowest = np.minimum(self.lowest, np.where(finite, rewards, np.inf))
+        highest = np.maximum(self.highest, np.where(finite, rewards, -np.inf))
+        if (lowest < self.lowest).any() or (highest > self.highest).any():
+            self.lowest, self.highest = lowest, highest
+            self._refresh()
+
+    def _refresh(self) -> None:
+        bounds = np.stack([self.lowest, self.highest]) / (1.0 - self.gamma)
+        self.bounds.copy_(torch.from_numpy(bounds), non_blocking=True)
 
     def clip(self, targets: Tensor, factors: Tensor | None) -> Tensor:
         """Targets ``[T, B]`` within the bounds, of rewards that were multiplied by ``factors [T]``."""
-        bounds = np.stack([self.lowest, self.highest])[..., None] / (1.0 - self.gamma)
-        low, high = torch.from_numpy(bounds.astype(np.float32)).to(targets.device, non_blocking=True)
-        if factors is not None:
-            low, high = low * factors.unsqueeze(1), high * factors.unsqueeze(1)
-        return targets.clamp(low, high)
+        low, high = self.bounds if factors is None else self.bounds * factors
+        return targets.clamp(low.unsqueeze(1), high.unsqueeze(1))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Smallest and largest rewards, float64 ``[T]`` each."""
@@ -43,4 +53,5 @@ class ReturnBounds:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore :meth:`state_dict`."""
-        self.lowest, self.highest = state["lowest"].numpy().copy(), state["highest"].numpy().copy()
+        self.lowest, self.highest = state["lowest"].cpu().numpy().copy(), state["highest"].cpu().numpy().copy()
+        self._refresh()

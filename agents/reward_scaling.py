@@ -17,29 +17,36 @@ class RewardScaling(ABC):
     Args:
         n_tasks: ``T``.
         gamma: discount per step.
+        device: of the factors.
+
+    Attributes:
+        factors: ``[T]``, 1 for a task that has paid nothing yet; always in the same memory.
     """
 
-    def __init__(self, n_tasks: int, gamma: float) -> None:
+    def __init__(self, n_tasks: int, gamma: float, device: torch.device) -> None:
         self.gamma = gamma
         self.running = np.zeros(n_tasks)
         self.largest = np.zeros(n_tasks)
+        self.factors = torch.ones(n_tasks, device=device)
 
     def update(self, rewards: np.ndarray, dones: np.ndarray) -> None:
         """Take one vector step's raw rewards ``[T]`` and episode ends ``[T]``."""
         # A reward that is not finite says nothing of the scale, and would stay in the sum.
         self.running = self.returns(np.where(np.isfinite(rewards), rewards, 0.0))
-        self.largest = np.maximum(self.largest, np.abs(self.running))
+        size = np.abs(self.running)
+        if (size > self.largest).any():
+            self.largest = np.maximum(self.largest, size)
+            self._refresh()
         self.running[dones] = 0.0
 
     @abstractmethod
     def returns(self, rewards: np.ndarray) -> np.ndarray:
         """What counts as the return ``[T]`` at rewards ``[T]``."""
 
-    def factors(self, device: torch.device) -> Tensor:
-        """Factors ``[T]``; 1 for a task that has paid nothing yet."""
+    def _refresh(self) -> None:
         seen = self.largest > 0
         factors = np.where(seen, LARGEST_RETURN / np.where(seen, self.largest, 1.0), 1.0)
-        return torch.from_numpy(factors.astype(np.float32)).to(device, non_blocking=True)
+        self.factors.copy_(torch.from_numpy(factors), non_blocking=True)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Running and largest returns, float64 ``[T]`` each."""
@@ -47,7 +54,8 @@ class RewardScaling(ABC):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore :meth:`state_dict`."""
-        self.running, self.largest = state["running"].numpy().copy(), state["largest"].numpy().copy()
+        self.running, self.largest = state["running"].cpu().numpy().copy(), state["largest"].cpu().numpy().copy()
+        self._refresh()
 
 
 class MaxReturnScaling(RewardScaling):

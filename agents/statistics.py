@@ -9,45 +9,44 @@ from torch import Tensor
 class RunningMeans:
     """Means of named tensors since the last flush; no host synchronisation until then.
 
-    Sums stay where they are in memory, so that what adds to them may be captured and replayed.
+    Sums and counts stay where they are in memory, so that what adds to them may be captured and replayed.
     """
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
+        self._counts: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor) -> None:
         """Add one update's ``value``, any fixed shape."""
         value = value.detach()
-        if name in self._sums:
-            self._sums[name] += value
-            self._counts[name] += 1
-        else:
-            self._sums[name], self._counts[name] = value.clone(), 1
+        if name not in self._sums:
+            self._sums[name] = torch.zeros_like(value)
+            self._counts[name] = torch.zeros((), dtype=torch.long, device=value.device)
+        self._sums[name] += value
+        self._counts[name] += 1
 
     def count(self, name: str) -> int:
-        """How many values of ``name`` were added since the last flush."""
-        return self._counts.get(name, 0)
+        """How many values of ``name`` were added since the last flush; waits for the device."""
+        return int(self._counts.get(name, 0))
 
     def flush(self) -> dict[str, Tensor]:
         """Means by name on the CPU; starts anew."""
         means = {name: (self._sums[name] / count).cpu() for name, count in self._counts.items() if count}
-        for name, total in self._sums.items():
-            total.zero_()
-            self._counts[name] = 0
+        for tensor in (*self._sums.values(), *self._counts.values()):
+            tensor.zero_()
         return means
 
     def state_dict(self) -> dict[str, Tensor]:
         """Sums and counts since the last flush."""
         counts = {name: count for name, count in self._counts.items() if count}
         sums = {f"sum_{name}": self._sums[name] for name in counts}
-        return {**sums, **{f"count_{name}": torch.tensor(count) for name, count in counts.items()}}
+        return {**sums, **{f"count_{name}": count for name, count in counts.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore :meth:`state_dict`."""
         names = [key.removeprefix("sum_") for key in state if key.startswith("sum_")]
         self._sums = {name: state[f"sum_{name}"].clone() for name in names}
-        self._counts = {name: int(state[f"count_{name}"]) for name in names}
+        self._counts = {name: state[f"count_{name}"].clone() for name in names}
 
 
 class Correlation:

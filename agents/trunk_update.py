@@ -46,8 +46,9 @@ class TrunkUpdate(Generic[Rows]):
         seed: of the generators that draw the lookahead's and the measurement's rows.
 
     Attributes:
-        weights: ``[T]``, the last step's.
-        gramian: ``[T, T]``, the latest; None before the first.
+        weights: ``[T]``, the last step's, in the same memory from step to step.
+        gramian: ``[T, T]``, the latest, likewise; None before the first.
+        kept: in how many steps each task had a part in the trunk's gradient ``[T]``, of ``n_combined []``.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class TrunkUpdate(Generic[Rows]):
         self.measurement = Measurement(network.n_tasks)
         self.step_norm = torch.zeros((), device=device)
         self._knows_step_norm = False  # step_norm > 0, but known without waiting for the device
-        self.kept, self.n_combined = torch.zeros(network.n_tasks, device=device), 0
+        self.kept = torch.zeros(network.n_tasks, device=device)
+        self.n_combined = torch.zeros((), dtype=torch.long, device=device)
         self.choices: Tensor | None = None
         self.weights = torch.zeros(network.n_tasks, device=device)
         self.gramian: Tensor | None = None
@@ -187,7 +189,10 @@ class TrunkUpdate(Generic[Rows]):
         return TrunkLookahead(self.network, self.loss, tasks, gram, self.step_norm, make_batch, step_heads)
 
     def _gramian(self, tasks: TaskGradients) -> Tensor:
-        gram = self.gramian = gramian(tasks.shared_grads)
+        gram = gramian(tasks.shared_grads)
+        if self.gramian is None:
+            self.gramian = torch.empty_like(gram)
+        self.gramian.copy_(gram)
         self.means.add("grad_norm", gram.diagonal().sqrt())
         return gram
 
@@ -252,7 +257,8 @@ class TrunkUpdate(Generic[Rows]):
             clip_grads_with_norm_(self._parameters, limit, norm)
 
     def _count(self, weights: Tensor) -> None:
-        self.weights, kept = weights, (weights != 0).float()
+        kept = (weights != 0).float()
+        self.weights.copy_(weights)
         self.kept += kept
         self.n_combined += 1
         self.means.add("kept", kept)
@@ -287,7 +293,7 @@ class TrunkUpdate(Generic[Rows]):
             "means": self.means.state_dict(),
             "measurement": self.measurement.state_dict(),
             "own": {name: value for name in _OWN if (value := getattr(self, name)) is not None},
-            "count": {"n_combined": torch.tensor(self.n_combined)},
+            "count": {"n_combined": self.n_combined},
         }
         return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
 
@@ -310,7 +316,7 @@ class TrunkUpdate(Generic[Rows]):
         for name in _OWN:
             stored = parts["own"].get(name)
             setattr(self, name, None if stored is None else stored.to(device, copy=True))
-        self.n_combined = int(parts["count"]["n_combined"])
+        self.n_combined.copy_(parts["count"]["n_combined"])
         self._knows_step_norm = bool(self.step_norm > 0)
 
 

@@ -74,6 +74,7 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         initial_alpha=agent.initial_alpha,
         exploration_correlation=agent.exploration_correlation,
         overlap=agent.overlap,
+        cuda_graph=agent.cuda_graph,
         policy_kwargs={
             "net_arch": list(net.hidden),
             "critic_net_arch": None if net.critic_hidden is None else list(net.critic_hidden),

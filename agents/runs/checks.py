@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 
 import torch
+from stable_baselines3.common.utils import get_device
 
 from agents.networks import ACTIVATIONS
 from agents.runs.build import env_options, is_point
@@ -133,14 +134,14 @@ def _activation(config: RunConfig) -> list[str]:
 
 def _device(config: RunConfig) -> list[str]:
     name = config.agent.device
-    if name == "auto":
-        return []
     try:
-        device = torch.device(name)
+        device = get_device(name) if name == "auto" else torch.device(name)
     except RuntimeError:
         return [f"agent.device={name!r} should be auto, cpu, cuda or cuda:0, cuda:1, ..."]
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         return [f"agent.device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"]
+    if config.agent.cuda_graph and device.type != "cuda":
+        return ["agent.cuda_graph=true needs a CUDA device, and this run would be on the CPU: leave it false"]
     return []
 
 
@@ -156,6 +157,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
     (("env.id", "agent.batch_size", "agent.affinity_rows"), _affinity_rows),
     (("env.id", "agent.reweighting_rank"), _reweighting),
     (("agent.net.activation",), _activation),
-    (("agent.device",), _device),
+    (("agent.device", "agent.cuda_graph"), _device),
     (("combiner",), _combiner),
 )

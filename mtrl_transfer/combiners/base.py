@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,7 @@ class Combiner:
         needs_gramian: False where the weights are always `1/T`: the caller may then leave the Gramian and the call out.
         needs_context: True where calling without a context is an error.
         needs_after_step: True where `after_step` must follow every call (it costs the caller a forward pass).
+        may_wait: True where a call may wait for the device, and so cannot be recorded in a CUDA graph.
         state: running tensors by name, created by the first call and updated in place.
         default_seed: seed of the combiner's own generator until `seed` is called.
     """
@@ -30,6 +31,7 @@ class Combiner:
     needs_gramian: ClassVar[bool] = True
     needs_context: ClassVar[bool] = False
     needs_after_step: ClassVar[bool] = False
+    may_wait: ClassVar[bool] = False
     default_seed: ClassVar[int] = 0
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
@@ -63,6 +65,21 @@ class Combiner:
 
     def after_step(self, losses: Tensor) -> None:
         """Tell the combiner the losses `[T]` on the same rows after the real step."""
+
+    def kind_of_call(self) -> tuple[bool, ...]:
+        """What the host decides about the next call: calls of one kind do the same to tensors."""
+        return ()
+
+    def replayed(self, last: Any) -> None:
+        """Count a call whose work on tensors was done by replaying that of an earlier one of its kind.
+
+        Args:
+            last: this combiner's attribute of that name after the earlier call; None where it has none.
+        """
+
+    def generators(self) -> list[torch.Generator]:
+        """Its random streams so far."""
+        return [] if self._generator is None else [self._generator]
 
     def seed(self, seed: int) -> None:
         """Restart the combiner's own random stream."""

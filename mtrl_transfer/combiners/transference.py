@@ -140,6 +140,28 @@ class Transference(Combiner):
         self._calls += 1
         return self.state["weights"].clone()
 
+    @property
+    def may_wait(self) -> bool:  # type: ignore[override]
+        """Whether a combiner among the candidates does."""
+        return any(combiner.may_wait for combiner in self._proposals.combiners)
+
+    def kind_of_call(self) -> tuple[bool, ...]:
+        """Whether the next call measures, and the one after it."""
+        return self.due, (self._calls + 1) % self.every == 0
+
+    def replayed(self, last: Decision | None) -> None:
+        """Count a call that was replayed, `last` being the decision of the recorded one."""
+        if self.due:
+            self.last = last
+        elif self.last is not None:
+            self.last = self.last._replace(weights=self.state["weights"], fresh=False)
+        self._calls += 1
+
+    def generators(self) -> list[torch.Generator]:
+        """Also those of the combiners among the candidates."""
+        proposing = self._proposals.combiners
+        return [*super().generators(), *(one for combiner in proposing for one in combiner.generators())]
+
     def after_step(self, losses: Tensor) -> None:
         """Pass the losses `[T]` after the step on to the combiners among the candidates."""
         for combiner in self._proposals.combiners:

@@ -92,7 +92,7 @@ def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_ag
     free = make_agent(gamma=0.9, reward_scaling="max_reward").learn(90)
     rewards = agent.replay_buffer.storage.rewards[: agent.replay_buffer.size()]
     bounds = torch.stack([rewards.amin(dim=0), rewards.amax(dim=0)]).unsqueeze(-1) * 10
-    low, high = bounds * agent.reward_scaler.factors(agent.device).unsqueeze(1)
+    low, high = bounds * agent.reward_scaler.factors.unsqueeze(1)
     for height, bias in (("low", -100.0), ("high", 100.0), ("between", 0.0)):
         targets = {}
         for name, one in (("agent", agent), ("free", free)):
@@ -360,7 +360,7 @@ def test_combiners_hear_how_the_step_went(make_agent: Make) -> None:
     own = combiner.after_step
     combiner.after_step = lambda losses: (heard.append(losses), own(losses))[1]  # type: ignore[method-assign]
     batch = agent._critic_batch(agent._sample(24, None), agent.noise_generator)
-    agent.critic_update.step(batch, agent._draw(agent._critic_batch))
+    agent.critic_update.step(batch, agent._draw(agent._critic_batch, agent._sample))
     torch.testing.assert_close(heard[0], agent.critic_update.loss(batch).losses[0].mean(dim=-1))
     after = combiner.state_dict()
     assert any(name not in before or not torch.equal(value, before[name]) for name, value in after.items())

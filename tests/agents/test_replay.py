@@ -137,7 +137,7 @@ def test_max_return_scaling_equals_a_literal_computation() -> None:
     generator = np.random.default_rng(0)
     rewards, dones = generator.normal(size=(40, T)), generator.random((40, T)) < 0.1
     rewards[:, 2] = 0.0
-    scaling = MaxReturnScaling(T, gamma=0.9)
+    scaling = MaxReturnScaling(T, 0.9, torch.device("cpu"))
     for row, done in zip(rewards, dones, strict=True):
         scaling.update(row, done)
     largest = np.zeros(T)
@@ -147,16 +147,16 @@ def test_max_return_scaling_equals_a_literal_computation() -> None:
             value = sum(0.9 ** (end - step) * rewards[step, task] for step in range(start, end + 1))
             largest[task] = max(largest[task], abs(value))
             start = end + 1 if dones[end, task] else start
-    factors = scaling.factors(torch.device("cpu")).numpy()
+    factors = scaling.factors.numpy()
     np.testing.assert_allclose(factors[:2], LARGEST_RETURN / largest[:2], rtol=1e-6)
     assert factors[2] == 1.0
 
 
 def test_max_reward_scaling_makes_the_largest_reward_forever_worth_the_largest_return() -> None:
-    scaling = MaxRewardScaling(2, gamma=0.9)
+    scaling = MaxRewardScaling(2, 0.9, torch.device("cpu"))
     for rewards in ([0.5, 0.0], [-2.0, 0.0], [1.0, 0.0]):
         scaling.update(np.array(rewards), np.array([True, False]))
-    factors = scaling.factors(torch.device("cpu")).numpy()
+    factors = scaling.factors.numpy()
     forever = sum(0.9**step * 2.0 * factors[0] for step in range(400))
     np.testing.assert_allclose(forever, LARGEST_RETURN, rtol=1e-6)
     assert factors[1] == 1.0

@@ -1,23 +1,24 @@
-"""An update replayed operation by operation, in the memory of the first, is the update.
+"""Training by recorded updates is training.
 
-That is what a CUDA graph does: operations, their numbers and the addresses of their tensors are those of one recorded
-update. What an update takes from Python, or rebinds, would stay what it was at the recording.
+A recording here does what a CUDA graph does, on the CPU: it repeats operations with the numbers and the memory of one
+recorded update. What an update takes from Python, or rebinds, stays what it was at the recording.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.logger import configure
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agents import MTSAC, faults, trunk_update
-from agents.replay import TaskBatch
-
-UPDATES = 3
+from agents import MTSAC, faults, recorded_updates, trunk_update
+from agents.agent_archive import agent_to_archive
+from agents.recorded_updates import RecordedUpdates
 
 
 class Tape(TorchDispatchMode):
@@ -26,6 +27,7 @@ class Tape(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, ...]] = []
+        self.replays = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         results = func(*args, **(kwargs or {}))
@@ -35,74 +37,119 @@ class Tape(TorchDispatchMode):
     @torch.no_grad()
     def replay(self) -> None:
         """Do them again, with results in the same memory."""
+        self.replays += 1
         for func, args, kwargs, results in self.calls:
             for new, old in zip(tree_leaves(func(*args, **kwargs)), tree_leaves(results), strict=True):
                 if isinstance(new, torch.Tensor) and new.data_ptr() != old.data_ptr():
                     old.detach().view(new.shape).copy_(new)
 
 
-class FixedRows:
-    """Stands in for an agent's sampling: rows in memory of their own, which ``refill`` draws anew."""
-
-    def __init__(self, agent: MTSAC) -> None:
-        self._draw, self._generator = agent._sample, torch.Generator().manual_seed(5)
-        self._rows: dict[Any, TaskBatch] = {}
-
-    def __call__(self, size: int, generator: torch.Generator | None) -> TaskBatch:
-        return self._rows.setdefault((size, id(generator)), self._draw(size, self._generator))
-
-    def refill(self) -> None:
-        for (size, _), rows in self._rows.items():
-            for column, new in zip(rows, self._draw(size, self._generator), strict=True):
-                column.copy_(new)
-
-
-def updated(agent: MTSAC, replayed: bool) -> MTSAC:
-    """``agent`` after some updates on rows drawn alike, one by one or by replaying the first of them."""
-    agent.learn(69)
-    rows = FixedRows(agent)
-    agent._sample = rows  # type: ignore[method-assign, assignment]
-    agent.train(2, 24)  # past what the first updates make
-    agent._record_all()  # logging starts statistics anew
-    rows.refill()
+def record_on_cpu(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
+    """Stands in for :func:`agents.recorded_updates.recorded`, which needs a CUDA device."""
     with Tape() as tape:
-        agent.train(1, 24)
-    for _ in range(UPDATES):
-        rows.refill()
-        if replayed:
-            tape.replay()
-        else:
-            agent.train(1, 24)
-    return agent
+        work()
+    TAPES.append(tape)
+    return tape.replay
+
+
+TAPES: list[Tape] = []
+
+
+def rate(remaining: float) -> float:
+    """Falls, in numbers that float32 holds: recordings read it in such a tensor."""
+    return float(np.float32(1e-3 * (0.1 + remaining)))
+
+
+class Trained(NamedTuple):
+    """An agent, and what it told while it learnt."""
+
+    agent: MTSAC
+    told: list[dict[str, Any]]
+    tapes: list[Tape]
+
+
+def trained(make_agent: Callable[..., MTSAC], by_recordings: bool, settings: dict[str, Any]) -> Trained:
+    """Trained in two calls, with replay growing, rewards that reach further and logs in between."""
+    TAPES.clear()
+    agent = make_agent(learning_rate=rate, **settings)
+    told: list[dict[str, Any]] = []
+    agent.set_logger(configure(None, []))
+    if by_recordings:
+        agent.cuda_graph = True
+        agent._make_recorded = lambda: RecordedUpdates(  # type: ignore[method-assign]
+            agent._sample, agent._combiners(), agent._work_generators
+        )
+    for transitions in (90, 60):
+        agent.learn(transitions, reset_num_timesteps=False)
+        agent._record_all()
+        told.append(dict(agent.logger.name_to_value))
+    return Trained(agent, told, TAPES.copy())
 
 
 def state(agent: MTSAC) -> dict[str, torch.Tensor]:
-    """All that updates change but what the host counts and lists."""
-    found = {**agent.policy.state_dict(), "log_alpha": agent.log_alpha, **agent._statistics.state_dict()}
-    for role, update in agent.updates.items():
-        found.update({f"{role}.{name}": value for name, value in update.state_dict().items()})
-    on_host = ("count", "calls", "pairs")
-    return {name: value for name, value in found.items() if not any(word in name for word in on_host)}
+    """All that is stored of an agent, random streams included."""
+    _, tensors = agent_to_archive(agent)
+    return tensors
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"combiner": "pcgrad"},
-        {"combiner": "gradnorm"},
-        {"combiner": "transference"},
-        {"combiner": "transference", "combiner_kwargs": {"step_size": "optimizer", "max_absence": 2}},
-        {"combiner": "transference", "combiner_kwargs": {"measure": "basis", "candidates": "power_set"}},
-        {"combiner": "pcgrad", "measure_every": 1, "affinity_every": 1},
-    ],
-    ids=str,
-)
-def test_replaying_an_update_is_updating(
+OTHERS = ["gradnorm", "gradvac", "normalized_sum", "pcgrad", "random_drop", "random_weights"]
+SETTINGS: list[dict[str, Any]] = [
+    {"reward_scaling": "max_reward", "clip_targets": True, "n_steps": 3, "reweighting_rank": 1, "reweighting_every": 4},
+    {"policy_kwargs": {"net_arch": [8], "alignment": "alternating", "alignment_period": 7, "actor_tau": 0.1}},
+    {"combiner": "famo", "measure_every": 5, "affinity_every": 6},
+    {"combiner": "transference", "combiner_kwargs": {"candidates": ["full", *OTHERS, "leave_one_out"]}},
+    {"combiner": "transference", "combiner_kwargs": {"step_size": "optimizer", "max_absence": 2, "smoothing": 0.5}},
+    {"combiner": "transference", "combiner_kwargs": {"every": 4}, "measure_every": 3},
+    {"combiner": "transference", "combiner_kwargs": {"every": 3, "inner": "pcgrad", "choice": "softmax"}},
+    {"combiner": "transference", "combiner_kwargs": {"critic": {"every": 2}, "actor": {"every": 3, "scale": "self"}}},
+    {"combiner": "transference", "combiner_kwargs": {"measure": "basis", "candidates": "power_set"}},
+    {"combiner": "transference", "combiner_kwargs": {"measure": "first_order", "candidates": "continuous"}},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_training_by_recordings_is_training(
     make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     for module in (faults, trunk_update):  # as on a GPU
         monkeypatch.setattr(module, "looking_is_free", lambda device: False)
-    expected, found = (state(updated(make_agent(**settings), replayed)) for replayed in (False, True))
+    monkeypatch.setattr(recorded_updates, "recorded", record_on_cpu)
+    monkeypatch.setattr(recorded_updates, "WARM_UP", 1)  # so that all kinds are replayed before long
+    one_by_one, by_recordings = (trained(make_agent, recordings, settings) for recordings in (False, True))
+    assert not one_by_one.tapes
+    assert by_recordings.tapes
+    assert sum(tape.replays for tape in by_recordings.tapes) > 3
+    expected, found = state(one_by_one.agent), state(by_recordings.agent)
+    assert expected.keys() == found.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=0, atol=0, equal_nan=True, msg=name)
+    for before, after in zip(one_by_one.told, by_recordings.told, strict=True):
+        assert before.keys() == after.keys()
+        for name in before:
+            if not name.startswith("time/"):
+                np.testing.assert_array_equal(after[name], before[name], err_msg=name)
+
+
+def test_a_recording_needs_a_cuda_device(make_agent: Callable[..., MTSAC]) -> None:
+    agent = make_agent(cuda_graph=True)
+    with pytest.raises(ValueError, match="cuda_graph=True needs a CUDA device, and this agent is on cpu"):
+        agent.learn(90)
+
+
+def test_a_recording_needs_combiners_that_do_not_wait(make_agent: Callable[..., MTSAC]) -> None:
+    agent = make_agent(combiner="transference", combiner_kwargs={"critic": {"candidates": ["full", "upgrad"]}})
+    agent.device = torch.device("cuda")
+    with pytest.raises(ValueError, match="the critic's combiner, Transference, may wait for the device"):
+        agent._make_recorded()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_training_by_cuda_graphs_is_training(make_agent: Callable[..., MTSAC], settings: dict[str, Any]) -> None:
+    one_by_one, by_graphs = (
+        make_agent(device="cuda", learning_rate=rate, cuda_graph=graphs, **settings).learn(150)
+        for graphs in (False, True)
+    )
+    found = state(by_graphs)
+    for name, value in state(one_by_one).items():
+        torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6, equal_nan=True, msg=name)

@@ -59,6 +59,7 @@ BAD_TRAININGS = [
     ("point agent.net.layer_norm=perhaps", "agent.net.layer_norm"),
     ("point agent.device=gpu", "agent.device='gpu'"),
     ("point agent.device=cuda:99", "CUDA devices"),
+    ("point agent.device=cpu agent.cuda_graph=true", "agent.cuda_graph=true needs a CUDA device"),
     ("point agent.reward_scaling=max", "max_return"),
     ("point agent.target_entropy=automatic", "'auto'"),
     ("point combiner.name=pcgrd", "did you mean pcgrad?"),
