@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-import warnings
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -23,8 +22,9 @@ from torch import Tensor
 from agents import archive
 from agents.agent_archive import agent_from_archive, agent_to_archive
 from agents.archive_checks import LIES
+from agents.arguments import check_arguments
 from agents.exploration import CorrelatedNoise
-from agents.faults import NotFinite, describe
+from agents.faults import NotFinite
 from agents.losses import ActorBatch, ActorLoss, ActorRows, CriticBatch, CriticLoss, CriticRows, td_targets
 from agents.overlap import WorkMeanwhile
 from agents.policy import MultiTaskPolicy
@@ -38,9 +38,8 @@ from agents.statistics import RunningMeans
 from agents.task_weighting import TaskWeighting
 from agents.tasks import EpisodeWindows, check_one_hot, task_names_of
 from agents.timing import TimedCallback, counted
-from agents.trunk_health import feature_spread
+from agents.training_log import record_faults, record_training
 from agents.trunk_update import EVERYTHING, TrunkUpdate
-from mtrl_transfer.choices import check_choice
 from mtrl_transfer.combiners import Combiner
 
 ROWS_PER_TASK = 128
@@ -191,7 +190,9 @@ class MTSAC(OffPolicyAlgorithm):
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self._identify_tasks()
-        self._check_arguments()
+        if self.batch_size is None:
+            self.batch_size = ROWS_PER_TASK * self.n_tasks
+        check_arguments(self)
         seeds = iter(np.random.SeedSequence(self.seed).generate_state(9).tolist())
         self.replay_buffer = MultiTaskReplayBuffer(
             self.buffer_size,
@@ -230,41 +231,6 @@ class MTSAC(OffPolicyAlgorithm):
                 f"{', '.join(names)}: use the same tasks in the same order"
             )
         self.task_names, self.n_tasks = names, len(names)
-
-    def _check_arguments(self) -> None:
-        if not self.n_tasks:
-            raise ValueError("MTSAC needs an environment: the number of tasks is read from it")
-        if self.batch_size is None:
-            self.batch_size = ROWS_PER_TASK * self.n_tasks
-        if self.batch_size < self.n_tasks or self.batch_size % self.n_tasks:
-            below = self.batch_size // self.n_tasks * self.n_tasks
-            near = [str(size) for size in (below, below + self.n_tasks) if size > 0]
-            raise ValueError(
-                f"batch_size={self.batch_size} must be a multiple of the {self.n_tasks} tasks, so that every task has "
-                f"as many rows; near: {' or '.join(near)}"
-            )
-        if self.reward_scaling is not None:
-            check_choice("reward_scaling", self.reward_scaling, REWARD_SCALINGS)
-        if self.reward_scaling == "max_reward" and self.gamma == 1:
-            raise ValueError("reward_scaling='max_reward' needs gamma below 1: it divides by 1 - gamma")
-        if self.clip_targets and self.gamma == 1:
-            raise ValueError("clip_targets needs gamma below 1: it divides by 1 - gamma")
-        if isinstance(self.target_entropy, str):
-            check_choice("target_entropy", self.target_entropy, ["auto"])
-        for name in ("max_nonfinite", "n_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        rows = self.batch_size // self.n_tasks
-        if self.affinity_rows is not None and not 1 < self.affinity_rows <= rows:
-            raise ValueError(f"affinity_rows={self.affinity_rows} must be 2 to {rows}, the rows of each task")
-        for name in ("measure_every", "affinity_every"):
-            every = getattr(self, name)
-            if every is not None and every < 1:
-                raise ValueError(f"{name}={every} must be at least 1, or None for never")
-        if not 0 <= self.exploration_correlation < 1:
-            raise ValueError(f"exploration_correlation={self.exploration_correlation} must be at least 0 and below 1")
-        if not self.initial_alpha > 0:
-            raise ValueError(f"initial_alpha={self.initial_alpha} must be positive")
 
     def _create_temperatures(self) -> None:
         auto = self.target_entropy == "auto"
@@ -538,61 +504,16 @@ class MTSAC(OffPolicyAlgorithm):
     def dump_logs(self) -> None:
         """Record what happened since the last call, per task, and write it."""
         with counted(self.timing, "logging"):
-            self._record_all()
-            problems = self._record_faults()
+            record_training(self)
+            problems = record_faults(self)
             super().dump_logs()
         if problems:
             raise NotFinite("; ".join(problems))
-
-    def _record_all(self) -> None:
-        self._record_means(self._statistics.flush())
-        for role, update in self.updates.items():
-            means = {**update.means.flush(), **update.measurement.means.flush()}
-            agreement = means.pop("agreement", None)
-            self._record_means({f"{name}_{role}": value for name, value in means.items()})
-            if agreement is not None:
-                self.logger.record(f"transference/{role}_agreement", float(agreement))
-                measurement = update.measurement
-                self.logger.record(f"transference/{role}_correlation", measurement.correlation.flush())
-                self.logger.record(f"transference/{role}_correlation_step", measurement.correlation_step.flush())
-        if self._n_updates:
-            self._record_means({f"feature_spread_{role}": spread for role, spread in feature_spread(self).items()})
-        for tag, value in self._episodes.means().items():
-            self.logger.record(tag, value, exclude=None if tag.endswith("/mean") else "stdout")
-        self._record_times()
-
-    def _record_faults(self) -> list[str]:
-        """Tell and record losses and gradients that were not finite; returns those for which training has to stop."""
-        fatal = []
-        for role, update in self.updates.items():
-            faults = update.faults.report()
-            for fault, told in zip(faults, describe(role, faults, self.task_names, self._n_updates), strict=True):
-                self.logger.record(f"nonfinite_{role}/{self.task_names[fault.task]}", fault.updates, exclude="stdout")
-                if fault.in_a_row >= self.max_nonfinite:
-                    fatal.append(told)
-                else:
-                    warnings.warn(told, stacklevel=2)
-        return fatal
 
     def unsound_tasks(self) -> list[str]:
         """Names of tasks whose loss or gradient was not finite in the latest update."""
         tasks = {task for update in self.updates.values() for task in update.faults.unsound()}
         return [self.task_names[task] for task in sorted(tasks)]
-
-    def _record_means(self, means: dict[str, Tensor]) -> None:
-        for tag, values in means.items():
-            for name, value in zip(self.task_names, values.tolist(), strict=True):
-                self.logger.record(f"{tag}/{name}", value, exclude="stdout")
-
-    def _record_times(self) -> None:
-        busy = self._update_seconds()
-        if busy > 0:
-            self.logger.record("time/updates_per_second", self._updates_here / busy)
-            self.logger.record("time/logging_share", self.timing["logging"] / sum(self.timing.values()))
-        for part, seconds in self.timing.items():
-            self.logger.record(f"time/{part}_seconds", seconds)
-        self.logger.record("train/learning_rate", self.lr_schedule(self._current_progress_remaining))
-        self.logger.record("train/n_updates", self._n_updates)
 
     # --- storage ------------------------------------------------------------------------------------------------------
 

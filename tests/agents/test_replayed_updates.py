@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from agents import MTSAC, faults, recorded_updates, trunk_update
 from agents.agent_archive import agent_to_archive
 from agents.recorded_updates import RecordedUpdates
+from agents.training_log import record_training
 
 
 class Tape(TorchDispatchMode):
@@ -81,7 +82,7 @@ def trained(make_agent: Callable[..., MTSAC], by_recordings: bool, settings: dic
         )
     for transitions in (90, 60):
         agent.learn(transitions, reset_num_timesteps=False)
-        agent._record_all()
+        record_training(agent)
         told.append(dict(agent.logger.name_to_value))
     return Trained(agent, told, TAPES.copy())
 
