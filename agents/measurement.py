@@ -66,15 +66,18 @@ class Measurement:
         return self._made
 
     @torch.no_grad()
-    def affinity(self, lookahead: TrunkLookahead, scales: Tensor | None) -> None:
-        """Measure what each task's step alone does to all others, and nothing else.
+    def affinity(self, before: Tensor, after: Tensor, scales: Tensor | None) -> None:
+        """Note what each task's step alone does to all others, and nothing else.
 
         Means are taken before dividing: on few rows a single loss is too noisy to divide by.
+
+        Args:
+            before: losses ``[T]``.
+            after: losses ``[T giver, T]``.
+            scales: divisors ``[T]``; None: the losses before the step.
         """
-        alone, _ = self._families(lookahead.gramian)
-        table = lookahead(torch.cat([torch.zeros_like(alone[:1]), alone]))
-        self.history.add("decrease", table[0] - table[1:])
-        self.history.add("scale", table[0] if scales is None else scales)
+        self.history.add("decrease", before - after)
+        self.history.add("scale", before if scales is None else scales)
 
     @torch.no_grad()
     def before_step(self, lookahead: TrunkLookahead, weights: Tensor, scales: Tensor | None, heads: Parameters) -> None:

@@ -7,19 +7,35 @@ to the input stay one large product over all rows.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def shared_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+class SharedWeight(ABC):
+    """Stands in for a weight `[M, in, out]` in :func:`shared_linear`.
+
+    Attributes:
+        shape: of the weight.
+    """
+
+    shape: torch.Size
+
+    @abstractmethod
+    def apply(self, x: Tensor, bias: Tensor) -> Tensor:
+        """What :func:`shared_linear` returns."""
+
+
+def shared_linear(x: Tensor, weight: Tensor | SharedWeight, bias: Tensor) -> Tensor:
     """Apply ``x @ weight + bias`` for ``N`` networks side by side, each shared by all tasks.
 
     Args:
         x: ``[N, T, B, in]`` (or ``[1, T, B, in]``, the same input for every network).
         weight: ``[N, in, out]``; or, with a task axis, ``[T, N, in, out]`` made by
-            ``weight.expand(T, *weight.shape)``: then the gradient has that shape, one slice per task.
+            ``weight.expand(T, *weight.shape)``: then the gradient has that shape, one slice per task; or what stands
+            in for one.
         bias: ``[N, 1, out]``, or ``[T, N, 1, out]`` made in the same way.
 
     Returns:
@@ -28,6 +44,8 @@ def shared_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Raises:
         ValueError: if a weight with a task axis is not an expanded view (its tasks could then differ).
     """
+    if isinstance(weight, SharedWeight):
+        return weight.apply(x, bias)
     if weight.dim() == 3:
         return _product(x, weight, bias)
     if weight.stride(0) != 0 and weight.shape[0] > 1:

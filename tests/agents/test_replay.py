@@ -154,8 +154,10 @@ def test_max_return_scaling_equals_a_literal_computation() -> None:
 
 def test_max_reward_scaling_makes_the_largest_reward_forever_worth_the_largest_return() -> None:
     scaling = MaxRewardScaling(2, 0.9, torch.device("cpu"))
+    before = scaling.factors
     for rewards in ([0.5, 0.0], [-2.0, 0.0], [1.0, 0.0]):
         scaling.update(np.array(rewards), np.array([True, False]))
+    assert scaling.factors is before  # recorded updates read them there
     factors = scaling.factors.numpy()
     forever = sum(0.9**step * 2.0 * factors[0] for step in range(400))
     np.testing.assert_allclose(forever, LARGEST_RETURN, rtol=1e-6)

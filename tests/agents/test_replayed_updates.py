@@ -84,6 +84,7 @@ def trained(make_agent: Callable[..., MTSAC], by_recordings: bool, settings: dic
         agent.learn(transitions, reset_num_timesteps=False)
         record_training(agent)
         told.append(dict(agent.logger.name_to_value))
+        agent.set_parameters(agent.get_parameters())  # optimizers then have new tensors
     return Trained(agent, told, TAPES.copy())
 
 

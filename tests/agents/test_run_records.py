@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ import torch
 
 from agents import MTSAC
 from agents.recording import RecordTransference
+from agents.steps_alone import steps_alone
+from agents.trunk_lookahead import TrunkLookahead, task_gradients
 from mtrl_transfer import Recording
+from mtrl_transfer.gradients import gramian
 
 
 class Watch(RecordTransference):
@@ -65,22 +69,39 @@ def test_a_plain_agent_records_weights(make_agent: Callable[..., MTSAC], tmp_pat
     assert (rows["choice"] == -1).all()
 
 
+def one_by_one(update, rows, others) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    """Losses on others' rows before and after each task's step alone, and rows' own, by a lookahead of its own each."""
+    tasks, own = task_gradients(update.network, update.loss, rows)
+    gram = gramian(tasks.shared_grads)
+    lookahead = TrunkLookahead(update.network, update.loss, tasks, gram, update.step_norm, lambda: others)
+    before, n_tasks = lookahead(torch.zeros(1, len(gram)))[0], len(gram)
+    assert not torch.isclose(before, tasks.losses).any()
+    after = [lookahead(torch.eye(n_tasks)[[giver]] / n_tasks) for giver in range(n_tasks)]
+    return before, torch.cat(after), own
+
+
 def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
     """Against the lookahead of each singleton's step, evaluated one by one."""
     agent = make_agent(combiner="mean", affinity_every=5, batch_size=96)
     seen: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"critic": [], "actor": []}
     for role, update in agent.updates.items():
 
-        def watched(lookahead, scales, role=role, measure=update.measurement.affinity):
-            assert lookahead.batch[0].shape[1] == 2  # a sixteenth of 32 rows a task
-            before = lookahead(torch.zeros(1, 3))[0]
-            assert not torch.isclose(before, lookahead.tasks.losses).any()  # other rows than the gradients'
-            after = torch.cat([lookahead(torch.eye(3)[[giver]] / 3) for giver in range(3)])
-            scale = before if role == "critic" else scales
-            seen[role].append(((before - after).numpy(), scale.numpy().copy()))
-            measure(lookahead, scales)
+        def watched(batch, draw, n_rows, update=update, role=role, measure=update._measure_affinity):
+            assert n_rows == 2  # a sixteenth of 32 rows a task
+            drawn = []
 
-        update.measurement.affinity = watched
+            def draw_noting(rows, generator):
+                drawn.append(draw(rows, generator))
+                return drawn[-1]
+
+            measure(batch, draw_noting, n_rows)
+            if drawn:
+                few = batch._make(part[:, :2] if part.shape[1] > 1 else part for part in batch)
+                before, after, rows = one_by_one(update, few, drawn[0])
+                scale = before if role == "critic" else rows.losses.squeeze(0).std(dim=-1)
+                seen[role].append(((before - after).numpy(), scale.numpy().copy()))
+
+        update._measure_affinity = watched
     agent.learn(180, RecordTransference(tmp_path / "records", every=20))
     recording = Recording(tmp_path / "records")
     for role in ("critic", "actor"):
@@ -89,6 +110,31 @@ def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[.
         for row, part in zip(rows, (seen[role][:3], seen[role][3:]), strict=True):
             decrease, scale = (np.mean(values, axis=0) for values in zip(*part, strict=True))
             np.testing.assert_allclose(row["pairwise"], decrease / scale, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("role", ["critic", "actor"])
+@pytest.mark.parametrize(
+    "net",
+    [
+        {"net_arch": [6, 5]},
+        {"net_arch": [6], "critic_net_arch": [7, 4], "layer_norm": True, "activation": "elu", "one_hot_in_trunk": True},
+        {"net_arch": [6, 5], "layer_norm": True, "alignment": "joint"},
+    ],
+    ids=str,
+)
+def test_steps_alone_are_those_of_stepped_copies(make_agent: Callable[..., MTSAC], role: str, net: Any) -> None:
+    agent = make_agent(policy_kwargs=net).learn(90)
+    update, make = agent.updates[role], {"critic": agent._critic_batch, "actor": agent._actor_batch}[role]
+    update.step_norm.fill_(0.3)
+    rows, others = (make(agent._sample(size, None), agent.noise_generator) for size in (9, 15))
+    before, after, own = one_by_one(update, rows, others)
+    trunk, found = steps_alone(update.network, update.loss, rows, update.step_norm)
+    torch.testing.assert_close(found.losses, own.losses)
+    assert not found.losses.requires_grad
+    with torch.no_grad():
+        stepped = update.loss(others, trunk).losses.mean(dim=-1)
+    assert ((stepped - before).abs() > 1e-5).any()
+    torch.testing.assert_close(stepped - before, after - before, rtol=1e-3, atol=2e-6)
 
 
 def test_measuring_affinity_changes_nothing(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
