@@ -10,7 +10,7 @@ import numpy as np
 
 from agents.runs.errors import InputError
 from agents.runs.grouping.history import AffinityHistory
-from agents.runs.grouping.options import GroupOptions
+from agents.runs.grouping.options import PREFIX, GroupOptions
 from agents.runs.run_folder import to_json, write_text
 from mtrl_transfer.grouping import (
     Grouping,
@@ -24,6 +24,8 @@ from mtrl_transfer.grouping import (
 )
 
 GROUPINGS_FILE = "groupings.json"
+DECIDE = ("n_groups", "network", "part", "max_size", "max_total_size", "alone", "random")
+"""Options on which the choice depends."""
 
 
 class Candidate(NamedTuple):
@@ -87,9 +89,10 @@ def _candidate(affinity: np.ndarray, label: str, grouping: Grouping) -> Candidat
     return Candidate(label, grouping, np.where(np.isfinite(scores), scores, np.nan))
 
 
-def write_choices(choices: Choices, folder: Path) -> Path:
+def write_choices(choices: Choices, options: GroupOptions, folder: Path) -> Path:
     """As JSON for people and for the next stage; groups may be edited there."""
     content = {
+        "options": _deciding(options),
         "tasks": list(choices.names),
         "affinity": choices.affinity.tolist(),
         "selections": choices.selections,
@@ -99,15 +102,20 @@ def write_choices(choices: Choices, folder: Path) -> Path:
     return folder / GROUPINGS_FILE
 
 
-def read_choices(folder: Path) -> Choices:
+def _deciding(options: GroupOptions) -> dict[str, Any]:
+    return options.model_dump(mode="json", include=set(DECIDE))
+
+
+def read_choices(options: GroupOptions, folder: Path) -> Choices:
     """What `write_choices` wrote.
 
     Raises:
-        InputError: if the file was edited into something else.
+        InputError: if the file was edited into something else, or chosen with other options.
     """
     path = folder / GROUPINGS_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        asked, chosen_with = _deciding(options), dict(content["options"])
         names, affinity = tuple(content["tasks"]), np.array(content["affinity"])
         groupings = {
             label: Grouping(tuple(map(tuple, one["groups"])), tuple(one["serves"]))
@@ -117,6 +125,14 @@ def read_choices(folder: Path) -> Choices:
             if any(task not in grouping.groups[index] for task, index in enumerate(grouping.serves)):
                 raise ValueError(f"{label} serves a task from a group that it is not in")
         candidates = [_candidate(affinity, *one) for one in groupings.items()]
-        return Choices(names, affinity, content["selections"], candidates)
+        choices = Choices(names, affinity, content["selections"], candidates)
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise InputError(f"{path} cannot be read: {error}; delete it to choose again") from None
+    others = [
+        f"{PREFIX}{name}={value}: {path} was chosen with {chosen_with.get(name)}; delete it to choose again"
+        for name, value in asked.items()
+        if chosen_with.get(name) != value
+    ]
+    if others:
+        raise InputError(others)
+    return choices

@@ -28,10 +28,10 @@ def choose_stage(plan: GroupPlan, console: Console) -> Choices:
     """Choose groups from the joint run; an existing choice stands."""
     measure_stage(plan, console)
     if (plan.folder / GROUPINGS_FILE).is_file():
-        choices = read_choices(plan.folder)
+        choices = read_choices(plan.options, plan.folder)
     else:
         choices = choose(read_history(plan.folder / "joint"), plan.options)
-        write_choices(choices, plan.folder)
+        write_choices(choices, plan.options, plan.folder)
     console.print(groupings_table(choices.selections, choices.names))
     console.print(f"Groups are in {plan.folder / GROUPINGS_FILE}", highlight=False, soft_wrap=True)
     return choices

@@ -88,6 +88,10 @@ def test_from_config_to_report(tmp_path, done, capsys):
     assert cli.group(arguments("report", folder)) == 0
     assert done == []
     assert len(list((folder / "report").iterdir())) == 1
+    assert cli.group([*arguments("report", folder), "groups.random=3"]) == 2
+    told = capsys.readouterr().err.replace("\n", "")
+    assert "groups.random=3" in told
+    assert "groupings.json was chosen with" in told
     # Such a folder is evaluated like any other run's.
     assert cli.evaluate([str(folder / "routed" / "mine_2_s1"), "episodes=2"]) == 0
     again = json.loads((folder / "routed" / "mine_2_s1" / "evaluation_train.json").read_text())
@@ -148,15 +152,16 @@ def history() -> AffinityHistory:
 
 
 def test_chosen_groups_and_their_controls(history, tmp_path):
-    choices = choose(history, GroupOptions(n_groups=(2,), random=2))
+    options = GroupOptions(n_groups=(2,), random=2)
+    choices = choose(history, options)
     assert [row["n_groups"] for row in choices.selections] == [1, 2, 3, 4]
     groupings = {one.label: one.grouping for one in choices.candidates}
     assert groupings["chosen_2"].groups == groupings["tag_2"].groups == ((0, 2), (1, 3))
     assert groupings["together"].groups == ((0, 1, 2, 3),)
     assert len(groupings["one_per_task"].groups) == 4
     assert {"random0_2", "random1_2", "cluster_2"} <= set(groupings)
-    write_choices(choices, tmp_path)
-    again = read_choices(tmp_path)
+    write_choices(choices, options, tmp_path)
+    again = read_choices(options, tmp_path)
     assert [(one.label, one.grouping) for one in again.candidates] == list(groupings.items())
     np.testing.assert_array_equal(again.candidates[0].predicted, choices.candidates[0].predicted)
     assert np.isnan(next(one for one in again.candidates if one.label == "one_per_task").predicted).all()
