@@ -90,7 +90,7 @@ class MTSAC(OffPolicyAlgorithm):
         overlap: update while the environments take their next step, which gains time where they step in other processes
             (``make_vec_env(..., own_process=False)``). Actions are then chosen by the policy before the update.
         cuda_graph: record an update as a CUDA graph and replay it, one of each kind; needs a CUDA device and combiners
-            that do not wait for it. Updates that measure are taken as they are.
+            that are ``recordable``. Updates that measure are taken as they are.
         exploration_correlation: correlation of successive exploration noise, warm-up included, in [0, 1); see
             :class:`agents.exploration.CorrelatedNoise`. 0: SB3's independent noise.
         policy_kwargs: JSON-able arguments of the policy: ``net_arch``, ``critic_net_arch``, ``activation``,
@@ -272,7 +272,6 @@ class MTSAC(OffPolicyAlgorithm):
         check_one_hot(self._last_original_obs if self._vec_normalize_env else self._last_obs, self.n_tasks)
         assert self.env is not None
         self._stepping = WorkMeanwhile(self.env, self._catch_up) if self.overlap else self.env
-        # Anew each time: recordings read tensors that whoever loads something in between replaces.
         self._recorded = self._make_recorded() if self.cuda_graph else None
         return result
 
@@ -280,10 +279,10 @@ class MTSAC(OffPolicyAlgorithm):
         if self.device.type != "cuda":
             raise ValueError(f"cuda_graph=True needs a CUDA device, and this agent is on {self.device}: leave it False")
         for role, update in self.updates.items():
-            if update.combiner.may_wait:
+            if not update.combiner.recordable:
                 name = type(update.combiner).__name__
-                raise ValueError(f"the {role}'s combiner, {name}, may wait for the device: leave cuda_graph False")
-        return RecordedUpdates(self._sample, self._combiners(), self._work_generators)
+                raise ValueError(f"the {role}'s combiner, {name}, cannot be recorded: leave cuda_graph False")
+        return RecordedUpdates(self._sample, self._work_generators)
 
     def _combiners(self) -> list[Combiner]:
         return [update.combiner for update in self.updates.values()]
@@ -398,7 +397,7 @@ class MTSAC(OffPolicyAlgorithm):
         if self._recorded is None or measure or affinity is not None:
             work(self._sample)
         else:
-            self._recorded.take(work, batch_size, asked)
+            self._recorded.take(work, self._combiners() if trains.trunk else (), batch_size, trains, note)
         self._n_updates += 1
         self._updates_here += 1
 
@@ -598,6 +597,12 @@ class MTSAC(OffPolicyAlgorithm):
             rewards = self.replay_buffer.storage.rewards[: self.replay_buffer.size()].cpu().numpy()
             for row in (rewards.min(axis=0), rewards.max(axis=0)):
                 self.return_bounds.update(row)
+
+    def set_parameters(self, *args: Any, **kwargs: Any) -> None:
+        """As in SB3."""
+        super().set_parameters(*args, **kwargs)
+        if self._recorded is not None:  # recordings read the tensors that were there before
+            self._recorded = self._make_recorded()
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", "policy.actor_optimizer", "policy.critic_optimizer", "alpha_optimizer"], ["log_alpha"]

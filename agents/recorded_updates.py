@@ -61,36 +61,34 @@ class RecordedUpdates:
 
     Args:
         sample: draws rows.
-        combiners: those that the updates ask.
-        generators: gives the random streams that the updates draw from, rows excepted.
+        generators: gives the random streams that the updates draw from, rows excepted; all on one CUDA device.
     """
 
-    def __init__(
-        self, sample: Sample, combiners: Sequence[Combiner], generators: Callable[[], list[torch.Generator]]
-    ) -> None:
-        self._sample, self._combiners, self._generators = sample, combiners, generators
+    def __init__(self, sample: Sample, generators: Callable[[], list[torch.Generator]]) -> None:
+        self._sample, self._generators = sample, generators
         self._kinds: dict[Any, _Kind] = {}
 
-    def take(self, work: Callable[[Sample], None], *kind: Any) -> None:
+    def take(self, work: Callable[[Sample], None], combiners: Sequence[Combiner], *kind: Any) -> None:
         """Take an update.
 
         Args:
             work: does to tensors what the update does, on rows that its argument gives.
-            *kind: what the work depends on besides tensors and the combiners.
+            combiners: those that the work calls, once each.
+            *kind: what else the work depends on besides tensors.
         """
-        key = (*kind, *(combiner.kind_of_call() for combiner in self._combiners))
+        key = (*kind, *(combiner.kind_of_call() for combiner in combiners))
         one = self._kinds.setdefault(key, _Kind(KeptRows(self._sample)))
         one.rows.refill()
         if one.replay is not None:
             one.replay()
-            for combiner, decision in zip(self._combiners, one.decisions, strict=True):
+            for combiner, decision in zip(combiners, one.decisions, strict=True):
                 combiner.replayed(decision)
         elif one.taken < WARM_UP:
             work(one.rows)
             one.taken += 1
         else:
             one.replay = recorded(partial(work, one.rows), self._generators())
-            one.decisions = [getattr(combiner, "last", None) for combiner in self._combiners]
+            one.decisions = [getattr(combiner, "last", None) for combiner in combiners]
 
 
 def recorded(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Replay:
@@ -98,17 +96,17 @@ def recorded(work: Callable[[], None], generators: Sequence[torch.Generator]) ->
 
     Args:
         work: on a CUDA device; it may neither wait for it nor bring anything over.
-        generators: of that device, from which the work draws.
+        generators: of that device, at least one: those from which the work draws.
 
     Raises:
         ValueError: if the work cannot be recorded.
     """
     graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
     try:
-        # Other threads, such as one that writes a checkpoint, may use the device meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        for generator in generators:
+            graph.register_generator_state(generator)
+        # Without a stream of its own, what runs on another device than the first is not recorded, and nothing says so.
+        with torch.cuda.device(generators[0].device), torch.cuda.graph(graph, stream=torch.cuda.Stream()):
             work()
     except RuntimeError as error:
         raise ValueError(f"this update cannot be recorded as a CUDA graph; leave cuda_graph False: {error}") from error

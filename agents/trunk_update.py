@@ -14,7 +14,7 @@ from agents.faults import Faults, looking_is_free
 from agents.measurement import Measurement
 from agents.networks import MultiTaskMLP
 from agents.statistics import RunningMeans
-from agents.steps_alone import steps_alone
+from agents.steps_alone import effects_alone
 from agents.trunk_lookahead import CLIP_EPSILON, Loss, TrunkLookahead, detached, task_gradients
 from mtrl_transfer.combiners import Combiner, Transference
 from mtrl_transfer.context import Context
@@ -214,11 +214,9 @@ class TrunkUpdate(Generic[Rows]):
     def _measure_affinity(self, batch: Any, draw: Draw, n_rows: int) -> None:
         if not self._knows_step_norm:  # before the first real step a matched one has no length
             return
-        stepped, rows = steps_alone(self.network, self.loss, _first_rows(batch, n_rows), self.step_norm)
-        others = draw(n_rows, self.generators["affinity"])
-        with torch.no_grad():
-            before, after = (self.loss(others, trunk).losses.mean(dim=-1) for trunk in (None, stepped))
-        self.measurement.affinity(before.squeeze(0), after, self._scales(rows))
+        few, others = _first_rows(batch, n_rows), draw(n_rows, self.generators["affinity"])
+        before, after, rows = effects_alone(self.network, self.loss, few, others, self.step_norm)
+        self.measurement.affinity(before, after, self._scales(rows))
 
     def _known_weights(self) -> Tensor | None:
         """Weights that do not depend on this update's gradients: then one plain backward is enough."""

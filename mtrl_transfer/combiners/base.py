@@ -23,7 +23,8 @@ class Combiner:
         needs_gramian: False where the weights are always `1/T`: the caller may then leave the Gramian and the call out.
         needs_context: True where calling without a context is an error.
         needs_after_step: True where `after_step` must follow every call (it costs the caller a forward pass).
-        may_wait: True where a call may wait for the device, and so cannot be recorded in a CUDA graph.
+        recordable: True where calls may be recorded in a CUDA graph and replayed: they never wait for the device,
+            change tensors in place, and tell by `kind_of_call` and `replayed` what else they depend on and change.
         state: running tensors by name, created by the first call and updated in place.
         default_seed: seed of the combiner's own generator until `seed` is called.
     """
@@ -31,7 +32,7 @@ class Combiner:
     needs_gramian: ClassVar[bool] = True
     needs_context: ClassVar[bool] = False
     needs_after_step: ClassVar[bool] = False
-    may_wait: ClassVar[bool] = False
+    recordable: ClassVar[bool] = False
     default_seed: ClassVar[int] = 0
 
     def __init__(self, generator: torch.Generator | None = None) -> None:

@@ -29,6 +29,7 @@ class FAMO(Combiner):
         decay: the paper's `γ`, which pulls `ξ` to zero.
     """
 
+    recordable: ClassVar[bool] = True
     needs_context: ClassVar[bool] = True
     needs_after_step: ClassVar[bool] = True
 

@@ -28,6 +28,7 @@ class GradNorm(Combiner):
         learning_rate: of the weights.
     """
 
+    recordable: ClassVar[bool] = True
     needs_context: ClassVar[bool] = True
 
     def __init__(self, asymmetry: float = 1.5, learning_rate: float = 0.025) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,8 @@ class GradVac(Combiner):
         beta: share of the newest cosine in the running mean; the paper's 0.01.
         generator: source of the orders, as in `PCGrad`.
     """
+
+    recordable: ClassVar[bool] = True
 
     def __init__(self, beta: float = 0.01, generator: torch.Generator | None = None) -> None:
         super().__init__(generator)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,8 @@ class NormalizedSum(Combiner):
     One scale: the sum is multiplied by the mean norm over T, so that the result grows with the gradients as the mean
     of them does. A zero gradient gets weight 0.
     """
+
+    recordable: ClassVar[bool] = True
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, `mean_s ‖g_s‖ / (T ‖g_t‖)`."""

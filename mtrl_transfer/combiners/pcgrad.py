@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -21,6 +23,8 @@ class PCGrad(Combiner):
     Args:
         generator: source of the orders; its own, on the Gramian's device, where not given (see `seed`).
     """
+
+    recordable: ClassVar[bool] = True
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]` of the original task gradients."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from mtrl_transfer.steps import match_norms
 
 class _RandomControl(Combiner):
     """Random weights, brought to the norm of the mean gradient as `Transference` brings its candidates."""
+
+    recordable: ClassVar[bool] = True
 
     def __init__(self, norm_matching: bool, max_norm_factor: float, generator: torch.Generator | None) -> None:
         super().__init__(generator)

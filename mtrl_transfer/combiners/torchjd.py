@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +28,6 @@ class TorchJDWeighting(Combiner):
     Raises:
         ImportError: where TorchJD, or the solver that this weighting needs, is not installed.
     """
-
-    may_wait: ClassVar[bool] = True
 
     def __init__(self, name: str, **kwargs: Any) -> None:
         super().__init__()

@@ -141,9 +141,9 @@ class Transference(Combiner):
         return self.state["weights"].clone()
 
     @property
-    def may_wait(self) -> bool:  # type: ignore[override]
-        """Whether a combiner among the candidates does."""
-        return any(combiner.may_wait for combiner in self._proposals.combiners)
+    def recordable(self) -> bool:  # type: ignore[override]
+        """Whether the combiners among the candidates are, and call for nothing of their own."""
+        return all(one.recordable and not one.kind_of_call() for one in self._proposals.combiners)
 
     def kind_of_call(self) -> tuple[bool, ...]:
         """Whether the next call measures, and the one after it."""

@@ -10,7 +10,7 @@ import torch
 
 from agents import MTSAC
 from agents.recording import RecordTransference
-from agents.steps_alone import steps_alone
+from agents.steps_alone import effects_alone
 from agents.trunk_lookahead import TrunkLookahead, task_gradients
 from mtrl_transfer import Recording
 from mtrl_transfer.gradients import gramian
@@ -122,19 +122,22 @@ def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[.
     ],
     ids=str,
 )
-def test_steps_alone_are_those_of_stepped_copies(make_agent: Callable[..., MTSAC], role: str, net: Any) -> None:
+def test_steps_alone_are_those_of_stepped_copies(
+    make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch, role: str, net: Any
+) -> None:
     agent = make_agent(policy_kwargs=net).learn(90)
     update, make = agent.updates[role], {"critic": agent._critic_batch, "actor": agent._actor_batch}[role]
     update.step_norm.fill_(0.3)
     rows, others = (make(agent._sample(size, None), agent.noise_generator) for size in (9, 15))
     before, after, own = one_by_one(update, rows, others)
-    trunk, found = steps_alone(update.network, update.loss, rows, update.step_norm)
-    torch.testing.assert_close(found.losses, own.losses)
-    assert not found.losses.requires_grad
-    with torch.no_grad():
-        stepped = update.loss(others, trunk).losses.mean(dim=-1)
-    assert ((stepped - before).abs() > 1e-5).any()
-    torch.testing.assert_close(stepped - before, after - before, rtol=1e-3, atol=2e-6)
+    for times_wider in (0, 1_000):  # with few rows for the layers' widths, and with many
+        monkeypatch.setattr("agents.steps_alone.FEW", times_wider)
+        found = effects_alone(update.network, update.loss, rows, others, update.step_norm)
+        torch.testing.assert_close(found[2].losses, own.losses)
+        assert not found[2].losses.requires_grad
+        torch.testing.assert_close(found[0], before)
+        assert ((found[1] - before).abs() > 1e-5).any()
+        torch.testing.assert_close(found[1] - before, after - before, rtol=1e-3, atol=2e-6)
 
 
 def test_measuring_affinity_changes_nothing(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:

@@ -29,7 +29,10 @@ from agents.runs.yaml_files import (
 
 THE_METHOD = ("combiner",)
 """What methods are allowed to differ in."""
-NOT_THE_PROTOCOL = ("name", "seed", "run_dir", "resume", "threads", "checkpoint", "log", "env.n_procs", "agent.device")
+NOT_THE_PROTOCOL = (
+    *("name", "seed", "run_dir", "resume", "threads", "checkpoint", "log"),
+    *("env.n_procs", "agent.device", "agent.cuda_graph"),
+)
 """What may differ between runs that are compared: none of it changes what is learned from a given amount of data."""
 
 

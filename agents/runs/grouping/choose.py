@@ -103,7 +103,8 @@ def write_choices(choices: Choices, options: GroupOptions, folder: Path) -> Path
 
 
 def _deciding(options: GroupOptions) -> dict[str, Any]:
-    return options.model_dump(mode="json", include=set(DECIDE))
+    decided = options.model_dump(mode="json", include=set(DECIDE))
+    return {**decided, "n_groups": sorted(set(options.n_groups))}
 
 
 def read_choices(options: GroupOptions, folder: Path) -> Choices:
@@ -115,7 +116,8 @@ def read_choices(options: GroupOptions, folder: Path) -> Choices:
     path = folder / GROUPINGS_FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        asked, chosen_with = _deciding(options), dict(content["options"])
+        asked = _deciding(options)
+        chosen_with = dict(content.get("options", asked))
         names, affinity = tuple(content["tasks"]), np.array(content["affinity"])
         groupings = {
             label: Grouping(tuple(map(tuple, one["groups"])), tuple(one["serves"]))
