@@ -79,8 +79,9 @@ def choose(history: AffinityHistory, options: GroupOptions) -> Choices:
         groupings[f"chosen_{number}"] = by_number[number]
         groupings[f"tag_{number}"] = best_selection(raw, number).grouping
         groupings[f"cluster_{number}"] = cluster(affinity, number)
-        for draw in range(options.random):
-            groupings[f"random{draw}_{number}"] = random_groups(n_tasks, number, draw)
+        draws = dict.fromkeys(random_groups(n_tasks, number, seed) for seed in range(100 * options.random))
+        for draw, grouping in enumerate([*draws][: options.random]):  # of few tasks there may be fewer
+            groupings[f"random{draw}_{number}"] = grouping
     return Choices(history.names, affinity, selections, [_candidate(affinity, *one) for one in groupings.items()])
 
 

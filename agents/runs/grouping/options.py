@@ -37,7 +37,7 @@ class GroupOptions(Section):
     alone: Float | None = None
     """Score of a task that trains alone, in standard deviations of affinity; null: groups of one are not chosen."""
     random: Count = 1
-    """Random groupings for each number of networks."""
+    """Different random groupings for each number of networks, as far as there are so many."""
     equal: Literal["transitions", "compute"] = "transitions"
     """What is equal for all groupings: every task's transitions in each of its groups, or the transitions of all groups
     together (groups that overlap then train for fewer steps)."""

@@ -160,6 +160,8 @@ def test_chosen_groups_and_their_controls(history, tmp_path):
     assert groupings["together"].groups == ((0, 1, 2, 3),)
     assert len(groupings["one_per_task"].groups) == 4
     assert {"random0_2", "random1_2", "cluster_2"} <= set(groupings)
+    every = choose(history, GroupOptions(n_groups=(4,), random=9)).candidates  # there is only one such grouping
+    assert [one.label for one in every if one.label.startswith("random")] == ["random0_4"]
     write_choices(choices, options, tmp_path)
     again = read_choices(options, tmp_path)
     assert [(one.label, one.grouping) for one in again.candidates] == list(groupings.items())
