@@ -70,13 +70,15 @@ def doubts(summary: Summary) -> list[str]:
 
 def _against(method: MethodSummary, summary: Summary) -> str:
     assert method.improvement is not None
-    by = method.mean.value - summary.methods[summary.baseline].mean.value
+    baseline = summary.methods[summary.baseline]
+    by = method.mean.value - baseline.mean.value
     low, high = method.improvement.low, method.improvement.high
+    enough = min(len(method.seeds), len(baseline.seeds)) > 1  # one seed has no spread to draw from
     verdict = (
         f"better than {summary.baseline}"
-        if low > 0.5
+        if enough and low > 0.5
         else f"worse than {summary.baseline}"
-        if high < 0.5
+        if enough and high < 0.5
         else f"not shown to differ from {summary.baseline}"
     )
     return (

@@ -251,6 +251,8 @@ def test_one_seed_has_no_spread(tmp_path: Path):
     of = numbers["methods"]["pcgrad"]
     assert of["iqm"]["low"] == of["iqm"]["high"] == of["iqm"]["value"]
     assert "can't be told from one" in markdown
+    assert of["improvement"]["value"] != 0.5
+    assert "pcgrad is not shown to differ from mean" in markdown
 
 
 def test_a_run_from_elsewhere_joins_its_method(tmp_path: Path):
