@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from itertools import count
 
 import torch
 from stable_baselines3.common.utils import get_device
 
 from agents.networks import ACTIVATIONS
-from agents.runs.build import env_options, is_point
+from agents.roles import role_combiners
+from agents.runs.build import combiner_kwargs, env_options, is_point
 from agents.runs.combiner_checks import combiner_problems
 from agents.runs.errors import did_you_mean
 from agents.runs.schema import RunConfig
@@ -134,15 +136,27 @@ def _activation(config: RunConfig) -> list[str]:
 
 def _device(config: RunConfig) -> list[str]:
     name = config.agent.device
+    if name == "auto":
+        return []
     try:
-        device = get_device(name) if name == "auto" else torch.device(name)
+        device = torch.device(name)
     except RuntimeError:
         return [f"agent.device={name!r} should be auto, cpu, cuda or cuda:0, cuda:1, ..."]
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         return [f"agent.device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"]
-    if config.agent.cuda_graph and device.type != "cuda":
-        return ["agent.cuda_graph=true needs a CUDA device, and this run would be on the CPU: leave it false"]
     return []
+
+
+def cuda_graph_problems(config: RunConfig) -> list[str]:
+    """Why updates cannot be recorded here. Only training asks: its agent can be evaluated anywhere."""
+    if not config.agent.cuda_graph:
+        return []
+    if get_device(config.agent.device).type != "cuda":
+        return ["agent.cuda_graph=true needs a CUDA device, and this run would be on the CPU: leave it false"]
+    combiners = role_combiners(config.combiner.name, combiner_kwargs(config.combiner), count())
+    if all(combiner.recordable for combiner in combiners.values()):
+        return []
+    return [f"agent.cuda_graph=true: combiner {config.combiner.name}, as it is set, cannot be recorded; leave it false"]
 
 
 def _combiner(config: RunConfig) -> list[str]:
@@ -157,6 +171,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
     (("env.id", "agent.batch_size", "agent.affinity_rows"), _affinity_rows),
     (("env.id", "agent.reweighting_rank"), _reweighting),
     (("agent.net.activation",), _activation),
-    (("agent.device", "agent.cuda_graph"), _device),
+    (("agent.device",), _device),
     (("combiner",), _combiner),
 )

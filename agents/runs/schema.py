@@ -136,7 +136,7 @@ class AgentConfig(Section):
     """Update while the environments take their next step in worker processes (``env.n_procs`` of them, also 1). Actions
     are then chosen by the policy before the update, so results differ; Point tasks gain nothing."""
     cuda_graph: bool = False
-    """Replay updates from CUDA graphs; needs a CUDA device, and a combiner that does not wait for it."""
+    """Replay updates from CUDA graphs; needs a CUDA device, and a combiner that can be recorded."""
     stats_window_size: Count = 100
     """Episodes over which the training statistics are averaged."""
     device: str = "auto"

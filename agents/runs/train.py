@@ -19,6 +19,7 @@ from agents.runs import checkpoints, run_folder, tables
 from agents.runs.build import evaluation_env
 from agents.runs.callbacks import CheckpointEvery, ProgressBar, StopBetweenUpdates, StopRequested
 from agents.runs.checkpoints import Checkpoint
+from agents.runs.checks import cuda_graph_problems
 from agents.runs.errors import InputError
 from agents.runs.estimate import estimate
 from agents.runs.schema import RunConfig
@@ -60,6 +61,8 @@ def train(config: RunConfig, console: Console) -> Path:
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         Failed: when losses are not finite for too long, or when the agent or its evaluation cannot be written.
     """
+    if problems := cuda_graph_problems(config):
+        raise InputError(problems)
     run_folder.check_run_dir(config)
     newest = _checkpoint_to_resume(config, console) if config.resume else None
     if config.threads is not None:

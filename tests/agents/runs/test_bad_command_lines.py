@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from agents.runs import cli, train
+from agents.runs.checks import cuda_graph_problems
+from agents.runs.config import load_config
 
 ROOT = Path(__file__).parents[3]
 
@@ -213,3 +216,10 @@ def test_bad_benchmark(line: str, told: str, capsys: pytest.CaptureFixture[str])
 
 def test_there_are_a_hundred():
     assert len({*BAD_TRAININGS, *BAD_EVALUATIONS, *BAD_BENCHMARKS}) >= 100
+
+
+def test_only_training_needs_the_device_of_cuda_graphs(monkeypatch):
+    config = load_config("point", ["agent.cuda_graph=true", "combiner.name=upgrad"])  # evaluated anywhere
+    monkeypatch.setattr("agents.runs.checks.get_device", lambda name: torch.device("cuda"))
+    assert "combiner upgrad, as it is set, cannot be recorded" in cuda_graph_problems(config)[0]
+    assert cuda_graph_problems(load_config("point", ["agent.cuda_graph=true"])) == []
