@@ -43,6 +43,8 @@ from agents.trunk_update import EVERYTHING, TrunkUpdate
 from mtrl_transfer.combiners import Combiner
 
 ROWS_PER_TASK = 128
+STANDARDIZING_ROWS = 2_000
+"""Of each task, from which the scale of its inputs is taken."""
 AFFINITY_SHARE = 16
 """One row in so many serves to measure affinity, unless more are asked for."""
 
@@ -94,7 +96,8 @@ class MTSAC(OffPolicyAlgorithm):
         exploration_correlation: correlation of successive exploration noise, warm-up included, in [0, 1); see
             :class:`agents.exploration.CorrelatedNoise`. 0: SB3's independent noise.
         policy_kwargs: JSON-able arguments of the policy: ``net_arch``, ``critic_net_arch``, ``activation``,
-            ``layer_norm``, ``one_hot_in_trunk``, ``alignment``, ``alignment_period``, ``actor_tau``.
+            ``layer_norm``, ``one_hot_in_trunk``, ``alignment``, ``alignment_period``, ``standardize_inputs`` (by what
+            is stored at the first update, then for good), ``actor_tau``.
         stats_window_size: episodes per task behind the rollout statistics.
         tensorboard_log: folder for TensorBoard events; None: none.
         verbose: 0 silent, 1 info, 2 debug.
@@ -377,6 +380,9 @@ class MTSAC(OffPolicyAlgorithm):
         set_rate = update_learning_rate if self._recorded is None else set_learning_rate
         for optimizer in (self.policy.actor_optimizer, self.policy.critic_optimizer, self.alpha_optimizer):
             set_rate(optimizer, rate)
+        if self.policy.standardizes and self._n_updates == 0:
+            rows = STANDARDIZING_ROWS * self.n_tasks
+            self.policy.standardize(self.replay_buffer.sample(rows, self._vec_normalize_env).observations)
         before = self._transference_seconds()
         for _ in range(gradient_steps):
             self._update(batch_size)

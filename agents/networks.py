@@ -45,10 +45,15 @@ class MultiTaskMLP(nn.Module):
             :class:`mtrl_transfer.TaskAlignment`. It is applied to the rows and not folded into the first layer: that
             product is the smaller one wherever a layer is wider than a task has rows, is shared by all candidates of a
             lookahead, and leaves the first layer one product over all tasks.
+        standardize: see inputs less ``input_mean [in]``, times ``input_scale [in]``, before all else. These buffers are
+            0 and 1 until somebody sets them.
 
     Raises:
         ValueError: for an unknown activation or an empty trunk.
     """
+
+    input_mean: Tensor
+    input_scale: Tensor
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class MultiTaskMLP(nn.Module):
         layer_norm: bool = False,
         one_hot_in_trunk: bool = False,
         alignment: bool = False,
+        standardize: bool = False,
     ) -> None:
         super().__init__()
         check_choice("activation", activation, ACTIVATIONS)
@@ -70,6 +76,10 @@ class MultiTaskMLP(nn.Module):
         self.activation, self.layer_norm, self.one_hot_in_trunk = ACTIVATIONS[activation], layer_norm, one_hot_in_trunk
         widths = [in_dim + n_tasks * one_hot_in_trunk, *hidden]
         self.n_layers = len(hidden)
+        self.standardized = standardize
+        if standardize:
+            self.register_buffer("input_mean", torch.zeros(in_dim))
+            self.register_buffer("input_scale", torch.ones(in_dim))
         self.trunk = nn.ParameterDict()
         for layer, (fan_in, width) in enumerate(pairwise(widths)):
             self.trunk[f"weight{layer}"] = _uniform(n_nets, fan_in, width, fan_in=fan_in)
@@ -103,7 +113,7 @@ class MultiTaskMLP(nn.Module):
         Returns:
             ``[M, T, B, width]``.
         """
-        x = x if x.dim() == 4 else x.unsqueeze(0)
+        x = self._standardize(x if x.dim() == 4 else x.unsqueeze(0))
         trunk = self._own_trunk if trunk is None else trunk
         if self.aligned:
             alignment = (self.heads if heads is None else heads)["alignment"]
@@ -148,7 +158,7 @@ class MultiTaskMLP(nn.Module):
 
     def of_tasks(self, x: Tensor, tasks: Tensor) -> Tensor:
         """Output for single rows of any mixture of tasks: ``x [R, in]``, ``tasks [R]`` -> ``[N, R, out]``."""
-        x = x.unsqueeze(0)
+        x = self._standardize(x.unsqueeze(0))
         if self.aligned:
             x = torch.einsum("ri,rnio->nro", x[0], self.heads["alignment"][tasks])
         if self.one_hot_in_trunk:
@@ -159,6 +169,9 @@ class MultiTaskMLP(nn.Module):
         )  # [R, N, 1, width]
         out = torch.matmul(features, self.heads["weight"][tasks]) + self.heads["bias"][tasks]
         return out.squeeze(2).transpose(0, 1)
+
+    def _standardize(self, x: Tensor) -> Tensor:
+        return (x - self.input_mean) * self.input_scale if self.standardized else x
 
     def _layers(self, x: Tensor, trunk: Mapping[str, Tensor]) -> Tensor:
         for layer in range(self.n_layers):

@@ -18,6 +18,8 @@ from agents.networks import MultiTaskMLP
 from mtrl_transfer import AlignmentSchedule
 
 PUBLISHED_NET_ARCH = (400, 400, 400)
+LEAST_SPREAD = 0.1
+"""Of the widest dimension's: below it, another dimension is not scaled up any further."""
 
 
 class MultiTaskPolicy(BasePolicy):
@@ -37,6 +39,8 @@ class MultiTaskPolicy(BasePolicy):
             2005.00944): ``alternating`` trains it in turn with the trunks, ``joint`` together with them, None: there
             is none. See :class:`mtrl_transfer.AlignmentSchedule`.
         alignment_period: updates of a turn.
+        standardize_inputs: actor and critics see observations less their mean, over their spread, as
+            :meth:`standardize` was told them; actions as they are.
         actor_tau: deterministic actions are those of a running average of the actor, into which such a share of it
             moves per update (Polyak and Juditsky, 1992): a policy swings far more than its average. None: of the actor.
 
@@ -58,6 +62,7 @@ class MultiTaskPolicy(BasePolicy):
         one_hot_in_trunk: bool = False,
         alignment: Literal["alternating", "joint"] | None = None,
         alignment_period: int = 1_000,
+        standardize_inputs: bool = False,
         actor_tau: float | None = None,
     ) -> None:
         super().__init__(observation_space, action_space, squash_output=True)
@@ -78,6 +83,7 @@ class MultiTaskPolicy(BasePolicy):
             "layer_norm": layer_norm,
             "one_hot_in_trunk": one_hot_in_trunk,
             "alignment": alignment is not None,
+            "standardize": standardize_inputs,
         }
         self.alignment_schedule = None if alignment is None else AlignmentSchedule(alignment, alignment_period)
         self.actor = MultiTaskMLP(self.obs_dim, 2 * action_dim, hidden, **common)
@@ -88,6 +94,27 @@ class MultiTaskPolicy(BasePolicy):
         rate = lr_schedule(1)
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=rate, fused=True)
         self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=rate, fused=True)
+
+    @property
+    def standardizes(self) -> bool:
+        """Whether observations are standardised."""
+        return self.actor.standardized
+
+    @torch.no_grad()
+    def standardize(self, observations: Tensor) -> None:
+        """Take mean and spread of each dimension from observations ``[T, B, D]``, all tasks together.
+
+        Tasks are not told apart, so what tells them apart stays. A dimension that hardly moves is not blown up: its
+        spread counts as :data:`LEAST_SPREAD` of the widest one's at least.
+        """
+        rows = observations.flatten(0, 1)
+        spread = rows.std(dim=0, correction=0)
+        widest = spread.max()
+        scale = torch.where(widest > 0, 1.0 / spread.clamp(min=LEAST_SPREAD * widest), 1.0)
+        for network in (self.actor, self.actor_average, self.critic, self.critic_target):
+            if network is not None:
+                network.input_mean[: self.obs_dim].copy_(rows.mean(dim=0))
+                network.input_scale[: self.obs_dim].copy_(scale)
 
     @torch.no_grad()
     def move_averages(self, tau: float) -> None:

@@ -83,6 +83,7 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
             "one_hot_in_trunk": net.one_hot_in_trunk,
             "alignment": net.alignment,
             "alignment_period": net.alignment_period,
+            "standardize_inputs": net.standardize_inputs,
             "actor_tau": agent.actor_tau,
         },
         stats_window_size=agent.stats_window_size,

@@ -75,6 +75,9 @@ class NetConfig(Section):
     """LayerNorm before each activation."""
     one_hot_in_trunk: bool = False
     """Whether the trunk, too, is told the task."""
+    standardize_inputs: bool = False
+    """Whether observations are centred and divided by their spread over all tasks, as found in the random play of
+    ``learning_starts``. Meta-World's goals and objects differ by centimetres, which networks else learn to see late."""
     alignment: Literal["alternating", "joint"] | None = None
     """A linear map of each task's input before the trunk, trained in turn with it or together; null: none."""
     alignment_period: Count = 1_000

@@ -34,6 +34,7 @@ PUBLISHED = {
         "activation": "relu",
         "layer_norm": False,
         "one_hot_in_trunk": False,
+        "standardize_inputs": False,
         "alignment": None,
         "alignment_period": 1_000,
     },
