@@ -92,9 +92,16 @@ def test_quick_preset():
     assert (config.agent.net.hidden, config.agent.net.layer_norm) == ((256, 256, 256), True)
     assert (config.agent.batch_size, config.agent.learning_rate, config.agent.learning_starts) == (320, 1e-3, 20_000)
     assert (config.agent.reward_scaling, config.matmul_precision) == ("max_reward", "medium")
-    assert (config.total_timesteps, config.combiner.name) == (200_000, "transference")
+    assert (config.total_timesteps, config.combiner.name) == (500_000, "transference")
     assert config.combiner.kwargs["every"] > 1
     assert config.evaluation.final_n_goals == 50 > 5 >= config.evaluation.n_goals
+
+
+def test_laptop_preset_is_the_quick_one_with_the_cheapest_combiner_and_a_larger_budget():
+    quick, laptop = load_config("mt10_quick", ["combiner.name=mean"]), load_config("mt10_laptop")
+    larger = {"name": "mt10_laptop", "total_timesteps": 3_000_000}
+    agent = quick.agent.model_copy(update={"buffer_size": 1_000_000})
+    assert laptop == quick.model_copy(update={**larger, "agent": agent})
 
 
 def test_every_preset_is_sound():

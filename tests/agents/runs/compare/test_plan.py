@@ -57,7 +57,7 @@ def test_the_presets_are_fair():
         assert len(set(made.config.seeds)) == {"point": 3, "mt10": 3}.get(name, 30 if differs is None else 5)
         assert made.folder == Path("runs") / f"compare_{name}"
     assert {run.method for run in load_plan("mt10").runs} == {"mean", "pcgrad", "transference", "random_drop"}
-    assert {run.planned.config.total_timesteps for run in load_plan("mt10").runs} == {200_000}
+    assert {run.planned.config.total_timesteps for run in load_plan("mt10").runs} == {500_000}
 
 
 def test_a_method_keeps_or_drops_the_bases_combiner_settings(tmp_path: Path):
