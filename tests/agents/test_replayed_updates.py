@@ -98,6 +98,7 @@ OTHERS = ["gradnorm", "gradvac", "normalized_sum", "pcgrad", "random_drop", "ran
 SETTINGS: list[dict[str, Any]] = [
     {"reward_scaling": "max_reward", "clip_targets": True, "n_steps": 3, "reweighting_rank": 1, "reweighting_every": 4},
     {"policy_kwargs": {"net_arch": [8], "alignment": "alternating", "alignment_period": 7, "actor_tau": 0.1}},
+    {"policy_kwargs": {"net_arch": [8], "standardize_inputs": True}},
     {
         "combiner": "transference",
         "combiner_kwargs": {"every": 2},

@@ -23,6 +23,7 @@ POINT = (
     "agent.n_steps=3",
     "agent.clip_targets=true",
     "agent.actor_tau=0.1",
+    "agent.net.standardize_inputs=true",
     "agent.exploration_correlation=0.8",
     "agent.final_learning_rate=1e-4",
     "log.record_every=11",
