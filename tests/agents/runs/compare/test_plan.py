@@ -54,7 +54,8 @@ def test_the_presets_are_fair():
         differs = OTHER_THAN_COMBINERS.get(name)
         assert all(differs is not None and difference.startswith(differs) for difference in made.differences)
         assert bool(made.differences) == (differs is not None)
-        assert len(set(made.config.seeds)) == {"point": 3, "mt10": 3, "mt10_laptop": 3}.get(name, 30 if differs is None else 5)
+        few = {"point": 3, "mt10": 3, "mt10_laptop": 3}
+        assert len(set(made.config.seeds)) == few.get(name, 30 if differs is None else 5)
         assert made.folder == Path("runs") / f"compare_{name}"
     assert {run.method for run in load_plan("mt10").runs} == {"mean", "pcgrad", "transference", "random_drop"}
     assert {run.planned.config.total_timesteps for run in load_plan("mt10").runs} == {500_000}
