@@ -105,12 +105,12 @@ class MultiTaskPolicy(BasePolicy):
         """Take mean and spread of each dimension from observations ``[T, B, D]``, all tasks together.
 
         Tasks are not told apart, so what tells them apart stays. A dimension that hardly moves is not blown up: its
-        spread counts as :data:`LEAST_SPREAD` of the widest one's at least. Values that are not finite do not count.
+        spread counts as :data:`LEAST_SPREAD` of the widest one's at least. Values that are not finite count as the mean
+        of the others.
         """
         rows = observations.flatten(0, 1)
-        rows = torch.where(rows.isfinite(), rows, torch.nan)
-        mean = rows.nanmean(dim=0).nan_to_num(0.0)
-        spread = (rows - mean).square().nanmean(dim=0).nan_to_num(0.0).sqrt()
+        mean = torch.where(rows.isfinite(), rows, torch.nan).nanmean(dim=0).nan_to_num(0.0)
+        spread = torch.where(rows.isfinite(), rows, mean).std(dim=0, correction=0)
         widest = spread.max()
         scale = torch.where(widest > 0, 1.0 / spread.clamp(min=LEAST_SPREAD * widest), 1.0)
         for network in (self.actor, self.actor_average, self.critic, self.critic_target):
