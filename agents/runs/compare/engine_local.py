@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import signal
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Sequence
 
+from agents.runs.compare.one_run import run_in_process
 from agents.runs.compare.overview import Overview
 from agents.runs.compare.planned import PlannedRun, is_finished
 from agents.runs.protocol import cores
 from agents.runs.train import Interrupted
 
 POLL_SECONDS = 0.25
+
+# Runs are forked from a process that has done the imports, which would be half of a short run's time. (It is the first
+# optimizer that imports dynamo.)
+WARM = multiprocessing.get_context("forkserver")
+WARM.set_forkserver_preload(["__main__", "agents.runs.compare.one_run", "torch._dynamo"])
 
 
 def run_locally(runs: Sequence[PlannedRun], workers: int | None, overview: Overview) -> dict[str, str | None]:
@@ -76,31 +80,26 @@ def _stop(running: Sequence[_Process]) -> None:
 
 
 class _Process:
-    """A run's process. It stops when its standard input ends: by our hand, or because we are no more."""
+    """A run's process. It stops when its end of a pipe closes: by our hand, or because we are no more."""
 
     def __init__(self, run: PlannedRun) -> None:
         self.run = run
-        threads = str(run.config.threads or 1)
-        with run.log_file.open("ab") as log:
-            self._begin = log.tell()
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "agents.runs.compare.one_run", str(run.config_file)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-                start_new_session=True,  # the terminal's Ctrl-C is ours to pass on
-            )
+        self._begin = run.log_file.stat().st_size if run.log_file.exists() else 0
+        theirs, self._ours = WARM.Pipe(duplex=False)
+        with theirs:
+            self._process = WARM.Process(target=run_in_process, args=(run.config_file, run.log_file, theirs))
+            self._process.start()
 
     def ended(self) -> bool:
-        if self._process.poll() is None:
+        if self._process.is_alive():
             return False
         self.stop()  # no more than closing the pipe
         return True
 
     def error(self) -> str | None:
         """Why an ended process did not finish its run; None if it did."""
-        code = self._process.returncode
+        code = self._process.exitcode
+        assert code is not None
         if code == 0 and is_finished(self.run):
             return None
         if code < 0:
@@ -116,11 +115,10 @@ class _Process:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def stop(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._ours.close()
 
     def wait(self) -> None:
-        self._process.wait()
+        self._process.join()
 
     def kill(self) -> None:
         self._process.kill()

@@ -1,13 +1,16 @@
-"""One planned run in a process of its own: ``python -m agents.runs.compare.one_run CONFIG``."""
+"""One planned run in a process of its own."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import sys
 import threading
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NoReturn
 
 from filelock import FileLock, Timeout
 from rich.console import Console
@@ -53,28 +56,32 @@ def _run(run: PlannedRun, console: Console) -> None:
     train(config, console)
 
 
-def stop_with_parent() -> None:
-    """Stop as by Ctrl-C when standard input ends: the parent holds its other end, however it dies."""
+def run_in_process(config_file: Path, log_file: Path, parent: Connection) -> NoReturn:
+    """What a process of the local engine does: train what the config file says, and exit as ``mtrl-train`` would.
 
-    def watch() -> None:
-        os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read(): its lock would be held when this process ends
-        os.kill(os.getpid(), signal.SIGINT)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def main() -> int:
-    """Train what the config file says. Returns the exit code, as of ``mtrl-train``."""
-    stop_with_parent()
+    Args:
+        config_file: the resolved config of a planned run.
+        log_file: takes what the run prints, after what it holds already.
+        parent: whoever holds its other end, however it dies, stops the run as by Ctrl-C.
+    """
+    os.setsid()  # the terminal's Ctrl-C is the parent's to pass on
+    with log_file.open("ab") as log:
+        os.dup2(log.fileno(), sys.stdout.fileno())
+        os.dup2(log.fileno(), sys.stderr.fileno())
+    threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
     sys.argv[0] = "mtrl-train"  # by which a stopped run could be continued by hand, as its log says
-    return exit_code("run", lambda: run_or_resume(_read(sys.argv[1]), Console()))
+    sys.exit(exit_code("run", lambda: _run_config(config_file)))
 
 
-def _read(config_file: str) -> PlannedRun:
-    config = load_config(config_file)
+def _stop_with(parent: Connection) -> None:
+    with contextlib.suppress(EOFError):
+        parent.recv()
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _run_config(config_file: Path) -> None:
+    config = load_config(str(config_file))
     assert config.run_dir is not None
-    return PlannedRun(Path(config.run_dir).name, config, Path(config.run_dir))
-
-
-if __name__ == "__main__":  # worker processes import this file
-    raise SystemExit(main())
+    # Torch is told by train; this is for the processes that the run starts.
+    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(config.threads)
+    run_or_resume(PlannedRun(Path(config.run_dir).name, config, Path(config.run_dir)), Console())
