@@ -48,6 +48,9 @@ class MultiTaskMLP(nn.Module):
         standardize: see inputs less ``input_mean [in]``, times ``input_scale [in]``, before all else. These buffers are
             0 and 1 until somebody sets them.
 
+    Attributes:
+        width: of the widest layer.
+
     Raises:
         ValueError: for an unknown activation or an empty trunk.
     """
@@ -75,7 +78,7 @@ class MultiTaskMLP(nn.Module):
         self.n_tasks, self.n_nets = n_tasks, n_nets
         self.activation, self.layer_norm, self.one_hot_in_trunk = ACTIVATIONS[activation], layer_norm, one_hot_in_trunk
         widths = [in_dim + n_tasks * one_hot_in_trunk, *hidden]
-        self.n_layers = len(hidden)
+        self.n_layers, self.width = len(hidden), max(hidden)
         self.standardized = standardize
         if standardize:
             self.register_buffer("input_mean", torch.zeros(in_dim))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -137,12 +138,13 @@ def test_optimizer_lookahead_equals_a_real_step(problem: Any, clip: float | None
     torch.testing.assert_close(found[1], own_losses(loss, batch), rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("rows", [1, 2 * T * B])
-def test_candidates_in_turns_are_the_candidates(problem: Any, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_candidates_in_turns_are_the_candidates(problem: Any, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = torch.optim.Adam(problem[0].parameters(), lr=1e-2)
     lookahead = lookahead_of(problem)
     together = lookahead(CANDIDATES, 0.1), lookahead.after_optimizer(CANDIDATES, optimizer, None)
-    monkeypatch.setattr(trunk_lookahead, "CPU_ROWS", rows)
+    monkeypatch.setattr(trunk_lookahead, "CPU_UNITS", at_once * T * B * problem[0].width)
+    assert len(lookahead._chunks(len(CANDIDATES))) == math.ceil(len(CANDIDATES) / at_once)
     in_turns = lookahead(CANDIDATES, 0.1), lookahead.after_optimizer(CANDIDATES, optimizer, None)
     torch.testing.assert_close(in_turns, together, rtol=1e-12, atol=1e-12)
     assert not torch.allclose(together[1][2], together[1][3])
