@@ -16,7 +16,7 @@ from mtrl_transfer.steps import match_norms, matched_step_size
 
 REMEMBERED = 200
 """Measurements kept for the figure of predicted against realised improvement."""
-_STATISTICS = ("means", "maps", "history", "correlation", "correlation_step")
+_STATISTICS = ("means", "maps", "history", "correlation", "correlation_step", "correlation_first_order")
 
 
 class Measurement:
@@ -34,6 +34,7 @@ class Measurement:
         pairs: the latest ``predicted`` and ``realised``, ``[2, T]`` each.
         correlation: of predicted with realised.
         correlation_step: of predicted with the whole step's effect.
+        correlation_first_order: of what first order predicts, from inner products of gradients, with realised.
     """
 
     def __init__(self, n_tasks: int) -> None:
@@ -41,6 +42,7 @@ class Measurement:
         self.means, self.maps, self.history = RunningMeans(), RunningMeans(), RunningMeans()
         self.pairs: deque[Tensor] = deque(maxlen=REMEMBERED)
         self.correlation, self.correlation_step = Correlation(), Correlation()
+        self.correlation_first_order = Correlation()
         self._made: tuple[Tensor, Tensor] | None = None
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -97,8 +99,9 @@ class Measurement:
         before, improvements = table[0], table[0] - table[1:]
         divisor = before if scales is None else scales
         exact = divide(improvements, divisor)
-        first_order = divide(step_size * (subsets @ lookahead.held_out_gramian()), divisor)
-        agree = exact[1 + self.n_tasks :].sum(dim=1).argmax() == first_order.sum(dim=1).argmax()
+        slopes = step_size * lookahead.held_out_gramian()
+        first_order = divide(torch.cat([weights[None], subsets]) @ slopes, divisor)
+        agree = exact[1 + self.n_tasks :].sum(dim=1).argmax() == first_order[1:].sum(dim=1).argmax()
         pairwise, norms = exact[1 : 1 + self.n_tasks], gram.diagonal().sqrt()
         self.maps.add("pairwise", pairwise)
         self.history.add("pairwise", pairwise)
@@ -108,12 +111,12 @@ class Measurement:
         self.means.add("agreement", agree.float())
         known = lookahead.step_norm > 0  # before the first real step the matched one has no length
         own_heads = {name: head.clone() for name, head in heads.items()}
-        self._pending = (lookahead, before, divisor, exact[0], known, own_heads)
+        self._pending = (lookahead, before, divisor, exact[0], first_order[0], known, own_heads)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Compare with the real step, on the same rows."""
-        lookahead, before, divisor, predicted, known, heads = self._pending
+        lookahead, before, divisor, predicted, by_first_order, known, heads = self._pending
         del self._pending
         for name, correlation, own_heads in (
             ("realised", self.correlation, heads),
@@ -123,5 +126,6 @@ class Measurement:
             realised = divide(before - after, divisor)
             if name == "realised":
                 self.pairs.append(torch.stack([predicted, realised]))
+                self.correlation_first_order.add(by_first_order, realised, valid=known)
             correlation.add(predicted, realised, valid=known)
             self.means.add(name, realised)

@@ -41,6 +41,8 @@ LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
         "predicted against realised improvement (correlation)": (
             "transference/critic_correlation",
             "transference/actor_correlation",
+            "transference/critic_correlation_first_order",
+            "transference/actor_correlation_first_order",
         ),
         "exact and first order choose alike (share)": ("transference/critic_agreement", "transference/actor_agreement"),
         "likeness of data and transference (rank correlation)": (

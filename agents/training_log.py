@@ -24,9 +24,8 @@ def record_training(agent: MTSAC) -> None:
         _record_tasks(agent, {f"{name}_{role}": value for name, value in means.items()})
         if agreement is not None:
             agent.logger.record(f"transference/{role}_agreement", float(agreement))
-            measurement = update.measurement
-            agent.logger.record(f"transference/{role}_correlation", measurement.correlation.flush())
-            agent.logger.record(f"transference/{role}_correlation_step", measurement.correlation_step.flush())
+            for name in ("correlation", "correlation_step", "correlation_first_order"):
+                agent.logger.record(f"transference/{role}_{name}", getattr(update.measurement, name).flush())
     if agent._n_updates:
         _record_tasks(agent, {f"feature_spread_{role}": spread for role, spread in feature_spread(agent).items()})
     for tag, value in agent._episodes.means().items():

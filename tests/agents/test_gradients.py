@@ -209,3 +209,34 @@ def test_known_weights_need_one_plain_backward(problem: Any, clip: float | None)
     told, computed = (stepped(problem, KnownWeights(told), clip) for told in (True, False))
     for name, expected in computed.items():
         torch.testing.assert_close(told[name], expected, rtol=1e-10, atol=1e-12)
+
+
+def test_both_predictions_are_held_against_what_the_step_did(problem: Any) -> None:
+    network, loss, batch = problem
+    others = batch._replace(observations=batch.observations.flip(1) + 0.3)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    signed = network.n_nets == 1  # the actor's losses are divided by their spread
+    update = TrunkUpdate(network, optimizer, loss, EqualWeights(), None, signed, seed=0)
+    trunk = list(network.trunk.values())
+    predicted, realised, length = [], [], torch.tensor(0.0)
+    for step in range(4):
+        before = [parameter.detach().clone() for parameter in trunk]
+        old, slopes = own_losses(loss, others), []
+        divisor = (loss(batch).losses[0].std(dim=-1) if signed else old).detach()
+        full = torch.cat([g.flatten() for g in torch.autograd.grad(own_losses(loss, batch).mean(), trunk)])
+        for own_loss in own_losses(loss, others):
+            slopes.append(torch.cat([g.flatten() for g in torch.autograd.grad(own_loss, trunk, retain_graph=True)]))
+        heads = copy.deepcopy(network.heads.state_dict())
+        update.step(batch, lambda *_: others, measure=True)
+        moved = copy.deepcopy(network.heads.state_dict())
+        network.heads.load_state_dict(heads)
+        if step:  # the first has no step before it whose length it could match
+            predicted.append(length / full.norm() * (torch.stack(slopes) @ full) / divisor)
+            realised.append((old - own_losses(loss, others)).detach() / divisor)
+        network.heads.load_state_dict(moved)
+        length = torch.cat([(new - was).flatten() for new, was in zip(trunk, before, strict=True)]).norm().detach()
+    pairs = torch.stack([torch.cat(predicted), torch.cat(realised)])
+    by_hand = torch.corrcoef(pairs)[0, 1].item()
+    assert update.measurement.correlation_first_order.overall() == pytest.approx(by_hand, rel=1e-6)
+    assert update.measurement.correlation.overall() != pytest.approx(by_hand, rel=1e-4)
+    assert by_hand < 0.99999  # or else any two lines would pass for it
