@@ -19,6 +19,8 @@ from agents.runs.schema import RunConfig
 from mtrl_transfer.recorder import Recording
 
 ROLES = ("critic", "actor")
+MEASURES = {"exact": "correlation", "first order": "correlation_first_order"}
+"""Of transference, and the ends of their tags."""
 PROTOCOL_PARTS = ("environment", "evaluation")
 """Parts of a run's protocol card that must be equal; others (versions, machine) are noted."""
 NOTED_PARTS = ("versions", "machine", "commit")
@@ -48,6 +50,7 @@ class FinishedRun:
         curve: success ``[n, T]`` at these evaluations.
         kept: by role, share of updates in which each task's gradient had a part ``[n, T]``.
         pairwise: by role, transference ``[n, T giver, T receiver]``, where it was recorded.
+        prediction: by role and measure, correlation of predicted with realised improvement ``[n]``, where it is known.
     """
 
     label: str
@@ -67,6 +70,7 @@ class FinishedRun:
     curve: np.ndarray
     kept: dict[str, History]
     pairwise: dict[str, History]
+    prediction: dict[tuple[str, str], History]
 
 
 class Collected(NamedTuple):
@@ -164,6 +168,11 @@ def _run(
         curve=np.array([[row[f"success/{name}"] for name in names] for row in evaluated]).reshape(-1, len(names)),
         kept={role: _of_tasks(rows, f"kept_{role}", names) for role in ROLES},
         pairwise=pairwise,
+        prediction={
+            (role, measure): _known(rows, f"transference/{role}_{tag}")
+            for role in ROLES
+            for measure, tag in MEASURES.items()
+        },
     )
     return run, told + unread
 
@@ -197,6 +206,11 @@ def _of_tasks(rows: Sequence[dict[str, Any]], tag: str, names: Sequence[str]) ->
     found = [row for row in rows if f"{tag}/{names[0]}" in row]
     values = np.array([[row[f"{tag}/{name}"] for name in names] for row in found], float)
     return History(np.array([row["step"] for row in found]), values.reshape(-1, len(names)))
+
+
+def _known(rows: Sequence[dict[str, Any]], tag: str) -> History:
+    found = [row for row in rows if row.get(tag) is not None]
+    return History(np.array([row["step"] for row in found]), np.array([row[tag] for row in found], float))
 
 
 def _pairwise(folder: Path) -> tuple[dict[str, History], list[str]]:

@@ -15,7 +15,7 @@ from agents.runs.compare.glossary import TERMS
 from agents.runs.compare.page import Code, Picture, Section, Table, Text
 from agents.runs.compare.plan import Plan, method_of
 from agents.runs.compare.statistics import ENOUGH_SEEDS, MOST_SEEDS, Estimate
-from agents.runs.compare.summary import MethodSummary, Summary
+from agents.runs.compare.summary import PHASES, MethodSummary, Summary
 from agents.runs.compare.transference_pictures import transference_section
 from agents.runs.tables import duration
 
@@ -33,6 +33,7 @@ def sections(plan: Plan, collected: Collected, summary: Summary) -> list[Section
         _results(summary),
         _learning(summary),
         _tasks(summary),
+        _prediction(summary),
         _cost(summary),
         *(transference_section(method, _of(method, collected.runs)) for method in summary.methods),
         always[1],
@@ -184,6 +185,25 @@ def _tasks(summary: Summary) -> Section:
 def _spread(method: MethodSummary, task: int) -> str:
     scores = method.scores[:, task]
     return f"{scores.mean():.2f} ({scores.min():.2f}–{scores.max():.2f}), {method.returns[:, task].mean():.1f}"
+
+
+def _prediction(summary: Summary) -> Section:
+    rows = [
+        [name, what, *(number(phase) for phase in phases)]
+        for name, method in summary.methods.items()
+        for what, phases in method.prediction.items()
+        if any(phases)
+    ]
+    if not rows:
+        return Section("Does predicted transference come true?")
+    about = (
+        "Correlation, over tasks and updates, of the improvement predicted for the weights that were applied with what "
+        "the optimizer's step did to each task's loss on the same rows: mean over seeds, by thirds of training. Exact: "
+        "lookahead at a gradient step as long as the last real one; first order: inner products of gradients alone."
+    )
+    return Section(
+        "Does predicted transference come true?", [Text(about), Table(["method", "prediction", *PHASES], rows)]
+    )
 
 
 def _cost(summary: Summary) -> Section:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.runs.compare.collect import FinishedRun
+from agents.runs.compare.collect import MEASURES, ROLES, FinishedRun, History
 from agents.runs.compare.statistics import (
     ENOUGH_SEEDS,
     Estimate,
@@ -27,6 +27,8 @@ SHARES = (0.25, 0.5, 1.0)
 """Of the budget, and of the shortest run's training time: where success is read off."""
 TIME_POINTS = 40
 WORST = 3
+PHASES = ("first third", "second third", "last third")
+"""Of a run's records."""
 THRESHOLDS = np.linspace(0.0, 1.0, 51)
 
 
@@ -54,6 +56,8 @@ class MethodSummary:
         improvement: probability of improvement over the baseline; None for the baseline itself or without one.
         seeds_needed: per method, to find the difference from the baseline; None where it cannot be told.
         over_transitions: IQM of the learning curves; ``over_seconds`` over training time; None without curves.
+        prediction: by role and measure, correlation of predicted with realised improvement in each of :data:`PHASES`,
+            mean over seeds; None where it is not known.
         profile: share of scores that reach each of :data:`THRESHOLDS`.
         update_ms: milliseconds of an update; ``transference_ms``: of which measuring and combining task gradients.
         seconds: of a run in all, mean.
@@ -73,6 +77,7 @@ class MethodSummary:
     seeds_needed: int | None
     over_transitions: Band | None
     over_seconds: Band | None
+    prediction: dict[str, tuple[Estimate | None, ...]]
     profile: np.ndarray
     update_ms: float
     transference_ms: float
@@ -154,6 +159,11 @@ def _method(
         seeds_needed=None if other is None else seeds_needed(scores, other),
         over_transitions=curves.over_transitions(generator),
         over_seconds=curves.over_seconds(generator),
+        prediction={
+            f"{role}, {measure}": _prediction([run.prediction[role, measure] for run in runs], generator)
+            for role in ROLES
+            for measure in MEASURES
+        },
         profile=profile(scores, THRESHOLDS),
         update_ms=_per_update(sum(run.seconds["update"] for run in runs) + transference, updates),
         transference_ms=_per_update(transference, updates),
@@ -163,6 +173,19 @@ def _method(
 
 def _scores(runs: Sequence[FinishedRun]) -> np.ndarray:
     return np.stack([run.success[run.solvable] for run in runs])
+
+
+def by_phase(history: History) -> list[np.ndarray]:
+    """The values of each of :data:`PHASES`, which may hold none."""
+    return np.array_split(history.values, len(PHASES))
+
+
+def _prediction(histories: Sequence[History], generator: np.random.Generator) -> tuple[Estimate | None, ...]:
+    whole = [by_phase(history) for history in histories if len(history.values) >= len(PHASES)]
+    if not whole:
+        return (None,) * len(PHASES)
+    means = np.array([[values.mean() for values in phases] for phases in whole])
+    return tuple(estimate(column[:, None], mean, generator) for column in means.T)
 
 
 def _per_update(seconds: float, updates: int) -> float:

@@ -10,8 +10,7 @@ from agents.figures import heatmap, left_out_shares
 from agents.runs.compare.collect import ROLES, FinishedRun, History
 from agents.runs.compare.page import Code, Picture, Section, Table, Text
 from agents.runs.compare.plots import as_svg
-
-PHASES = ("first third", "second third", "last third")
+from agents.runs.compare.summary import PHASES, by_phase
 
 
 def transference_section(method: str, runs: Sequence[FinishedRun]) -> Section:
@@ -52,7 +51,7 @@ def _heatmaps(role: str, runs: Sequence[FinishedRun]) -> list[Picture]:
 
 def _phase(history: History, number: int) -> np.ndarray | None:
     """Mean over a third of the recorded steps ``[T, T]``; None where it is empty."""
-    values = np.array_split(history.values, len(PHASES))[number]
+    values = by_phase(history)[number]
     return values.mean(axis=0) if len(values) else None
 
 

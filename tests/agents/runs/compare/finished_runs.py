@@ -64,11 +64,16 @@ def finish(config: RunConfig, folder: Path, number: int) -> Path:
     content = tables.evaluation_json(evaluation, step=config.total_timesteps, goals="train", seconds=spent)
     (folder / "evaluation.json").write_text(json.dumps(content), encoding="utf-8")
     rows = zip(STEPS, seconds(number), curve(number), strict=True)
-    (folder / "metrics.jsonl").write_text("".join(_line(*row) for row in rows), encoding="utf-8")
+    (folder / "metrics.jsonl").write_text("".join(_line(number, *row) for row in rows), encoding="utf-8")
     return folder
 
 
-def _line(step: int, spent: float, success: np.ndarray) -> str:
+def correlation(number: int, step: int) -> float | None:
+    """Of what exact lookahead predicts for the critic: not known at first."""
+    return None if step == STEPS[0] else step / 1000 - number / 100
+
+
+def _line(number: int, step: int, spent: float, success: np.ndarray) -> str:
     row = {
         "step": step,
         "success/mean": success[:3].mean(),
@@ -76,6 +81,7 @@ def _line(step: int, spent: float, success: np.ndarray) -> str:
         "train/n_updates": step // 4,
     }
     row |= {f"success/{task}": value for task, value in zip(TASKS, success.tolist(), strict=True)}
+    row["transference/critic_correlation"] = correlation(number, step)
     row |= {f"kept_{role}/{task}": 1.0 for role in ("critic", "actor") for task in TASKS}
     return json.dumps(row) + "\n"
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finished_runs import STEPS, TASKS, curve, finish, finish_all, plan, scores, seconds
+from finished_runs import STEPS, TASKS, correlation, curve, finish, finish_all, plan, scores, seconds
 from rich.console import Console
 
 from agents.runs.compare.collect import collect
@@ -116,6 +116,19 @@ def test_the_page_holds_everything_and_needs_nothing(tmp_path: Path):
             estimate = told["methods"][method]["iqm"]
             assert f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]" in page
     assert told["missing"] == []
+
+
+def test_how_true_predictions_are_is_told_by_phase(tmp_path: Path):
+    made = plan(tmp_path)
+    finish_all(made)
+    html, _, told = report(made)
+    found = told["methods"]["pcgrad"]["prediction"]
+    expected = [np.mean([correlation(number, step) for number in (1, 3, 5)]) for step in STEPS[1:]]
+    assert [phase["value"] for phase in found["critic, exact"]] == pytest.approx(expected)
+    assert found["critic, exact"][0]["low"] >= correlation(5, STEPS[1])
+    assert found["actor, exact"] == found["critic, first order"] == [None, None, None]
+    assert html.count("<td>critic, exact</td>") == 2
+    assert "first order</td>" not in html
 
 
 def table(path: Path) -> list[dict[str, str]]:
