@@ -1,4 +1,4 @@
-"""The report's files: HTML, Markdown, and the same numbers as JSON and CSV."""
+"""The report's files: HTML, Markdown, its pictures, and the same numbers as JSON and CSV."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.runs.compare.collect import Collected, FinishedRun
 from agents.runs.compare.content import sections
-from agents.runs.compare.page import to_html, to_markdown
+from agents.runs.compare.page import pictures, to_html, to_markdown
 from agents.runs.compare.plan import Plan
 from agents.runs.compare.statistics import Estimate
 from agents.runs.compare.summary import Summary
@@ -21,6 +21,8 @@ from agents.runs.run_folder import to_json, write_text
 
 HTML, MARKDOWN, SUMMARY = "report.html", "report.md", "summary.json"
 SCORES, CURVES = "scores.csv", "curves.csv"
+FIGURES = "figures"
+"""Folder of the pictures as SVG files, for a paper or a README."""
 
 
 def write_report(plan: Plan, collected: Collected, summary: Summary) -> Path:
@@ -35,6 +37,9 @@ def write_report(plan: Plan, collected: Collected, summary: Summary) -> Path:
     title = f"{plan.config.name}: {', '.join(summary.methods or plan.config.methods)}"
     write_text(folder / HTML, to_html(title, told))
     write_text(folder / MARKDOWN, to_markdown(title, told))
+    (folder / FIGURES).mkdir(exist_ok=True)
+    for name, svg in pictures(told).items():
+        write_text(folder / FIGURES / f"{name}.svg", svg)
     numbers = {"missing": collected.missing, "notes": collected.notes, "differences": list(plan.differences)}
     write_text(folder / SUMMARY, to_json({**_plain(asdict(summary)), **numbers}))
     write_text(

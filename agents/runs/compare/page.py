@@ -73,6 +73,12 @@ def to_markdown(title: str, sections: Sequence[Section]) -> str:
     return "\n\n".join([*lines, "\n".join(pictures)]).rstrip() + "\n"
 
 
+def pictures(sections: Sequence[Section]) -> dict[str, str]:
+    """SVGs of what is not folded, by a name for a file: the title up to its first colon."""
+    shown = [part for section in sections if not section.folded for part in section.parts if isinstance(part, Picture)]
+    return {picture.title.partition(":")[0].lower().replace(" ", "_"): picture.svg for picture in shown}
+
+
 def _html_section(section: Section) -> str:
     parts = "\n".join(_html(part) for part in section.parts)
     title = html.escape(section.title)

@@ -116,6 +116,10 @@ def test_the_page_holds_everything_and_needs_nothing(tmp_path: Path):
             estimate = told["methods"][method]["iqm"]
             assert f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]" in page
     assert told["missing"] == []
+    files = {path.name: path.read_text(encoding="utf-8") for path in (made.folder / "figures").iterdir()}
+    assert {"final_success_by_method.svg", "success_over_transitions.svg", "cost_of_an_update.svg"} <= files.keys()
+    assert len(files) == html.split("<details>")[0].count("<figure>")  # what is folded has no file
+    assert all(text.rstrip().endswith("</svg>") for text in files.values())
 
 
 def test_how_true_predictions_are_is_told_by_phase(tmp_path: Path):
