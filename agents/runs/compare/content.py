@@ -8,14 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from agents.figures import shortened
 from agents.runs.compare import plots
 from agents.runs.compare.collect import Collected, FinishedRun
 from agents.runs.compare.glossary import TERMS
+from agents.runs.compare.interaction import PHASES
 from agents.runs.compare.page import Code, Picture, Section, Table, Text
 from agents.runs.compare.plan import Plan, method_of
 from agents.runs.compare.statistics import ENOUGH_SEEDS, MOST_SEEDS, Estimate
-from agents.runs.compare.summary import PHASES, MethodSummary, Summary
+from agents.runs.compare.summary import MethodSummary, Summary
 from agents.runs.compare.transference_pictures import transference_section
 from agents.runs.tables import duration
 
@@ -34,6 +37,7 @@ def sections(plan: Plan, collected: Collected, summary: Summary) -> list[Section
         _learning(summary),
         _tasks(summary),
         _prediction(summary),
+        _interaction(summary),
         _cost(summary),
         *(transference_section(method, _of(method, collected.runs)) for method in summary.methods),
         always[1],
@@ -194,16 +198,37 @@ def _prediction(summary: Summary) -> Section:
         for what, phases in method.prediction.items()
         if any(phases)
     ]
-    if not rows:
-        return Section("Does predicted transference come true?")
     about = (
         "Correlation, over tasks and updates, of the improvement predicted for the weights that were applied with what "
         "the optimizer's step did to each task's loss on the same rows: mean over seeds, by thirds of training. Exact: "
         "lookahead at a gradient step as long as the last real one; first order: inner products of gradients alone."
     )
-    return Section(
-        "Does predicted transference come true?", [Text(about), Table(["method", "prediction", *PHASES], rows)]
+    table = Table(["method", "prediction", *PHASES], rows)
+    return Section("Does predicted transference come true?", [Text(about), table] if rows else [])
+
+
+def _interaction(summary: Summary) -> Section:
+    rows = [
+        [
+            name,
+            role,
+            f"{found.own:.2g}",
+            f"{found.others:.2g}",
+            f"{found.harmful:.0%}",
+            *(NOTHING if np.isnan(value) else f"{value:.2f}" for value in (found.split_half, found.between_runs)),
+        ]
+        for name, method in summary.methods.items()
+        for role, found in method.interaction.items()
+        if found is not None
+    ]
+    about = (
+        "Recorded pairwise transference: what a step along one task's gradient does to its own loss and to each other "
+        "task's, and in how many pairs of different tasks it harms; medians of the records of each third of training. "
+        "Split half: rank correlation over such pairs of every second record with the others; between runs: of two "
+        "runs. Near 0, who helps whom can't be told from what was recorded."
     )
+    header = ["method", "network", "own loss", "each other's loss", "harmful pairs", "split half", "between runs"]
+    return Section("Do tasks act on each other?", [Text(about), Table(header, rows)] if rows else [])
 
 
 def _cost(summary: Summary) -> Section:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agents.runs.compare.collect import MEASURES, ROLES, FinishedRun, History
+from agents.runs.compare.interaction import PHASES, Interaction, by_phase, interaction
 from agents.runs.compare.statistics import (
     ENOUGH_SEEDS,
     Estimate,
@@ -27,8 +28,6 @@ SHARES = (0.25, 0.5, 1.0)
 """Of the budget, and of the shortest run's training time: where success is read off."""
 TIME_POINTS = 40
 WORST = 3
-PHASES = ("first third", "second third", "last third")
-"""Of a run's records."""
 THRESHOLDS = np.linspace(0.0, 1.0, 51)
 
 
@@ -58,6 +57,7 @@ class MethodSummary:
         over_transitions: IQM of the learning curves; ``over_seconds`` over training time; None without curves.
         prediction: by role and measure, correlation of predicted with realised improvement in each of :data:`PHASES`,
             mean over seeds; None where it is not known.
+        interaction: by role, whether tasks acted on each other; None where that was not recorded.
         profile: share of scores that reach each of :data:`THRESHOLDS`.
         update_ms: milliseconds of an update; ``transference_ms``: of which measuring and combining task gradients.
         seconds: of a run in all, mean.
@@ -78,6 +78,7 @@ class MethodSummary:
     over_transitions: Band | None
     over_seconds: Band | None
     prediction: dict[str, tuple[Estimate | None, ...]]
+    interaction: dict[str, Interaction | None]
     profile: np.ndarray
     update_ms: float
     transference_ms: float
@@ -164,6 +165,7 @@ def _method(
             for role in ROLES
             for measure in MEASURES
         },
+        interaction={role: interaction(runs, role) for role in ROLES},
         profile=profile(scores, THRESHOLDS),
         update_ms=_per_update(sum(run.seconds["update"] for run in runs) + transference, updates),
         transference_ms=_per_update(transference, updates),
@@ -173,11 +175,6 @@ def _method(
 
 def _scores(runs: Sequence[FinishedRun]) -> np.ndarray:
     return np.stack([run.success[run.solvable] for run in runs])
-
-
-def by_phase(history: History) -> list[np.ndarray]:
-    """The values of each of :data:`PHASES`, which may hold none."""
-    return np.array_split(history.values, len(PHASES))
 
 
 def _prediction(histories: Sequence[History], generator: np.random.Generator) -> tuple[Estimate | None, ...]:

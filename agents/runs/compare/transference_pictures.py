@@ -8,9 +8,9 @@ import numpy as np
 
 from agents.figures import heatmap, left_out_shares
 from agents.runs.compare.collect import ROLES, FinishedRun, History
+from agents.runs.compare.interaction import PHASES, by_phase
 from agents.runs.compare.page import Code, Picture, Section, Table, Text
 from agents.runs.compare.plots import as_svg
-from agents.runs.compare.summary import PHASES, by_phase
 
 
 def transference_section(method: str, runs: Sequence[FinishedRun]) -> Section:

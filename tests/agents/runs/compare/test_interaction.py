@@ -1,0 +1,58 @@
+"""Whether recorded pairwise transference repeats: a structure that is there is found, and noise is not."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from agents.runs.compare.collect import History
+from agents.runs.compare.interaction import interaction
+
+T, RECORDS = 10, 60
+
+
+def run(values: np.ndarray) -> SimpleNamespace:
+    return SimpleNamespace(pairwise={"critic": History(np.arange(len(values)), values)})
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(RECORDS, T, T))
+
+
+def test_a_structure_repeats_within_and_between_runs():
+    structure = np.random.default_rng(0).permutation(T * T).reshape(T, T) / 100 - 0.5
+    found = interaction([run(structure + 1e-6 * noise(seed)) for seed in (1, 2, 3)], "critic")
+    different = ~np.eye(T, dtype=bool)
+    assert found.own == pytest.approx(np.diag(structure).mean(), abs=1e-5)
+    assert found.others == pytest.approx(structure[different].mean(), abs=1e-5)
+    assert found.harmful == pytest.approx((structure[different] < -1e-5).mean(), abs=0.01)
+    assert found.split_half == found.between_runs == 1.0
+
+
+def test_noise_repeats_neither_within_nor_between_runs():
+    found = interaction([run(noise(seed)) for seed in (1, 2, 3)], "critic")
+    assert abs(found.split_half) < 0.15
+    assert abs(found.between_runs) < 0.15
+
+
+def test_a_run_of_its_own_structure_repeats_within_only():
+    runs = [run(np.random.default_rng(seed).normal(size=(T, T)) + 0.01 * noise(seed)) for seed in (1, 2)]
+    found = interaction(runs, "critic")
+    assert found.split_half > 0.95
+    assert abs(found.between_runs) < 0.3
+    assert np.isnan(interaction(runs[:1], "critic").between_runs)
+
+
+def test_a_phase_has_a_structure_of_its_own():
+    values = np.concatenate([np.full((20, T, T), value) for value in (-1.0, 2.0, 2.0)])
+    found = interaction([run(values)], "critic")
+    assert found.others == pytest.approx(1.0)
+    assert found.harmful == pytest.approx(1 / 3)
+    assert np.isnan(found.split_half)  # all pairs alike: there is no order that could repeat
+
+
+def test_too_few_records_tell_nothing():
+    assert interaction([run(noise(1)[:5])], "critic") is None
+    assert interaction([run(noise(1))], "actor") is None
