@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 from agents.runs.compare.one_run import run_in_process
 from agents.runs.compare.overview import Overview
@@ -17,9 +19,11 @@ from agents.runs.train import Interrupted
 POLL_SECONDS = 0.25
 
 # Runs are forked from a process that has done the imports, which would be half of a short run's time. (It is the first
-# optimizer that imports dynamo.)
-WARM = multiprocessing.get_context("forkserver")
-WARM.set_forkserver_preload(["__main__", "agents.runs.compare.one_run", "torch._dynamo"])
+# optimizer that imports dynamo.) Elsewhere than on Linux, libraries may not survive a fork.
+PROCESSES: ForkServerContext | SpawnContext = (
+    multiprocessing.get_context("forkserver") if sys.platform == "linux" else multiprocessing.get_context("spawn")
+)
+PROCESSES.set_forkserver_preload(["__main__", "agents.runs.compare.one_run", "torch._dynamo"])
 
 
 def run_locally(runs: Sequence[PlannedRun], workers: int | None, overview: Overview) -> dict[str, str | None]:
@@ -85,9 +89,9 @@ class _Process:
     def __init__(self, run: PlannedRun) -> None:
         self.run = run
         self._begin = run.log_file.stat().st_size if run.log_file.exists() else 0
-        theirs, self._ours = WARM.Pipe(duplex=False)
+        theirs, self._ours = PROCESSES.Pipe(duplex=False)
         with theirs:
-            self._process = WARM.Process(target=run_in_process, args=(run.config_file, run.log_file, theirs))
+            self._process = PROCESSES.Process(target=run_in_process, args=(run.config_file, run.log_file, theirs))
             self._process.start()
 
     def ended(self) -> bool:
