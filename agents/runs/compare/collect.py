@@ -50,6 +50,8 @@ class FinishedRun:
         curve: success ``[n, T]`` at these evaluations.
         kept: by role, share of updates in which each task's gradient had a part ``[n, T]``.
         pairwise: by role, transference ``[n, T giver, T receiver]``, where it was recorded.
+        leads: by role, total transference of a `Transference` combiner's candidates less the full set's ``[n, K - 1]``,
+            where that was recorded.
         prediction: by role and measure, correlation of predicted with realised improvement ``[n]``, where it is known.
     """
 
@@ -70,6 +72,7 @@ class FinishedRun:
     curve: np.ndarray
     kept: dict[str, History]
     pairwise: dict[str, History]
+    leads: dict[str, History]
     prediction: dict[tuple[str, str], History]
 
 
@@ -149,7 +152,7 @@ def _run(
     names = tuple(evaluation["tasks"])
     evaluated = [] if damaged else [row for row in rows if "success/mean" in row]
     told = [f"{METRICS_FILE} has {damaged} damaged lines; its curves are left out"] if damaged else []
-    pairwise, unread = _pairwise(folder)
+    pairwise, leads, unread = _recorded(folder)
     run = FinishedRun(
         label=label,
         method=method,
@@ -168,6 +171,7 @@ def _run(
         curve=np.array([[row[f"success/{name}"] for name in names] for row in evaluated]).reshape(-1, len(names)),
         kept={role: _of_tasks(rows, f"kept_{role}", names) for role in ROLES},
         pairwise=pairwise,
+        leads=leads,
         prediction={
             (role, measure): _known(rows, f"transference/{role}_{tag}")
             for role in ROLES
@@ -213,17 +217,26 @@ def _known(rows: Sequence[dict[str, Any]], tag: str) -> History:
     return History(np.array([row["step"] for row in found]), np.array([row[tag] for row in found], float))
 
 
-def _pairwise(folder: Path) -> tuple[dict[str, History], list[str]]:
+def _recorded(folder: Path) -> tuple[dict[str, History], dict[str, History], list[str]]:
     path = folder / RECORD_FILE
     if not path.is_file():
-        return {}, []
+        return {}, {}, []
     try:
         recording = Recording(path)
-        read = {role: recording.of(role)["pairwise"] for role in ROLES}
+        read = {role: recording.of(role) for role in ROLES}
     except ValueError as error:
-        return {}, [f"{RECORD_FILE} cannot be read ({error})"]
-    whole = {role: np.isfinite(values).all(axis=(1, 2)) for role, values in read.items()}
-    return {role: History(recording.steps[whole[role]], read[role][whole[role]]) for role in ROLES}, []
+        return {}, {}, [f"{RECORD_FILE} cannot be read ({error})"]
+    pairwise = {role: _whole(recording.steps, rows["pairwise"]) for role, rows in read.items()}
+    totals = {
+        role: rows["transference"].sum(axis=2) for role, rows in read.items() if "transference" in rows.dtype.names
+    }
+    leads = {role: _whole(recording.steps, total[:, 1:] - total[:, :1]) for role, total in totals.items()}
+    return pairwise, leads, []
+
+
+def _whole(steps: np.ndarray, values: np.ndarray) -> History:
+    whole = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
+    return History(steps[whole], values[whole])
 
 
 def _foreign(run: FinishedRun, plan: Plan, found: Sequence[FinishedRun]) -> list[str]:

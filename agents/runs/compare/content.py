@@ -38,6 +38,7 @@ def sections(plan: Plan, collected: Collected, summary: Summary) -> list[Section
         _tasks(summary),
         _prediction(summary),
         _interaction(summary),
+        _choices(summary),
         _cost(summary),
         *(transference_section(method, _of(method, collected.runs)) for method in summary.methods),
         always[1],
@@ -229,6 +230,23 @@ def _interaction(summary: Summary) -> Section:
     )
     header = ["method", "network", "own loss", "each other's loss", "harmful pairs", "split half", "between runs"]
     return Section("Do tasks act on each other?", [Text(about), Table(header, rows)] if rows else [])
+
+
+def _choices(summary: Summary) -> Section:
+    rows = [
+        [name, role, f"{found.seen:.2g}", f"{found.lasting:.2g}", f"{found.ahead:.0%}", f"{found.behind:.0%}"]
+        for name, method in summary.methods.items()
+        for role, found in method.choices.items()
+        if found is not None
+    ]
+    about = (
+        "Recorded total transference of each candidate less the full set's, before smoothing. At a decision: the lead of "
+        "the best candidate, median over decisions. Lasting: the mean lead, over a third of training, of the candidate "
+        "that is best there. Where it is far less, the best of a decision is so by chance. Ahead, behind: candidates "
+        "whose mean lead over a third is above, or below, 0 by two standard errors; some 2% each would be so by chance."
+    )
+    header = ["method", "network", "lead at a decision", "lasting lead", "ahead", "behind"]
+    return Section("Is choosing more than chance?", [Text(about), Table(header, rows)] if rows else [])
 
 
 def _cost(summary: Summary) -> Section:

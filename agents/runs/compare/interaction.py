@@ -34,6 +34,23 @@ class Interaction(NamedTuple):
     between_runs: float
 
 
+class Choices(NamedTuple):
+    """What the choices of a `Transference` combiner are worth by its own measure: leads over the full set.
+
+    Attributes:
+        seen: lead of the best candidate at a decision, median over decisions.
+        lasting: mean lead over a phase of the candidate that is best there, mean over phases and runs. Where it is far
+            below ``seen``, the best of a decision was so by chance.
+        ahead: share of candidates (in each phase and run) whose mean lead is above 0 by two standard errors.
+        behind: likewise, below 0.
+    """
+
+    seen: float
+    lasting: float
+    ahead: float
+    behind: float
+
+
 def by_phase(history: History) -> list[np.ndarray]:
     """The values of each of :data:`PHASES`, which may hold none."""
     return np.array_split(history.values, len(PHASES))
@@ -68,6 +85,32 @@ def interaction(runs: Sequence[FinishedRun], role: str) -> Interaction | None:
         harmful=float((medians[..., different] < 0).mean()),
         split_half=_mean(halves),
         between_runs=_mean(pairs),
+    )
+
+
+def choices(runs: Sequence[FinishedRun], role: str) -> Choices | None:
+    """What choosing was worth, over a method's runs; None where nothing was chosen, or it was not recorded.
+
+    Args:
+        runs: of one method.
+        role: ``critic`` or ``actor``.
+    """
+    histories = [run.leads[role] for run in runs if role in run.leads]
+    phases = [
+        values
+        for history in histories
+        if len(history.values) >= 2 * len(PHASES) and history.values.shape[1]
+        for values in by_phase(history)
+    ]
+    if not phases:
+        return None
+    means = np.array([values.mean(axis=0) for values in phases])
+    errors = np.array([values.std(axis=0, ddof=1) / np.sqrt(len(values)) for values in phases])
+    return Choices(
+        seen=float(np.median(np.concatenate([values.max(axis=1) for values in phases]))),
+        lasting=float(means.max(axis=1).mean()),
+        ahead=float((means > 2 * errors).mean()),
+        behind=float((means < -2 * errors).mean()),
     )
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from agents.runs.compare.collect import MEASURES, ROLES, FinishedRun, History
-from agents.runs.compare.interaction import PHASES, Interaction, by_phase, interaction
+from agents.runs.compare.interaction import PHASES, Choices, Interaction, by_phase, choices, interaction
 from agents.runs.compare.statistics import (
     ENOUGH_SEEDS,
     Estimate,
@@ -58,6 +58,7 @@ class MethodSummary:
         prediction: by role and measure, correlation of predicted with realised improvement in each of :data:`PHASES`,
             mean over seeds; None where it is not known.
         interaction: by role, whether tasks acted on each other; None where that was not recorded.
+        choices: by role, what choosing by transference was worth; None for other methods, or where it was not recorded.
         profile: share of scores that reach each of :data:`THRESHOLDS`.
         update_ms: milliseconds of an update; ``transference_ms``: of which measuring and combining task gradients.
         seconds: of a run in all, mean.
@@ -79,6 +80,7 @@ class MethodSummary:
     over_seconds: Band | None
     prediction: dict[str, tuple[Estimate | None, ...]]
     interaction: dict[str, Interaction | None]
+    choices: dict[str, Choices | None]
     profile: np.ndarray
     update_ms: float
     transference_ms: float
@@ -166,6 +168,7 @@ def _method(
             for measure in MEASURES
         },
         interaction={role: interaction(runs, role) for role in ROLES},
+        choices={role: choices(runs, role) for role in ROLES},
         profile=profile(scores, THRESHOLDS),
         update_ms=_per_update(sum(run.seconds["update"] for run in runs) + transference, updates),
         transference_ms=_per_update(transference, updates),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from agents.runs.compare.collect import History
-from agents.runs.compare.interaction import interaction
+from agents.runs.compare.interaction import choices, interaction
 
 T, RECORDS = 10, 60
 
@@ -56,3 +56,26 @@ def test_a_phase_has_a_structure_of_its_own():
 def test_too_few_records_tell_nothing():
     assert interaction([run(noise(1)[:5])], "critic") is None
     assert interaction([run(noise(1))], "actor") is None
+
+
+def leading(values: np.ndarray) -> SimpleNamespace:
+    return SimpleNamespace(leads={"actor": History(np.arange(len(values)), values)})
+
+
+def test_the_best_of_a_decision_is_told_from_what_leads_for_long():
+    chance = np.random.default_rng(0).normal(size=(3_000, 5))
+    found = choices([leading(chance)], "actor")
+    assert found.seen == pytest.approx(1.13, abs=0.05)  # the median of the greatest of five normal numbers
+    assert found.lasting < 0.1
+    assert max(found.ahead, found.behind) <= 2 / 15
+    chance[:, 1] += 0.5
+    chance[:, 3] -= 0.5
+    found = choices([leading(chance)], "actor")
+    assert found.lasting == pytest.approx(0.5, abs=0.1)
+    assert 1 / 5 <= min(found.ahead, found.behind) <= max(found.ahead, found.behind) <= 1 / 5 + 2 / 15
+
+
+def test_without_candidates_or_records_nothing_is_told_of_choices():
+    assert choices([leading(np.zeros((60, 0)))], "actor") is None
+    assert choices([leading(np.ones((5, 3)))], "actor") is None
+    assert choices([leading(np.ones((60, 3)))], "critic") is None
