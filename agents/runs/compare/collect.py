@@ -227,9 +227,8 @@ def _recorded(folder: Path) -> tuple[dict[str, History], dict[str, History], lis
     except ValueError as error:
         return {}, {}, [f"{RECORD_FILE} cannot be read ({error})"]
     pairwise = {role: _whole(recording.steps, rows["pairwise"]) for role, rows in read.items()}
-    totals = {
-        role: rows["transference"].sum(axis=2) for role, rows in read.items() if "transference" in rows.dtype.names
-    }
+    decided = {role: rows for role, rows in read.items() if "transference" in (rows.dtype.names or ())}
+    totals = {role: rows["transference"].sum(axis=2) for role, rows in decided.items()}
     leads = {role: _whole(recording.steps, total[:, 1:] - total[:, :1]) for role, total in totals.items()}
     return pairwise, leads, []
 
