@@ -240,7 +240,7 @@ def _choices(summary: Summary) -> Section:
         if found is not None
     ]
     about = (
-        "Recorded total transference of each candidate less the full set's, before smoothing. At a decision: lead of the "
+        "Recorded total transference of candidates less the full set's, before smoothing. At a decision: lead of the "
         "best candidate, median over decisions. Lasting: the mean lead, over a third of training, of the candidate "
         "that is best there. Where it is far less, the best of a decision is so by chance. Ahead, behind: candidates "
         "whose mean lead over a third is above, or below, 0 by two standard errors; some 2% each would be so by chance."
