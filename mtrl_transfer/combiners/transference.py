@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_transfer import measures, scales, search
+from mtrl_transfer import leads, measures, scales, search
 from mtrl_transfer.basis import Quadratic
 from mtrl_transfer.candidates import MAX_POWER_SET
 from mtrl_transfer.combiners.base import Combiner
@@ -48,6 +48,8 @@ class Transference(Combiner):
         temperature: of the softmax, in standard deviations of the scores.
         max_absence: most calls in a row that a task may be left out of; None sets no bound.
         smoothing: share of the past in the running mean of transference that is chosen by; 0 takes the newest alone.
+        confidence: by how many standard errors a candidate's mean score must lead the full set's to be applied in its
+            stead (needs `smoothing`); None asks for no more than the largest score.
         heads: heads that the caller should look ahead with: `fixed`, or `stepped` by their own gradients first.
         generator: source of PCGrad's orders.
 
@@ -75,6 +77,7 @@ class Transference(Combiner):
         temperature: float = 1.0,
         max_absence: int | None = None,
         smoothing: float = 0.0,
+        confidence: float | None = None,
         heads: str = "fixed",
         generator: torch.Generator | None = None,
     ) -> None:
@@ -93,6 +96,7 @@ class Transference(Combiner):
         self.temperature = temperature
         self.max_absence = max_absence
         self.smoothing = smoothing
+        self.confidence = confidence
         self.heads = heads
         check_options(self)
         listed = "full" if is_named(candidates, CONTINUOUS) else candidates
@@ -273,14 +277,21 @@ class Transference(Combiner):
             mean = self.state.setdefault("transference", torch.zeros_like(transference))
             mean.lerp_(torch.where(transference.isfinite(), transference, mean), 1 - self.smoothing)
             scores = torch.where(scores.isfinite(), mean.sum(1), scores)
-        allowed = None
-        if self.max_absence is not None:
-            absence = self.state.get("absence", torch.zeros_like(proposed.members[0], dtype=torch.long))
-            allowed = lets_return(proposed.members, absence, self.every, self.max_absence)
+        allowed = self._allowed(transference.sum(1), proposed)
         self._store("choice", choose(scores, step, allowed))
         if self.choice == "softmax":
             self._store("shares", softmax_shares(usable_scores(scores, step, allowed), self.temperature))
         return scores
+
+    def _allowed(self, scores: Tensor, proposed: Proposed) -> Tensor:
+        """Candidates `[K]` that keep absences within bounds and, if that is asked for, lead by more than chance."""
+        allowed = torch.ones_like(scores, dtype=torch.bool)
+        if self.confidence is not None:
+            allowed = leads.lasting(self.state, scores, self.smoothing, self.confidence)
+        if self.max_absence is not None:
+            absence = self.state.get("absence", torch.zeros_like(proposed.members[0], dtype=torch.long))
+            allowed = allowed & lets_return(proposed.members, absence, self.every, self.max_absence)
+        return allowed
 
     def _weights(self, proposed: Proposed, gramian: Tensor) -> Tensor:
         if self.choice == "argmax":

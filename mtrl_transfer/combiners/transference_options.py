@@ -38,10 +38,14 @@ def check_options(options: Transference) -> None:
         raise ValueError(f"temperature={options.temperature} must be positive")
     if not 0 <= options.smoothing < 1:
         raise ValueError(f"smoothing={options.smoothing} must be at least 0 and below 1")
+    if options.confidence is not None and not options.confidence >= 0:
+        raise ValueError(f"confidence={options.confidence} must be at least 0")
     _check_together(options)
 
 
 def _check_together(options: Transference) -> None:
+    if options.confidence is not None and not options.smoothing:
+        raise ValueError(f"confidence={options.confidence} is of a running mean; that needs smoothing, e.g. 0.95")
     if options.step_size == "optimizer" and options.measure != "exact":
         raise ValueError(f"step_size='optimizer' is not linear in the weights; measure={options.measure!r} needs that")
     if options.step_size == "optimizer" and options.scale == "cosine":

@@ -106,7 +106,10 @@ SETTINGS: list[dict[str, Any]] = [
     },
     {"combiner": "famo", "measure_every": 5, "affinity_every": 6},
     {"combiner": "transference", "combiner_kwargs": {"candidates": ["full", *OTHERS, "leave_one_out"]}},
-    {"combiner": "transference", "combiner_kwargs": {"step_size": "optimizer", "max_absence": 2, "smoothing": 0.5}},
+    {
+        "combiner": "transference",
+        "combiner_kwargs": {"step_size": "optimizer", "max_absence": 2, "smoothing": 0.5, "confidence": 1.0},
+    },
     {"combiner": "transference", "combiner_kwargs": {"every": 4}, "measure_every": 3},
     {"combiner": "transference", "combiner_kwargs": {"every": 3, "inner": "pcgrad", "choice": "softmax"}},
     {"combiner": "transference", "combiner_kwargs": {"critic": {"every": 2}, "actor": {"every": 3, "scale": "self"}}},

@@ -233,6 +233,7 @@ OPTIONS = {
     "step_size": ("matched", "optimizer", 0.1),
     "inner": (None, "pcgrad"),
     "smoothing": (0.0, 0.5),
+    "confidence": (None, 1.0),
 }
 
 

@@ -1,5 +1,6 @@
 """Portfolios, mixtures, smoothing, and how long a task may be left out."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ from mtrl_transfer import (
     make_context,
     per_task_gradients,
 )
+from mtrl_transfer.leads import lasting
 from mtrl_transfer.selection import softmax_shares
 from mtrl_transfer.steps import match_norms
 
@@ -131,6 +133,49 @@ def test_smoothing_is_a_running_mean():
     assert not torch.equal(tables[0], tables[1])
 
 
+def test_a_lead_is_lasting_by_the_weighted_mean_and_its_standard_error():
+    generator, state, seen, told = torch.Generator().manual_seed(0), {}, [], []
+    for call in range(60):
+        scores = torch.randn(4, generator=generator, dtype=torch.float64) + torch.tensor([0.0, 0.4, -0.4, 0.1])
+        seen.append((scores - scores[0]).numpy())
+        found = lasting(state, scores, 0.9, 1.5)
+        weights = 0.9 ** np.arange(call, -1, -1)
+        mean = np.average(seen, axis=0, weights=weights)
+        share = (weights**2).sum() / weights.sum() ** 2
+        variance = np.average((seen - mean) ** 2, axis=0, weights=weights) / (1 - share) if call else np.inf
+        expected = mean > 1.5 * np.sqrt(variance * share)
+        expected[0] = True
+        assert found.tolist() == expected.tolist()
+        told.append(found.tolist())
+    assert 0.1 < np.mean(told, axis=0)[1] < 1  # now and then one led, and now and then none
+
+
+def noisy(generator, harm):
+    """Losses after a step of a task that neither helps nor harms but for chance; the last harms all others."""
+
+    def lookahead(weights, step):
+        effects = 0.01 * torch.randn(6, 6, generator=generator, dtype=torch.float64)
+        effects[5, :5] -= harm
+        return 1 - weights @ effects
+
+    return Context(losses=torch.ones(6).double(), step_norm=torch.tensor(0.1).double(), lookahead=lookahead)
+
+
+def test_with_confidence_chance_leaves_nobody_out_and_harm_does():
+    kept = {}
+    for confidence in (None, 3.0):
+        for harm in (0.0, 0.01):
+            combiner = Transference(smoothing=0.95, confidence=confidence, norm_matching=False)
+            generator = torch.Generator().manual_seed(0)
+            kept[confidence, harm] = torch.stack(
+                [combiner(torch.eye(6).double(), noisy(generator, harm)) != 0 for _ in range(300)]
+            ).double()
+    assert kept[3.0, 0.0].mean() > 0.99
+    assert kept[None, 0.0].mean() < 0.9
+    assert kept[3.0, 0.01][30:, 5].mean() < 0.05
+    assert kept[3.0, 0.01][:, :5].mean() > 0.99
+
+
 def test_heads_stepped_first(problem):
     grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
     arguments = {"batch": problem.batch, "grads": grads, "lookahead_batch": problem.held_out}
@@ -166,6 +211,8 @@ def test_lookahead_defaults_to_the_matched_step(problem):
         ({"heads": "fix"}, "Did you mean 'fixed'"),
         ({"temperature": 0.0}, "temperature=0.0 must be positive"),
         ({"smoothing": 1.0}, "smoothing=1.0 must be"),
+        ({"smoothing": 0.5, "confidence": -1.0}, "confidence=-1.0 must be"),
+        ({"confidence": 2.0}, "confidence=2.0 is of a running mean; that needs smoothing"),
         ({"max_absence": 2, "every": 3}, "max_absence=2 cannot be kept"),
         ({"candidates": torch.ones(1, 4), "inner": "pcgrad"}, "no meaning for rows of given weights"),
     ],
