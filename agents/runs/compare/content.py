@@ -8,21 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from agents.figures import shortened
-from agents.runs.compare import plots
+from agents.runs.compare import plots, transference_tables
 from agents.runs.compare.collect import Collected, FinishedRun
 from agents.runs.compare.glossary import TERMS
-from agents.runs.compare.interaction import PHASES
 from agents.runs.compare.page import Code, Picture, Section, Table, Text
 from agents.runs.compare.plan import Plan, method_of
-from agents.runs.compare.statistics import ENOUGH_SEEDS, MOST_SEEDS, Estimate
+from agents.runs.compare.statistics import ENOUGH_SEEDS, MOST_SEEDS
 from agents.runs.compare.summary import MethodSummary, Summary
 from agents.runs.compare.transference_pictures import transference_section
+from agents.runs.compare.wording import NOTHING, number
 from agents.runs.tables import duration
-
-NOTHING = "–"
 
 
 def sections(plan: Plan, collected: Collected, summary: Summary) -> list[Section]:
@@ -36,22 +32,15 @@ def sections(plan: Plan, collected: Collected, summary: Summary) -> list[Section
         _results(summary),
         _learning(summary),
         _tasks(summary),
-        _prediction(summary),
-        _interaction(summary),
-        _choices(summary),
+        transference_tables.prediction(summary),
+        transference_tables.interaction(summary),
+        transference_tables.choices(summary),
         _cost(summary),
         *(transference_section(method, _of(method, collected.runs)) for method in summary.methods),
         always[1],
         _how_to_read(),
     ]
     return [section for section in parts if section.parts]
-
-
-def number(estimate: Estimate | None, digits: int = 2) -> str:
-    """``0.62 [0.41, 0.80]``."""
-    if estimate is None:
-        return NOTHING
-    return f"{estimate.value:.{digits}f} [{estimate.low:.{digits}f}, {estimate.high:.{digits}f}]"
 
 
 def answer(summary: Summary) -> list[str]:
@@ -190,63 +179,6 @@ def _tasks(summary: Summary) -> Section:
 def _spread(method: MethodSummary, task: int) -> str:
     scores = method.scores[:, task]
     return f"{scores.mean():.2f} ({scores.min():.2f}–{scores.max():.2f}), {method.returns[:, task].mean():.1f}"
-
-
-def _prediction(summary: Summary) -> Section:
-    rows = [
-        [name, what, *(number(phase) for phase in phases)]
-        for name, method in summary.methods.items()
-        for what, phases in method.prediction.items()
-        if any(phases)
-    ]
-    about = (
-        "Correlation, over tasks and updates, of the improvement predicted for the weights that were applied with what "
-        "the optimizer's step did to each task's loss on the same rows: mean over seeds, by thirds of training. Exact: "
-        "lookahead at a gradient step as long as the last real one; first order: inner products of gradients alone."
-    )
-    table = Table(["method", "prediction", *PHASES], rows)
-    return Section("Does predicted transference come true?", [Text(about), table] if rows else [])
-
-
-def _interaction(summary: Summary) -> Section:
-    rows = [
-        [
-            name,
-            role,
-            f"{found.own:.2g}",
-            f"{found.others:.2g}",
-            f"{found.harmful:.0%}",
-            *(NOTHING if np.isnan(value) else f"{value:.2f}" for value in (found.split_half, found.between_runs)),
-        ]
-        for name, method in summary.methods.items()
-        for role, found in method.interaction.items()
-        if found is not None
-    ]
-    about = (
-        "Recorded pairwise transference: what a step along one task's gradient does to its own loss and to each other "
-        "task's, and in how many pairs of different tasks it harms; medians of the records of each third of training. "
-        "Split half: rank correlation over such pairs of every second record with the others; between runs: of two "
-        "runs. Near 0, who helps whom can't be told from what was recorded."
-    )
-    header = ["method", "network", "own loss", "each other's loss", "harmful pairs", "split half", "between runs"]
-    return Section("Do tasks act on each other?", [Text(about), Table(header, rows)] if rows else [])
-
-
-def _choices(summary: Summary) -> Section:
-    rows = [
-        [name, role, f"{found.seen:.2g}", f"{found.lasting:.2g}", f"{found.ahead:.0%}", f"{found.behind:.0%}"]
-        for name, method in summary.methods.items()
-        for role, found in method.choices.items()
-        if found is not None
-    ]
-    about = (
-        "Recorded total transference of candidates less the full set's, before smoothing. At a decision: lead of the "
-        "best candidate, median over decisions. Lasting: the mean lead, over a third of training, of the candidate "
-        "that is best there. Where it is far less, the best of a decision is so by chance. Ahead, behind: candidates "
-        "whose mean lead over a third is above, or below, 0 by two standard errors; some 2% each would be so by chance."
-    )
-    header = ["method", "network", "lead at a decision", "lasting lead", "ahead", "behind"]
-    return Section("Is choosing more than chance?", [Text(about), Table(header, rows)] if rows else [])
 
 
 def _cost(summary: Summary) -> Section:

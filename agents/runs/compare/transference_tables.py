@@ -1,0 +1,70 @@
+"""The report's tables of what transference is worth as a measure."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from agents.runs.compare.interaction import PHASES
+from agents.runs.compare.page import Section, Table, Text
+from agents.runs.compare.summary import Summary
+from agents.runs.compare.wording import NOTHING, number
+
+
+def prediction(summary: Summary) -> Section:
+    """How well predicted improvements agree with realised ones, by phase and measure."""
+    rows = [
+        [name, what, *(number(phase) for phase in phases)]
+        for name, method in summary.methods.items()
+        for what, phases in method.prediction.items()
+        if any(phases)
+    ]
+    about = (
+        "Correlation, over tasks and updates, of the improvement predicted for the weights that were applied with what "
+        "the optimizer's step did to each task's loss on the same rows: mean over seeds, by thirds of training. Exact: "
+        "lookahead at a gradient step as long as the last real one; first order: inner products of gradients alone."
+    )
+    table = Table(["method", "prediction", *PHASES], rows)
+    return Section("Does predicted transference come true?", [Text(about), table] if rows else [])
+
+
+def interaction(summary: Summary) -> Section:
+    """Pairwise transference, and whether it repeats."""
+    rows = [
+        [
+            name,
+            role,
+            f"{found.own:.2g}",
+            f"{found.others:.2g}",
+            f"{found.harmful:.0%}",
+            *(NOTHING if np.isnan(value) else f"{value:.2f}" for value in (found.split_half, found.between_runs)),
+        ]
+        for name, method in summary.methods.items()
+        for role, found in method.interaction.items()
+        if found is not None
+    ]
+    about = (
+        "Recorded pairwise transference: what a step along one task's gradient does to its own loss and to each other "
+        "task's, and in how many pairs of different tasks it harms; medians of the records of each third of training. "
+        "Split half: rank correlation over such pairs of every second record with the others; between runs: of two "
+        "runs. Near 0, who helps whom can't be told from what was recorded."
+    )
+    header = ["method", "network", "own loss", "each other's loss", "harmful pairs", "split half", "between runs"]
+    return Section("Do tasks act on each other?", [Text(about), Table(header, rows)] if rows else [])
+
+
+def choices(summary: Summary) -> Section:
+    """What the choices of `Transference` combiners were worth."""
+    rows = [
+        [name, role, f"{found.seen:.2g}", f"{found.lasting:.2g}", f"{found.ahead:.0%}", f"{found.behind:.0%}"]
+        for name, method in summary.methods.items()
+        for role, found in method.choices.items()
+        if found is not None
+    ]
+    about = (
+        "Recorded total transference of candidates less the full set's, before smoothing. At a decision: lead of the "
+        "best candidate, median over decisions. Lasting: the mean lead, over a third of training, of the candidate "
+        "that is best there. Where it is far less, the best of a decision is so by chance. Ahead, behind: candidates "
+        "whose mean lead over a third is above, or below, 0 by two standard errors; some 3% each would be so by chance."
+    )
+    header = ["method", "network", "lead at a decision", "lasting lead", "ahead", "behind"]
+    return Section("Is choosing more than chance?", [Text(about), Table(header, rows)] if rows else [])
