@@ -5,12 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+LEAST = 10
+"""Independent updates that a running mean has to be worth before a lead is believed: a spread of fewer means little."""
+
+
+def updates_averaged(smoothing: float) -> float:
+    """How many independent updates a running mean is worth in the long run."""
+    return (1 + smoothing) / (1 - smoothing)
+
 
 def lasting(state: dict[str, Tensor], scores: Tensor, smoothing: float, confidence: float) -> Tensor:
     """Which candidates lead the full set by `confidence` standard errors of a running mean.
 
     At each update the best of many noisy scores leads, whether or not any candidate is better: leads are to be averaged
-    before they are believed. Updates count as independent, the newest with weight `1 - smoothing`.
+    before they are believed. Updates count as independent, the newest with weight `1 - smoothing`; a lead whose square
+    is not finite does not count. The standard errors are each candidate's own: of many candidates without a true lead,
+    one or another is now and then ahead.
 
     Args:
         state: holds the running sums between calls.
@@ -19,19 +29,21 @@ def lasting(state: dict[str, Tensor], scores: Tensor, smoothing: float, confiden
         confidence: standard errors.
 
     Returns:
-        `[K]` bool; True for the full set, False for all others at the first call.
+        `[K]` bool; True for the full set, False for all others until they are worth `LEAST` updates.
     """
     newest = scores - scores[0]
-    sums = state.setdefault("leads", scores.new_zeros(2, len(scores)))
-    weights = state.setdefault("lead_weights", scores.new_zeros(2))
-    mean = sums[0] / weights[0].clamp(min=torch.finfo(scores.dtype).tiny)
-    newest = torch.where(newest.isfinite(), newest, mean)
-    sums.lerp_(torch.stack([newest, newest.square()]), 1 - smoothing)
-    weights[0].mul_(smoothing).add_(1 - smoothing)
-    weights[1].mul_(smoothing**2).add_((1 - smoothing) ** 2)
-    mean = sums[0] / weights[0]
-    share = weights[1] / weights[0].square()  # of independent updates, 1 / how many
-    variance = (sums[1] / weights[0] - mean.square()).clamp(min=0) / (1 - share)
-    ahead = mean > confidence * (variance * share).sqrt()  # at first not a number, of which nothing is greater
+    known = newest.square().isfinite()
+    sums = state.setdefault(
+        "leads", scores.new_zeros(4, len(scores))
+    )  # weighted: lead, its square; weights, their squares
+    ones = torch.ones_like(newest)
+    fresh = torch.stack([newest, newest.square(), ones, ones])
+    decayed = torch.cat([sums[:3] * smoothing, sums[3:] * smoothing**2])
+    gained = torch.cat([fresh[:3] * (1 - smoothing), fresh[3:] * (1 - smoothing) ** 2])
+    sums.copy_(torch.where(known, decayed + gained, sums))
+    lead, square, weight, squared_weight = sums
+    mean, share = lead / weight, squared_weight / weight.square()  # share: 1 / how many independent updates
+    variance = (square / weight - mean.square()).clamp(min=0) / (1 - share)
+    ahead = (mean > confidence * (variance * share).sqrt()) & (share <= 1 / LEAST)  # a nan is not ahead
     ahead[0] = True
     return ahead

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mtrl_transfer import measures, scales
+from mtrl_transfer import leads, measures, scales
 from mtrl_transfer.choices import check_choice
 from mtrl_transfer.proposals import Listed
 from mtrl_transfer.selection import CHOICES
@@ -46,6 +46,11 @@ def check_options(options: Transference) -> None:
 def _check_together(options: Transference) -> None:
     if options.confidence is not None and not options.smoothing:
         raise ValueError(f"confidence={options.confidence} is of a running mean; that needs smoothing, e.g. 0.95")
+    if options.confidence is not None and leads.updates_averaged(options.smoothing) < leads.LEAST:
+        raise ValueError(
+            f"smoothing={options.smoothing} averages {leads.updates_averaged(options.smoothing):.1f} updates; "
+            f"confidence needs at least {leads.LEAST}: smoothing=0.82 or more"
+        )
     if options.step_size == "optimizer" and options.measure != "exact":
         raise ValueError(f"step_size='optimizer' is not linear in the weights; measure={options.measure!r} needs that")
     if options.step_size == "optimizer" and options.scale == "cosine":

@@ -86,7 +86,7 @@ def test_no_combiner_waits(make_agent: Callable[..., MTSAC], combiner: str) -> N
         {
             "every": 2,
             "max_absence": 4,
-            "smoothing": 0.5,
+            "smoothing": 0.9,
             "confidence": 1.0,
             "heads": "stepped",
             "lookahead_batch": "same",

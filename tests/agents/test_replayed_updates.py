@@ -108,7 +108,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"combiner": "transference", "combiner_kwargs": {"candidates": ["full", *OTHERS, "leave_one_out"]}},
     {
         "combiner": "transference",
-        "combiner_kwargs": {"step_size": "optimizer", "max_absence": 2, "smoothing": 0.5, "confidence": 1.0},
+        "combiner_kwargs": {"step_size": "optimizer", "max_absence": 2, "smoothing": 0.9, "confidence": 1.0},
     },
     {"combiner": "transference", "combiner_kwargs": {"every": 4}, "measure_every": 3},
     {"combiner": "transference", "combiner_kwargs": {"every": 3, "inner": "pcgrad", "choice": "softmax"}},

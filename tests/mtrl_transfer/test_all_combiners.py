@@ -232,7 +232,7 @@ OPTIONS = {
     "choice": CHOICES,
     "step_size": ("matched", "optimizer", 0.1),
     "inner": (None, "pcgrad"),
-    "smoothing": (0.0, 0.5),
+    "smoothing": (0.0, 0.9),
     "confidence": (None, 1.0),
 }
 

@@ -143,11 +143,40 @@ def test_a_lead_is_lasting_by_the_weighted_mean_and_its_standard_error():
         mean = np.average(seen, axis=0, weights=weights)
         share = (weights**2).sum() / weights.sum() ** 2
         variance = np.average((seen - mean) ** 2, axis=0, weights=weights) / (1 - share) if call else np.inf
-        expected = mean > 1.5 * np.sqrt(variance * share)
+        expected = (mean > 1.5 * np.sqrt(variance * share)) & (share <= 0.1)
         expected[0] = True
         assert found.tolist() == expected.tolist()
         told.append(found.tolist())
     assert 0.1 < np.mean(told, axis=0)[1] < 1  # now and then one led, and now and then none
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("smoothing", [0.82, 0.9, 0.95, 0.98, 0.999])
+def test_no_lead_is_believed_at_first(smoothing, dtype):
+    state, scores = {}, torch.tensor([0.0, 1.0, -1.0], dtype=dtype)
+    told = [lasting(state, scores, smoothing, 2.0).tolist() for _ in range(200)]
+    assert told[:9] == [[True, False, False]] * 9
+    assert told[-1] == [True, True, False]
+
+
+def test_what_is_not_finite_is_no_evidence():
+    generator, state = torch.Generator().manual_seed(0), {}
+    for call in range(400):
+        scores = torch.randn(4, generator=generator) + torch.tensor([0.0, 0.0, 3.0, -3.0])
+        if call % 10:
+            scores[1] = torch.nan
+        if call == 50:
+            scores[0] = 1e25  # a lead whose square is infinite
+        before = {name: value.clone() for name, value in state.items()}
+        told = lasting(state, scores, 0.9, 2.0).tolist()
+        if call == 50:
+            torch.testing.assert_close(state["leads"][:, 1:], before["leads"][:, 1:], rtol=0, atol=0)
+        if call % 10:
+            torch.testing.assert_close(state["leads"][:, 1], before["leads"][:, 1], rtol=0, atol=0)
+        if call < 90:
+            assert not told[1]  # of ten calls, one is known
+        if call > 60:
+            assert told[2:] == [True, False]
 
 
 def noisy(generator, harm):
@@ -211,7 +240,8 @@ def test_lookahead_defaults_to_the_matched_step(problem):
         ({"heads": "fix"}, "Did you mean 'fixed'"),
         ({"temperature": 0.0}, "temperature=0.0 must be positive"),
         ({"smoothing": 1.0}, "smoothing=1.0 must be"),
-        ({"smoothing": 0.5, "confidence": -1.0}, "confidence=-1.0 must be"),
+        ({"smoothing": 0.9, "confidence": -1.0}, "confidence=-1.0 must be"),
+        ({"smoothing": 0.5, "confidence": 1.0}, "smoothing=0.5 averages 3.0 updates; confidence needs at least 10"),
         ({"confidence": 2.0}, "confidence=2.0 is of a running mean; that needs smoothing"),
         ({"max_absence": 2, "every": 3}, "max_absence=2 cannot be kept"),
         ({"candidates": torch.ones(1, 4), "inner": "pcgrad"}, "no meaning for rows of given weights"),
