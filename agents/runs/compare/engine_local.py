@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 from agents.runs.compare.one_run import run_in_process
@@ -17,19 +19,22 @@ from agents.runs.protocol import cores
 from agents.runs.train import Interrupted
 
 POLL_SECONDS = 0.25
+PROCESS_SERVER_LOST = 255
+"""The exit code that multiprocessing makes up for a process whose forkserver died."""
 
 # Runs are forked from a process that has done the imports, which would be half of a short run's time. (It is the first
 # optimizer that imports dynamo.) Elsewhere than on Linux, libraries may not survive a fork.
 PROCESSES: ForkServerContext | SpawnContext = (
     multiprocessing.get_context("forkserver") if sys.platform == "linux" else multiprocessing.get_context("spawn")
 )
-PROCESSES.set_forkserver_preload(["__main__", "agents.runs.compare.one_run", "torch._dynamo"])
+PROCESSES.set_forkserver_preload(["agents.runs.cli", "agents.runs.compare.one_run", "torch._dynamo"])
 
 
 def run_locally(runs: Sequence[PlannedRun], workers: int | None, overview: Overview) -> dict[str, str | None]:
     """Do all runs, each in a process of its own.
 
-    A process has as many threads as its run's config says, and the next run starts only when its cores are free.
+    A process has as many threads of torch as its run's config says, and the next run starts only when its cores are
+    free.
 
     Args:
         runs: unfinished runs.
@@ -83,14 +88,31 @@ def _stop(running: Sequence[_Process]) -> None:
             process.kill()
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """For the libraries that a process brings along, which read it when they are imported; torch is told by its run."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 class _Process:
     """A run's process. It stops when its end of a pipe closes: by our hand, or because we are no more."""
 
     def __init__(self, run: PlannedRun) -> None:
         self.run = run
-        self._begin = run.log_file.stat().st_size if run.log_file.exists() else 0
+        with run.log_file.open("ab") as log:  # also for a process that dies before it opens it
+            self._begin = log.tell()
         theirs, self._ours = PROCESSES.Pipe(duplex=False)
-        with theirs:
+        with theirs, _one_thread():
             self._process = PROCESSES.Process(target=run_in_process, args=(run.config_file, run.log_file, theirs))
             self._process.start()
 
@@ -108,6 +130,8 @@ class _Process:
             return None
         if code < 0:
             return f"killed by {signal.Signals(-code).name}"
+        if code == PROCESS_SERVER_LOST:
+            return "lost the process that it was forked from; the same command continues it"
         if code > 128:  # after SIGINT or SIGTERM, as a shell counts
             return "interrupted"
         return self._last_line() or f"ended with exit code {code}"

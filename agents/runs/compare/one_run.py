@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
@@ -65,12 +66,27 @@ def run_in_process(config_file: Path, log_file: Path, parent: Connection) -> NoR
         parent: whoever holds its other end, however it dies, stops the run as by Ctrl-C.
     """
     os.setsid()  # the terminal's Ctrl-C is the parent's to pass on
-    with log_file.open("ab") as log:
-        os.dup2(log.fileno(), sys.stdout.fileno())
-        os.dup2(log.fileno(), sys.stderr.fileno())
+    parent = _above_the_standard_streams(parent)
+    _print_into(log_file)
     threading.Thread(target=_stop_with, args=(parent,), daemon=True).start()
     sys.argv[0] = "mtrl-train"  # by which a stopped run could be continued by hand, as its log says
     sys.exit(exit_code("run", lambda: _run_config(config_file)))
+
+
+def _above_the_standard_streams(connection: Connection) -> Connection:
+    """The connection under another number, should a command without standard streams have left it one of theirs."""
+    return Connection(fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, 3), writable=False)
+
+
+def _print_into(log_file: Path) -> None:
+    log = os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for number in (1, 2):
+        os.dup2(log, number)
+    if log > 2:
+        os.close(log)
+    # A command without standard streams has None for them.
+    sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", closefd=False)
 
 
 def _stop_with(parent: Connection) -> None:

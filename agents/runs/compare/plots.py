@@ -18,9 +18,9 @@ from agents.runs.compare.summary import THRESHOLDS, Band, MethodSummary, Summary
 
 WIDTH, HEIGHT = 5.6, 3.4
 """Inches. Narrow, so that text stays legible when a phone scales the picture down."""
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00", "#999999")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00", "#999999", "#6A3D9A")
 """Okabe and Ito's, told apart by the colour-blind too."""
-MARKERS = "osD^vP*X<"
+MARKERS = "osD^vP*X<>"
 
 
 def intervals(summary: Summary) -> str:

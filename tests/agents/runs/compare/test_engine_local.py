@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from agents import MTSAC
 from agents.runs.compare.engine import EngineConfig, run_all
-from agents.runs.compare.engine_local import _room
+from agents.runs.compare.engine_local import PROCESSES, _room
 from agents.runs.compare.overview import Follower, Overview
 from agents.runs.compare.planned import PlannedRun, is_finished
 from agents.runs.config import to_yaml
@@ -92,6 +93,32 @@ def test_a_killed_engine_leaves_no_process_and_goes_on(tmp_path: Path, blow: sig
     assert steps == sorted(set(steps))
     log = run.log_file.read_text(encoding="utf-8")
     assert "Stopped at" in log  # it had saved, and was not begun anew
+
+
+@pytest.mark.slow
+def test_a_command_without_standard_streams_trains(tmp_path: Path):
+    run = planned(tmp_path, "a", "total_timesteps=1500")
+    program = ENGINE.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    command = 'exec "$0" -c "$1" <&- >&-'  # not 2>&- too: with it, mujoco is not imported
+    subprocess.run(["/bin/sh", "-c", command, sys.executable, program], check=True)
+    assert is_finished(run)
+    assert "Mean success" in run.log_file.read_text(encoding="utf-8")
+
+
+def die() -> None:
+    os._exit(7)
+
+
+def test_a_run_that_dies_before_it_tells_anything_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bad, good = planned(tmp_path, "bad"), planned(tmp_path, "good", "combiner.name=mean")
+    start = PROCESSES.Process
+
+    def process(target: Any, args: tuple[Path, ...]) -> Any:
+        return start(target=die) if "bad" in args[0].name else start(target=target, args=args)
+
+    monkeypatch.setattr(PROCESSES, "Process", process)
+    results = run_all([bad, good], LOCAL, quiet())
+    assert [result.error for result in results] == ["ended with exit code 7", None]
 
 
 def test_what_began_without_a_checkpoint_begins_anew(tmp_path: Path):
