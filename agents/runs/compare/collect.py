@@ -51,7 +51,7 @@ class FinishedRun:
         kept: by role, share of updates in which each task's gradient had a part ``[n, T]``.
         pairwise: by role, transference ``[n, T giver, T receiver]``, where it was recorded.
         leads: by role, total transference of a `Transference` combiner's candidates less the full set's ``[n, K - 1]``,
-            where that was recorded.
+            where that was recorded and candidates were the same throughout.
         prediction: by role and measure, correlation of predicted with realised improvement ``[n]``, where it is known.
     """
 
@@ -227,10 +227,16 @@ def _recorded(folder: Path) -> tuple[dict[str, History], dict[str, History], lis
     except ValueError as error:
         return {}, {}, [f"{RECORD_FILE} cannot be read ({error})"]
     pairwise = {role: _whole(recording.steps, rows["pairwise"]) for role, rows in read.items()}
-    decided = {role: rows for role, rows in read.items() if "transference" in (rows.dtype.names or ())}
+    decided = {role: rows for role, rows in read.items() if _same_candidates(rows["candidates"])}
     totals = {role: rows["transference"].sum(axis=2) for role, rows in decided.items()}
     leads = {role: _whole(recording.steps, total[:, 1:] - total[:, :1]) for role, total in totals.items()}
     return pairwise, leads, []
+
+
+def _same_candidates(rows: np.ndarray) -> bool:
+    """Whether rows ``[n, K, T]`` name the same subsets throughout: what was searched for is the best of many unseen."""
+    known = rows[np.isfinite(rows).all(axis=(1, 2))] != 0
+    return rows.shape[1] > 1 and bool((known == known[:1]).all())
 
 
 def _whole(steps: np.ndarray, values: np.ndarray) -> History:

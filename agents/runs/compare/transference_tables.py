@@ -19,9 +19,10 @@ def prediction(summary: Summary) -> Section:
         if any(phases)
     ]
     about = (
-        "Correlation, over tasks and updates, of the improvement predicted for the weights that were applied with what "
-        "the optimizer's step did to each task's loss on the same rows: mean over seeds, by thirds of training. Exact: "
-        "lookahead at a gradient step as long as the last real one; first order: inner products of gradients alone."
+        "Correlation, over the tasks and measurements between two logs, of the improvement predicted for the weights "
+        "that were applied with what the optimizer's step did to each task's loss on the same rows: mean over logs and "
+        "seeds, by thirds of training. Exact: lookahead at a gradient step, where the full set's would be as long as the "
+        "last real one; first order: inner products of gradients alone."
     )
     table = Table(["method", "prediction", *PHASES], rows)
     return Section("Does predicted transference come true?", [Text(about), table] if rows else [])
@@ -46,7 +47,7 @@ def interaction(summary: Summary) -> Section:
         "Recorded pairwise transference: what a step along one task's gradient does to its own loss and to each other "
         "task's, and in how many pairs of different tasks it harms; medians of the records of each third of training. "
         "Split half: rank correlation over such pairs of every second record with the others; between runs: of two "
-        "runs. Near 0, who helps whom can't be told from what was recorded."
+        "runs. Near 0, who helps whom can't be told from so many records."
     )
     header = ["method", "network", "own loss", "each other's loss", "harmful pairs", "split half", "between runs"]
     return Section("Do tasks act on each other?", [Text(about), Table(header, rows)] if rows else [])
@@ -61,10 +62,10 @@ def choices(summary: Summary) -> Section:
         if found is not None
     ]
     about = (
-        "Recorded total transference of candidates less the full set's, before smoothing. At a decision: lead of the "
-        "best candidate, median over decisions. Lasting: the mean lead, over a third of training, of the candidate "
-        "that is best there. Where it is far less, the best of a decision is so by chance. Ahead, behind: candidates "
-        "whose mean lead over a third is above, or below, 0 by two standard errors; some 3% each would be so by chance."
+        "Recorded total transference of candidates less the full set's, before smoothing, whatever was then applied. At "
+        "a decision: mean lead of the best candidate. Lasting: mean lead, over a third of training, of the candidate "
+        "that is best there; chosen on every second record, read off the others. Chance alone gives 0. Ahead, behind: "
+        "candidates whose mean lead over a third is above, or below, 0; some 2.5% each would be so by chance."
     )
     header = ["method", "network", "lead at a decision", "lasting lead", "ahead", "behind"]
     return Section("Is choosing more than chance?", [Text(about), Table(header, rows)] if rows else [])
