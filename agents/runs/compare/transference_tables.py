@@ -21,8 +21,8 @@ def prediction(summary: Summary) -> Section:
     about = (
         "Correlation, over the tasks and measurements between two logs, of the improvement predicted for the weights "
         "that were applied with what the optimizer's step did to each task's loss on the same rows: mean over logs and "
-        "seeds, by thirds of training. Exact: lookahead at a gradient step, where the full set's would be as long as the "
-        "last real one; first order: inner products of gradients alone."
+        "seeds, by thirds of training. Exact: lookahead at a gradient step, where the full set's would be as long as "
+        "the last real one; first order: inner products of gradients alone."
     )
     table = Table(["method", "prediction", *PHASES], rows)
     return Section("Does predicted transference come true?", [Text(about), table] if rows else [])
@@ -62,8 +62,8 @@ def choices(summary: Summary) -> Section:
         if found is not None
     ]
     about = (
-        "Recorded total transference of candidates less the full set's, before smoothing, whatever was then applied. At "
-        "a decision: mean lead of the best candidate. Lasting: mean lead, over a third of training, of the candidate "
+        "Recorded total transference of candidates less the full set's, before smoothing, whatever was then applied. "
+        "At a decision: mean lead of the best candidate. Lasting: mean lead, over a third of training, of the candidate "
         "that is best there; chosen on every second record, read off the others. Chance alone gives 0. Ahead, behind: "
         "candidates whose mean lead over a third is above, or below, 0; some 2.5% each would be so by chance."
     )
