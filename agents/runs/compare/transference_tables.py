@@ -63,7 +63,7 @@ def choices(summary: Summary) -> Section:
     ]
     about = (
         "Recorded total transference of candidates less the full set's, before smoothing, whatever was then applied. "
-        "At a decision: mean lead of the best candidate. Lasting: mean lead, over a third of training, of the candidate "
+        "At a decision: mean lead of the best one. Lasting: mean lead, over a third of training, of the candidate "
         "that is best there; chosen on every second record, read off the others. Chance alone gives 0. Ahead, behind: "
         "candidates whose mean lead over a third is above, or below, 0; some 2.5% each would be so by chance."
     )
