@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing as mp
 import signal
 import traceback
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
+from envs.processes import process_context
 from envs.task_group import TaskGroup
 
 Answer = tuple[Any, str | None, Any]
@@ -34,7 +34,7 @@ class WorkerProcess:
     """
 
     def __init__(self, env_fns: Sequence[Callable[[], gym.Env]], task_names: Sequence[str]) -> None:
-        context = _context()
+        context = process_context(["envs.metaworld_suites"])
         self._pipe, child = context.Pipe()
         arguments = (child, CloudpickleWrapper(list(env_fns)), list(task_names))
         self._process = context.Process(target=_work, args=arguments, daemon=True)
@@ -76,15 +76,6 @@ class WorkerProcess:
     def _join(self) -> None:
         self._pipe.close()
         self._process.join()
-
-
-def _context() -> Any:
-    """How to start workers. Not by "fork": locks of the parent's threads stay locked, and pipes of others stay open."""
-    if "forkserver" not in mp.get_all_start_methods():
-        return mp.get_context("spawn")
-    context = mp.get_context("forkserver")
-    context.set_forkserver_preload(["envs.metaworld_suites"])  # imported once, shared by all workers
-    return context
 
 
 def _work(pipe: Connection, env_fns: CloudpickleWrapper, task_names: Sequence[str]) -> None:

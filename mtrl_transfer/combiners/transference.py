@@ -272,26 +272,22 @@ class Transference(Combiner):
 
     def _choose(self, transference: Tensor, proposed: Proposed, step: Tensor) -> Tensor:
         """Scores `[K]`; notes the choice (and shares) in the state."""
-        scores = transference.sum(1)
+        newest = scores = transference.sum(1)
         if self.smoothing:
             mean = self.state.setdefault("transference", torch.zeros_like(transference))
             mean.lerp_(torch.where(transference.isfinite(), transference, mean), 1 - self.smoothing)
-            scores = torch.where(scores.isfinite(), mean.sum(1), scores)
-        allowed = self._allowed(transference.sum(1), proposed)
+            scores = torch.where(newest.isfinite(), mean.sum(1), newest)
+        allowed = None
+        if self.max_absence is not None:
+            absence = self.state.get("absence", torch.zeros_like(proposed.members[0], dtype=torch.long))
+            allowed = lets_return(proposed.members, absence, self.every, self.max_absence)
+        if self.confidence is not None:
+            ahead = leads.lasting(self.state, newest, self.smoothing, self.confidence)
+            allowed = ahead if allowed is None else allowed & ahead
         self._store("choice", choose(scores, step, allowed))
         if self.choice == "softmax":
             self._store("shares", softmax_shares(usable_scores(scores, step, allowed), self.temperature))
         return scores
-
-    def _allowed(self, scores: Tensor, proposed: Proposed) -> Tensor:
-        """Candidates `[K]` that keep absences within bounds and, if that is asked for, lead by more than chance."""
-        allowed = torch.ones_like(scores, dtype=torch.bool)
-        if self.confidence is not None:
-            allowed = leads.lasting(self.state, scores, self.smoothing, self.confidence)
-        if self.max_absence is not None:
-            absence = self.state.get("absence", torch.zeros_like(proposed.members[0], dtype=torch.long))
-            allowed = allowed & lets_return(proposed.members, absence, self.every, self.max_absence)
-        return allowed
 
     def _weights(self, proposed: Proposed, gramian: Tensor) -> Tensor:
         if self.choice == "argmax":

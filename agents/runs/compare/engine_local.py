@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import Any
 
 from agents.runs.compare.one_run import run_in_process
 from agents.runs.compare.overview import Overview
 from agents.runs.compare.planned import PlannedRun, is_finished
 from agents.runs.protocol import cores
 from agents.runs.train import Interrupted
+from envs.processes import process_context
 
 POLL_SECONDS = 0.25
 PROCESS_SERVER_LOST = 255
 """The exit code that multiprocessing makes up for a process whose forkserver died."""
 
-# Runs are forked from a process that has done the imports, which would be half of a short run's time. (It is the first
-# optimizer that imports dynamo.) Elsewhere than on Linux, libraries may not survive a fork.
-PROCESSES: ForkServerContext | SpawnContext = (
-    multiprocessing.get_context("forkserver") if sys.platform == "linux" else multiprocessing.get_context("spawn")
-)
-PROCESSES.set_forkserver_preload(["agents.runs.cli", "agents.runs.compare.one_run", "torch._dynamo"])
+PRELOAD = ("agents.runs.cli", "agents.runs.compare.one_run", "torch._dynamo")
+"""What a run imports, which would be half of a short run's time; it is the first optimizer that imports dynamo."""
 
 
 def run_locally(runs: Sequence[PlannedRun], workers: int | None, overview: Overview) -> dict[str, str | None]:
@@ -48,11 +43,12 @@ def run_locally(runs: Sequence[PlannedRun], workers: int | None, overview: Overv
         Interrupted: after Ctrl-C, once the processes have saved.
     """
     waiting, running = deque(runs), list[_Process]()
+    context = process_context(PRELOAD)
     errors: dict[str, str | None] = {}
     try:
         while waiting or running:
             while waiting and _room(waiting[0], running, workers):
-                running.append(_Process(waiting.popleft()))
+                running.append(_Process(waiting.popleft(), context))
                 overview.started(running[-1].run.label)
             for process in [one for one in running if one.ended()]:
                 running.remove(process)
@@ -90,7 +86,7 @@ def _stop(running: Sequence[_Process]) -> None:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """For the libraries that a process brings along, which read it when they are imported; torch is told by its run."""
+    """For the libraries of a run and of its workers, which read it when they are imported; torch is told by its run."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -107,13 +103,13 @@ def _one_thread() -> Iterator[None]:
 class _Process:
     """A run's process. It stops when its end of a pipe closes: by our hand, or because we are no more."""
 
-    def __init__(self, run: PlannedRun) -> None:
+    def __init__(self, run: PlannedRun, context: Any) -> None:
         self.run = run
         with run.log_file.open("ab") as log:  # also for a process that dies before it opens it
             self._begin = log.tell()
-        theirs, self._ours = PROCESSES.Pipe(duplex=False)
+        theirs, self._ours = context.Pipe(duplex=False)
         with theirs, _one_thread():
-            self._process = PROCESSES.Process(target=run_in_process, args=(run.config_file, run.log_file, theirs))
+            self._process = context.Process(target=run_in_process, args=(run.config_file, run.log_file, theirs))
             self._process.start()
 
     def ended(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -75,7 +74,10 @@ def run_in_process(config_file: Path, log_file: Path, parent: Connection) -> NoR
 
 def _above_the_standard_streams(connection: Connection) -> Connection:
     """The connection under another number, should a command without standard streams have left it one of theirs."""
-    return Connection(fcntl.fcntl(connection.fileno(), fcntl.F_DUPFD_CLOEXEC, 3), writable=False)
+    number = os.dup(connection.fileno())
+    while number <= 2:
+        number = os.dup(number)
+    return Connection(number, writable=False)
 
 
 def _print_into(log_file: Path) -> None:
@@ -98,6 +100,4 @@ def _stop_with(parent: Connection) -> None:
 def _run_config(config_file: Path) -> None:
     config = load_config(str(config_file))
     assert config.run_dir is not None
-    # Torch is told by train; this is for the processes that the run starts.
-    os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(config.threads)
     run_or_resume(PlannedRun(Path(config.run_dir).name, config, Path(config.run_dir)), Console())

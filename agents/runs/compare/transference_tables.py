@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import TypeVar
+
 import numpy as np
 
 from agents.runs.compare.interaction import PHASES
 from agents.runs.compare.page import Section, Table, Text
 from agents.runs.compare.summary import Summary
 from agents.runs.compare.wording import NOTHING, number
+
+T = TypeVar("T")
 
 
 def prediction(summary: Summary) -> Section:
@@ -32,16 +37,13 @@ def interaction(summary: Summary) -> Section:
     """Pairwise transference, and whether it repeats."""
     rows = [
         [
-            name,
-            role,
+            *which,
             f"{found.own:.2g}",
             f"{found.others:.2g}",
             f"{found.harmful:.0%}",
             *(NOTHING if np.isnan(value) else f"{value:.2f}" for value in (found.split_half, found.between_runs)),
         ]
-        for name, method in summary.methods.items()
-        for role, found in method.interaction.items()
-        if found is not None
+        for *which, found in _by_role({name: method.interaction for name, method in summary.methods.items()})
     ]
     about = (
         "Recorded pairwise transference: what a step along one task's gradient does to its own loss and to each other "
@@ -56,10 +58,8 @@ def interaction(summary: Summary) -> Section:
 def choices(summary: Summary) -> Section:
     """What the choices of `Transference` combiners were worth."""
     rows = [
-        [name, role, f"{found.seen:.2g}", f"{found.lasting:.2g}", f"{found.ahead:.0%}", f"{found.behind:.0%}"]
-        for name, method in summary.methods.items()
-        for role, found in method.choices.items()
-        if found is not None
+        [*which, f"{found.seen:.2g}", f"{found.lasting:.2g}", f"{found.ahead:.0%}", f"{found.behind:.0%}"]
+        for *which, found in _by_role({name: method.choices for name, method in summary.methods.items()})
     ]
     about = (
         "Recorded total transference of candidates less the full set's, before smoothing, whatever was then applied. "
@@ -69,3 +69,11 @@ def choices(summary: Summary) -> Section:
     )
     header = ["method", "network", "lead at a decision", "lasting lead", "ahead", "behind"]
     return Section("Is choosing more than chance?", [Text(about), Table(header, rows)] if rows else [])
+
+
+def _by_role(methods: Mapping[str, Mapping[str, T | None]]) -> Iterator[tuple[str, str, T]]:
+    """Method, role and what is known of them."""
+    for name, roles in methods.items():
+        for role, found in roles.items():
+            if found is not None:
+                yield name, role, found

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,7 +17,8 @@ from rich.console import Console
 
 from agents import MTSAC
 from agents.runs.compare.engine import EngineConfig, run_all
-from agents.runs.compare.engine_local import PROCESSES, _room
+from agents.runs.compare.engine_local import _room
+from agents.runs.compare.one_run import run_in_process
 from agents.runs.compare.overview import Follower, Overview
 from agents.runs.compare.planned import PlannedRun, is_finished
 from agents.runs.config import to_yaml
@@ -105,18 +106,15 @@ def test_a_command_without_standard_streams_trains(tmp_path: Path):
     assert "Mean success" in run.log_file.read_text(encoding="utf-8")
 
 
-def die() -> None:
-    os._exit(7)
+def die_if_bad(config_file: Path, log_file: Path, parent: Connection) -> None:
+    if config_file.name == "bad.yaml":
+        os._exit(7)
+    run_in_process(config_file, log_file, parent)
 
 
 def test_a_run_that_dies_before_it_tells_anything_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bad, good = planned(tmp_path, "bad"), planned(tmp_path, "good", "combiner.name=mean")
-    start = PROCESSES.Process
-
-    def process(target: Any, args: tuple[Path, ...]) -> Any:
-        return start(target=die) if "bad" in args[0].name else start(target=target, args=args)
-
-    monkeypatch.setattr(PROCESSES, "Process", process)
+    monkeypatch.setattr("agents.runs.compare.engine_local.run_in_process", die_if_bad)
     results = run_all([bad, good], LOCAL, quiet())
     assert [result.error for result in results] == ["ended with exit code 7", None]
 

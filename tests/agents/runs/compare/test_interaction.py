@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agents.runs.compare.collect import History
+from agents.runs.compare.collect import History, _same_candidates
 from agents.runs.compare.interaction import choices, interaction
+from mtrl_transfer.candidates import leave_one_out
 
 T, RECORDS = 10, 60
 
@@ -81,3 +82,13 @@ def test_without_candidates_or_records_nothing_is_told_of_choices():
     assert choices([leading(np.zeros((60, 0)))], "actor") is None
     assert choices([leading(np.ones((5, 3)))], "actor") is None
     assert choices([leading(np.ones((60, 3)))], "critic") is None
+
+
+def test_leads_are_read_only_where_candidates_are_the_same_throughout():
+    listed = np.tile(leave_one_out(3).numpy(), (6, 1, 1)) * np.linspace(1, 2, 6)[:, None, None]  # matched in norm
+    listed[0] = np.nan  # not yet decided
+    assert _same_candidates(listed)
+    searched = listed.copy()
+    searched[3, 1] = [0, 0, 1]
+    assert not _same_candidates(searched)
+    assert not _same_candidates(listed[:, :1])

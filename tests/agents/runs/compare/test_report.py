@@ -129,7 +129,7 @@ def test_how_true_predictions_are_is_told_by_phase(tmp_path: Path):
     found = told["methods"]["pcgrad"]["prediction"]
     expected = [np.mean([correlation(number, step) for number in (1, 3, 5)]) for step in STEPS[1:]]
     assert [phase["value"] for phase in found["critic, exact"]] == pytest.approx(expected)
-    assert found["critic, exact"][0]["low"] >= correlation(5, STEPS[1])
+    assert found["critic, exact"][0]["low"] < expected[0] < found["critic, exact"][0]["high"]
     assert found["actor, exact"] == found["critic, first order"] == [None, None, None]
     assert html.count("<td>critic, exact</td>") == 2
     assert "first order</td>" not in html
