@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
@@ -44,7 +45,7 @@ def run_protocol(
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "versions": {"python": platform.python_version(), **{name: _version(of) for name, of in PACKAGES.items()}},
-        "commit": _commit(),
+        "commit": commit(),
         "seeds": {"run": config.seed, "evaluation": config.evaluation.seed},
         "environment": {key: value for key, value in environment.items() if key != "versions"},
         "evaluation": {
@@ -74,8 +75,9 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _commit() -> str | None:
-    """The checkout's commit, with ``+`` where tracked files differ from it; None outside a checkout of ours."""
+@functools.cache
+def commit() -> str | None:
+    """The checkout's commit when first asked, with ``+`` where tracked files differ; None outside one of ours."""
     root = Path(__file__).parents[2]
 
     def git(*arguments: str) -> str:

@@ -273,11 +273,30 @@ def _mixed_notes(runs: Sequence[FinishedRun]) -> list[str]:
     """Versions and machines that are not the same for all: success may be compared, times may not."""
     notes = []
     for part in NOTED_PARTS:
-        seen: dict[str, list[str]] = {}
+        seen: dict[str, list[FinishedRun]] = {}
         for run in runs:
-            seen.setdefault(json.dumps(run.card.get(part), sort_keys=True), []).append(run.label)
+            seen.setdefault(json.dumps(run.card.get(part), sort_keys=True), []).append(run)
         if len(seen) > 1:
-            groups = "; ".join(", ".join(labels) for labels in seen.values())
+            most, *others = sorted(seen.values(), key=len, reverse=True)
             warning = ": seconds can't be compared between them" if part == "machine" else ""
-            notes.append(f"Not all runs have the same {part}{warning} ({groups})")
+            told = "; ".join(_by_method(group) for group in others)
+            notes.append(f"Not all runs have the same {part}{warning} (unlike the other {len(most)}: {told})")
     return notes
+
+
+def _by_method(runs: Sequence[FinishedRun]) -> str:
+    seeds: dict[str, list[int]] = {}
+    for run in runs:
+        seeds.setdefault(run.method, []).append(run.seed)
+    return ", ".join(f"{method} {_ranges(sorted(of))}" for method, of in seeds.items())
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """``1-3, 5`` for 1, 2, 3, 5."""
+    ranges: list[list[int]] = []
+    for number in numbers:
+        if ranges and number == ranges[-1][-1] + 1:
+            ranges[-1] = [ranges[-1][0], number]
+        else:
+            ranges.append([number])
+    return ", ".join("-".join(map(str, one)) for one in ranges)

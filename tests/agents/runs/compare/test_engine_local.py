@@ -24,6 +24,7 @@ from agents.runs.compare.planned import PlannedRun, is_finished
 from agents.runs.config import to_yaml
 from agents.runs.errors import InputError
 from agents.runs.metrics import read_metrics
+from agents.runs.protocol import commit
 from agents.runs.train import train
 
 LOCAL = EngineConfig()
@@ -117,6 +118,18 @@ def test_a_run_that_dies_before_it_tells_anything_stops_no_other(tmp_path: Path,
     monkeypatch.setattr("agents.runs.compare.engine_local.run_in_process", die_if_bad)
     results = run_all([bad, good], LOCAL, quiet())
     assert [result.error for result in results] == ["ended with exit code 7", None]
+
+
+def test_a_run_records_the_commit_that_its_process_imported():
+    program = """
+import subprocess
+from agents.runs.compare import one_run
+from agents.runs.protocol import commit
+subprocess.run = None  # there is no asking later
+print(commit())
+"""
+    told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    assert told.strip() == str(commit())
 
 
 def test_what_began_without_a_checkpoint_begins_anew(tmp_path: Path):

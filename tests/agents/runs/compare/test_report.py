@@ -287,12 +287,28 @@ def test_a_run_from_elsewhere_joins_its_method(tmp_path: Path):
     _, markdown, numbers = report(with_it)
     assert numbers["methods"]["mean"]["seeds"] == [1, 2, 3, 9]
     np.testing.assert_allclose(numbers["methods"]["mean"]["scores"][3], scores(7)[:3])
-    assert "Not all runs have the same machine: seconds can't be compared between them" in markdown
-    assert "Not all runs have the same versions" in markdown
+    assert (
+        "Not all runs have the same machine: seconds can't be compared between them (unlike the other 6: mean 9)"
+        in markdown
+    )
+    assert "Not all runs have the same versions (unlike the other 6: mean 9)" in markdown
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
     as_other = collect(plan(tmp_path, f"imports.theirs=[{folder}]"), {})
     assert [run.method for run in as_other.runs] == [*["mean", "pcgrad"] * 3, "theirs"]
+
+
+def test_commits_that_differ_are_told_by_method_and_seeds(tmp_path: Path):
+    made = plan(tmp_path, "seeds=[1,2,3,4,5,7]")
+    finish_all(made)
+    commits = {"mean_s1": "b", "mean_s2": "b", "mean_s3": "b", "mean_s5": "b", "pcgrad_s7": "c"}
+    for run in made.runs:
+        path = run.planned.run_dir / "protocol.json"
+        card = json.loads(path.read_text(encoding="utf-8"))
+        card["commit"] = commits.get(run.planned.label, "a")
+        path.write_text(json.dumps(card), encoding="utf-8")
+    notes = [note for note in collect(made, {}).notes if "commit" in note]
+    assert notes == ["Not all runs have the same commit (unlike the other 7: mean 1-3, 5; pcgrad 7)"]
 
 
 @pytest.mark.parametrize(
