@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from agents.roles import ROLES
 from agents.runs.errors import did_you_mean
 from agents.runs.schema import CombinerConfig
 from mtrl_transfer.combiners import COMBINERS, make_combiner
@@ -46,6 +47,8 @@ def _types(name: str) -> dict[str, Any]:
 
 
 def _wrong_type(types: dict[str, Any], name: str, key: str, value: Any) -> str | None:
+    if name in ROLES:
+        return f"unknown key {key}; did you mean combiner.{name}?"
     if name not in types:
         return f"unknown key {key}" + (did_you_mean(name, types) if types else " (this combiner has no settings)")
     try:
