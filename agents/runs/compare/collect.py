@@ -229,8 +229,19 @@ def _recorded(folder: Path) -> tuple[dict[str, History], dict[str, History], lis
     pairwise = {role: _whole(recording.steps, rows["pairwise"]) for role, rows in read.items()}
     decided = {role: rows for role, rows in read.items() if _same_candidates(rows["candidates"])}
     totals = {role: rows["transference"].sum(axis=2) for role, rows in decided.items()}
-    leads = {role: _whole(recording.steps, total[:, 1:] - total[:, :1]) for role, total in totals.items()}
+    fresh = {role: _fresh(total) for role, total in totals.items()}
+    leads = {
+        role: _whole(recording.steps[fresh[role]], (total[:, 1:] - total[:, :1])[fresh[role]])
+        for role, total in totals.items()
+    }
     return pairwise, leads, []
+
+
+def _fresh(rows: np.ndarray) -> np.ndarray:
+    """Which rows ``[n, K]`` are not the row before once more: a decision stands until the next one is made."""
+    fresh = np.ones(len(rows), bool)
+    fresh[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    return fresh
 
 
 def _same_candidates(rows: np.ndarray) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,9 +37,7 @@ def write_report(plan: Plan, collected: Collected, summary: Summary) -> Path:
     title = f"{plan.config.name}: {', '.join(summary.methods or plan.config.methods)}"
     write_text(folder / HTML, to_html(title, told))
     write_text(folder / MARKDOWN, to_markdown(title, told))
-    (folder / FIGURES).mkdir(exist_ok=True)
-    for name, svg in pictures(told).items():
-        write_text(folder / FIGURES / f"{name}.svg", svg)
+    _write_pictures(folder / FIGURES, pictures(told))
     numbers = {"missing": collected.missing, "notes": collected.notes, "differences": list(plan.differences)}
     write_text(folder / SUMMARY, to_json({**_plain(asdict(summary)), **numbers}))
     write_text(
@@ -48,6 +46,15 @@ def write_report(plan: Plan, collected: Collected, summary: Summary) -> Path:
     header = ("method", "seed", "transitions", "training_seconds", "task", "success")
     write_text(folder / CURVES, _csv(header, _curves(collected.runs)))
     return folder / HTML
+
+
+def _write_pictures(folder: Path, drawn: Mapping[str, str]) -> None:
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.svg"):
+        if old.stem not in drawn:
+            old.unlink()  # of a report with other sections
+    for name, svg in drawn.items():
+        write_text(folder / f"{name}.svg", svg)
 
 
 def _scores(runs: Sequence[FinishedRun]) -> Iterable[tuple[Any, ...]]:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agents.runs.compare.collect import History, _same_candidates
+from agents.runs.compare.collect import History, _fresh, _same_candidates
 from agents.runs.compare.interaction import choices, interaction
 from mtrl_transfer.candidates import leave_one_out
 
@@ -92,3 +92,9 @@ def test_leads_are_read_only_where_candidates_are_the_same_throughout():
     searched[3, 1] = [0, 0, 1]
     assert not _same_candidates(searched)
     assert not _same_candidates(listed[:, :1])
+
+
+def test_a_decision_that_was_recorded_twice_counts_once():
+    rows = np.array([[np.nan, np.nan], [1, 2], [1, 2], [1, 3], [1, 2]])
+    assert _fresh(rows).tolist() == [True, True, False, True, True]
+    assert _fresh(rows[:0]).tolist() == []

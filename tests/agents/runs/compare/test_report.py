@@ -96,6 +96,8 @@ class _Loads(HTMLParser):
 def test_the_page_holds_everything_and_needs_nothing(tmp_path: Path):
     made = plan(tmp_path)
     numbered = finish_all(made)
+    (made.folder / "figures").mkdir()
+    (made.folder / "figures" / "of_an_earlier_report.svg").touch()
     recorder = Recorder(made.runs[0].planned.run_dir / "transference.records", TASKS)
     for step in STEPS:
         recorder.record(step, {role: Record(torch.ones(4), pairwise=torch.rand(4, 4)) for role in ("critic", "actor")})
