@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtrl_transfer.gradients import TaskGradients
+from mtrl_transfer.gradients import TaskGradients, keep_finite
 
 
 class NotFinite(Exception):
@@ -31,8 +31,7 @@ class Fault(NamedTuple):
 class Faults:
     """Takes tasks whose loss or gradient is not finite out of an update.
 
-    Their losses and gradients become 0 by selection, for zero times NaN is NaN: the others' step is what it would be
-    with a task that gives nothing.
+    Their losses and gradients become 0: the others' step is what it would be with a task that gives nothing.
 
     Args:
         n_tasks: ``T``.
@@ -44,17 +43,10 @@ class Faults:
 
     def mask(self, tasks: TaskGradients) -> TaskGradients:
         """Count the update; the tasks' gradients with those that are not finite replaced by 0."""
-        gradients = [*tasks.shared_grads.values(), *tasks.head_grads.values()]
-        sound = torch.stack([tasks.losses, *(one.flatten(1).sum(1) for one in gradients)]).isfinite().all(dim=0)
+        kept, sound = keep_finite(tasks)
         self.count += ~sound
         self.in_a_row.add_(1).mul_(~sound)
-        if looking_is_free(sound.device) and bool(sound.all()):  # then selecting is what costs
-            return tasks
-        return TaskGradients(
-            _selected(tasks.losses, sound),
-            {name: _selected(one, sound) for name, one in tasks.shared_grads.items()},
-            {name: _selected(one, sound) for name, one in tasks.head_grads.items()},
-        )
+        return kept
 
     def note_sound(self) -> None:
         """Count an update in which all was finite."""
@@ -80,11 +72,6 @@ class Faults:
             getattr(self, name).copy_(value)
 
 
-def looking_is_free(device: torch.device) -> bool:
-    """Whether the host may ask for a result without waiting: on a CPU it is there already."""
-    return device.type == "cpu"
-
-
 def describe(role: str, faults: Sequence[Fault], names: Sequence[str], n_updates: int) -> list[str]:
     """One sentence per task."""
     return [
@@ -92,7 +79,3 @@ def describe(role: str, faults: Sequence[Fault], names: Sequence[str], n_updates
         f"{n_updates}, the last {one.in_a_row} in a row; the task was left out of them"
         for one in faults
     ]
-
-
-def _selected(values: Tensor, sound: Tensor) -> Tensor:
-    return torch.where(sound.view(-1, *([1] * (values.ndim - 1))), values, 0)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from agents.faults import Faults, looking_is_free
+from agents.faults import Faults
 from agents.measurement import Measurement
 from agents.networks import MultiTaskMLP
 from agents.statistics import RunningMeans
@@ -19,7 +19,7 @@ from agents.trunk_lookahead import CLIP_EPSILON, Loss, TrunkLookahead, detached,
 from mtrl_transfer.combiners import Combiner, Transference
 from mtrl_transfer.context import Context
 from mtrl_transfer.decision import Decision
-from mtrl_transfer.gradients import TaskGradients, combine, gramian
+from mtrl_transfer.gradients import TaskGradients, combine, gramian, looking_is_free
 from mtrl_transfer.information.alignment import Trains
 from mtrl_transfer.steps import step_norm
 

@@ -3,7 +3,7 @@
 from mtrl_transfer import candidates, grouping
 from mtrl_transfer.combiners import COMBINERS, Combiner, Decision, Mean, PCGrad, Transference, make_combiner
 from mtrl_transfer.context import Context
-from mtrl_transfer.gradients import TaskGradients, combine, gramian, per_task_gradients
+from mtrl_transfer.gradients import TaskGradients, combine, gramian, keep_finite, per_task_gradients
 from mtrl_transfer.grouping import (
     Grouping,
     Selection,
@@ -51,6 +51,7 @@ __all__ = [
     "covariance_similarity",
     "gramian",
     "grouping",
+    "keep_finite",
     "lookahead_losses",
     "make_combiner",
     "make_context",

@@ -16,8 +16,9 @@ def full(n_tasks: int) -> Tensor:
 
 
 def leave_one_out(n_tasks: int) -> Tensor:
-    """`[1 + T, T]`: the full set, then the sets without task 0, 1, ..., T-1."""
-    return torch.cat([full(n_tasks), (1 - torch.eye(n_tasks)) / n_tasks])
+    """`[1 + T, T]`: the full set, then the sets without task 0, 1, ..., T-1 (none where that is empty)."""
+    without = (1 - torch.eye(n_tasks)) / n_tasks
+    return torch.cat([full(n_tasks), without[without.any(1)]])
 
 
 def singletons(n_tasks: int) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -164,6 +165,39 @@ def gramian(grads: Mapping[str, Tensor], other: Mapping[str, Tensor] | None = No
     if total is None:
         raise ValueError("grads is empty: there are no shared parameters to take inner products over")
     return total
+
+
+def looking_is_free(device: torch.device) -> bool:
+    """Whether the host may ask for a result without waiting: on a CPU it is there already."""
+    return device.type == "cpu"
+
+
+def keep_finite(gradients: TaskGradients) -> tuple[TaskGradients, Tensor]:
+    """The same with loss and gradients 0 for tasks of which any is not finite, and which are sound: `[T]` bool.
+
+    A weight of 0 does not do that, for zero times nan is nan: without it one task's fault is in everyone's step. Waits
+    for the device nowhere; on a CPU, gradients that are all finite are returned as they are.
+    """
+    losses, shared, heads = gradients
+    # Unlike heads come in a list of T; else every tensor has its tasks first.
+    stacked = [*shared.values(), *([] if isinstance(heads, list) else tree_flatten(heads)[0])]
+    sums = [losses, *(one.flatten(1).sum(1) for one in stacked)]
+    if isinstance(heads, list):
+        zero = losses.new_zeros(())
+        sums.append(torch.stack([sum((one.sum() for one in tree_flatten(head)[0]), zero) for head in heads]))
+    sound = torch.stack(sums).isfinite().all(dim=0)
+    if looking_is_free(sound.device) and bool(sound.all()):  # then selecting is what costs
+        return gradients, sound
+    losses, shared = (tree_map(partial(_selected, sound), one) for one in (losses, shared))
+    if isinstance(heads, list):
+        heads = [tree_map(partial(torch.where, one, other=0), head) for one, head in zip(sound, heads, strict=True)]
+    else:
+        heads = tree_map(partial(_selected, sound), heads)
+    return TaskGradients(losses, shared, heads), sound
+
+
+def _selected(sound: Tensor, values: Tensor) -> Tensor:
+    return torch.where(sound.view(-1, *([1] * (values.ndim - 1))), values, 0)
 
 
 def combine(grads: Mapping[str, Tensor], weights: Tensor) -> dict[str, Tensor]:

@@ -34,12 +34,13 @@ def functional_step(optimizer: torch.optim.Optimizer, shared: Shared, grads: Map
         raise ValueError(f"functional_step knows {known}, not {type(optimizer).__name__}")
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
     step = _sgd if isinstance(optimizer, torch.optim.SGD) else _adam
+    decouples = isinstance(optimizer, torch.optim.AdamW)  # groups tell themselves only in newer versions of torch
     moved = {}
     with torch.no_grad():
         for name, value in shared.items():
             if id(value) not in groups:
                 raise ValueError(f"shared[{name!r}] is not a parameter of the optimizer")
-            group = groups[id(value)]
+            group = {"decoupled_weight_decay": decouples, **groups[id(value)]}
             grad = -grads[name] if group["maximize"] else grads[name]
             moved[name] = step(value, grad, group, optimizer.state.get(value, {}))
     return moved
@@ -68,5 +69,10 @@ def _adam(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, A
     if group["amsgrad"] and "max_exp_avg_sq" in state:
         square = torch.maximum(square, state["max_exp_avg_sq"])
     # Few passes, in place: all of it is as large as K sets of parameters.
-    spread = square.sqrt_().add_((group["eps"] * square_bias).to(square))
-    return mean.div_(spread).mul_((-group["lr"] * square_bias / mean_bias).to(mean)).add_(value)
+    spread = square.sqrt_().add_(_beside(square, group["eps"] * square_bias))
+    return mean.div_(spread).mul_(_beside(mean, -group["lr"] * square_bias / mean_bias)).add_(value)
+
+
+def _beside(values: Tensor, number: Tensor) -> Tensor | float:
+    """A `[]` tensor for use with others; one that the host holds is a plain number, and no copy to wait for."""
+    return number.to(values) if number.device == values.device else float(number)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
@@ -40,8 +41,7 @@ class Proposals:
     def __init__(self, listed: Listed, inner: str | None, norm_matching: bool, max_norm_factor: float) -> None:
         parts: list[Any] = [listed] if isinstance(listed, str | Tensor) else list(listed)
         for part in parts:
-            if isinstance(part, str):
-                check_choice("candidates", part, {*FAMILIES, *COMBINERS} - {"transference"})
+            _check(part)
         self._subsets_listed = [part for part in parts if not _proposes(part)]
         proposing: list[Any] = [part for part in parts if _proposes(part)]
         self.combiners = [make_combiner(part) if isinstance(part, str) else part for part in proposing]
@@ -82,6 +82,16 @@ class Proposals:
         return self._static
 
 
+def _check(part: object) -> None:
+    if isinstance(part, str):
+        check_choice("candidates", part, {*FAMILIES, *COMBINERS} - {"transference"})
+    elif not isinstance(part, Combiner | Tensor | Sequence):
+        raise ValueError(
+            f"candidates holds {part!r}, which is no family, combiner, rows of weights or subset; a subset is a list "
+            "of task indices, such as [0, 2] in candidates=[[0, 2], [1]]"
+        )
+
+
 def _proposes(part: object) -> bool:
     return isinstance(part, Combiner) or (isinstance(part, str) and part not in FAMILIES)
 
@@ -92,8 +102,12 @@ def _rows_of(part: Any, n_tasks: int) -> Tensor:
     if isinstance(part, Tensor):
         if part.ndim != 2 or part.shape[1] != n_tasks:
             raise ValueError(f"candidates must be [K, {n_tasks}] (one a row), got {list(part.shape)}")
+        if not part.any(1).all():
+            raise ValueError("candidates holds a row of zeros; the step along no task is none")
         return part.detach().cpu().float()
     row = torch.zeros(1, n_tasks)
+    if not part:
+        raise ValueError("candidates holds an empty subset; the step along no task is none")
     for task in part:
         if not 0 <= task < n_tasks:
             raise ValueError(f"candidates names task {task}, but tasks are numbered 0 to {n_tasks - 1}")

@@ -151,7 +151,7 @@ def _fill(row: np.ndarray, record: Record) -> None:
 
 
 def _numbers(values: Tensor | None) -> np.ndarray | float:
-    return np.nan if values is None else values.detach().cpu().numpy()
+    return np.nan if values is None else values.detach().cpu().float().numpy()  # numpy has no bfloat16
 
 
 def _read_header(path: Path) -> tuple[bytes, dict]:

@@ -52,9 +52,13 @@ def squared_norms(gramian: Tensor, weights: Tensor) -> Tensor:
 
 
 def running_mean(state: dict[str, Tensor], name: str, value: Tensor) -> Tensor:
-    """Running mean of `value` in `state[name]`, kept in place; values that are not finite are passed over."""
-    mean = state.setdefault(name, value.nan_to_num(0, 0, 0))
-    return mean.lerp_(torch.where(value.isfinite(), value, mean), RATE)
+    """Running mean of `value` in `state[name]`, kept in place; values that are not finite are passed over.
+
+    It begins with the first value that is not zero: from zero it would take hundreds of updates to get there.
+    """
+    mean = state.setdefault(name, torch.zeros_like(value))
+    value = torch.where(value.isfinite(), value, mean)
+    return mean.copy_(torch.where(mean == 0, value, mean.lerp(value, RATE)))
 
 
 class Scale:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mtrl_transfer.context import Context
 
-GENERATOR = "generator"
+GENERATOR, SEED = "generator", "seed"
 
 
 class Combiner:
@@ -84,7 +84,7 @@ class Combiner:
 
     def seed(self, seed: int) -> None:
         """Restart the combiner's own random stream."""
-        self._seed, self._pending = int(seed), None
+        self._seed, self._pending = int(seed) % 2**64, None
         if self._generator is not None:
             self._generator.manual_seed(self._seed)
 
@@ -111,9 +111,13 @@ class Combiner:
             saved[GENERATOR] = self._pending.clone()
         elif self._generator is not None:
             saved[GENERATOR] = self._generator.get_state().clone()
+        else:  # nothing was drawn yet
+            saved[SEED] = torch.tensor(list(self._seed.to_bytes(8, "little")), dtype=torch.uint8)
         return saved
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state_dict` returned."""
-        self.state = {name: value.detach().clone() for name, value in state.items() if name != GENERATOR}
+        self.state = {name: value.detach().clone() for name, value in state.items() if name not in (GENERATOR, SEED)}
+        if SEED in state:
+            Combiner.seed(self, int.from_bytes(bytes(state[SEED].tolist()), "little"))
         self._pending = state[GENERATOR].cpu().clone() if GENERATOR in state else None

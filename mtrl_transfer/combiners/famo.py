@@ -39,7 +39,7 @@ class FAMO(Combiner):
             raise ValueError(f"learning_rate={learning_rate} must be positive")
         self.learning_rate = learning_rate
         self.decay = decay
-        self._before: tuple[Tensor, Tensor, bool] | None = None
+        self._before: tuple[Tensor, Tensor, Tensor, bool] | None = None
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, summing to 1."""
@@ -49,22 +49,29 @@ class FAMO(Combiner):
         magnitude = context.losses.abs()
         if context.signed and context.scales is not None:
             magnitude = context.scales
-        least = torch.finfo(magnitude.dtype).eps * magnitude.max()
-        magnitude = torch.where(least > 0, torch.maximum(magnitude, least), 1)
-        self._before = (context.losses, magnitude, context.signed)
-        shares = torch.softmax(logits, 0) / magnitude
+        # A loss of 0 is of a task that is solved or was masked: it has no logarithm, and its 1 / L would take all.
+        known = context.losses.isfinite() & (magnitude > 0) & magnitude.isfinite()
+        known = known | ~known.any()
+        largest = torch.where(known, magnitude, 0).max()
+        least = torch.finfo(magnitude.dtype).eps * largest
+        magnitude = torch.where(known & (largest > 0), torch.maximum(magnitude, least), 1)
+        self._before = (context.losses, magnitude, known, context.signed)
+        shares = torch.softmax(logits, 0) * known / magnitude
         return (shares / shares.sum()).to(gramian.dtype)
 
     def after_step(self, losses: Tensor) -> None:
         """Compare with the losses `[T]` on the same rows before the step, and step `ξ`."""
         if self._before is None:
             raise ValueError("after_step needs a call before it: there are no losses to compare with")
-        before, magnitude, signed = self._before
+        before, magnitude, known, signed = self._before
         if signed:
             progress = (before - losses) / magnitude
         else:
             progress = torch.log(magnitude) - torch.log(torch.where(losses > 0, losses, magnitude))
-        shares = torch.softmax(self.state["logits"], 0)
+        known = known & progress.isfinite()
+        progress = torch.where(known, progress, 0)
+        shares = torch.softmax(self.state["logits"], 0) * known
+        shares = shares / shares.sum().clamp(min=torch.finfo(shares.dtype).tiny)
         gradient = shares * (progress - (shares * progress).sum()) + self.decay * self.state["logits"]
         self._adam(torch.where(gradient.isfinite(), gradient, 0))
         self._before = None

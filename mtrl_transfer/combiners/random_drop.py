@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +53,8 @@ class RandomDrop(_RandomControl):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(norm_matching, max_norm_factor, generator)
-        self.rates = [float(rate) for rate in rates] if isinstance(rates, Sequence) else float(rates)
+        self.rates: float | list[float] = np.asarray(rates, float).tolist()
+        self._rates: Tensor | None = None
         for rate in self.rates if isinstance(self.rates, list) else [self.rates]:
             if not 0 <= rate < 1:
                 raise ValueError(f"rates must be at least 0 and below 1, got {rate}")
@@ -70,9 +72,9 @@ class RandomDrop(_RandomControl):
     def _rates_on(self, gramian: Tensor) -> Tensor | float:
         if isinstance(self.rates, float):
             return self.rates
-        if "rates" not in self.state:
-            self.state["rates"] = torch.tensor(self.rates, device=gramian.device)
-        return self.state["rates"]
+        if self._rates is None or self._rates.device != gramian.device:  # once, since they cross to the device
+            self._rates = torch.tensor(self.rates, device=gramian.device)
+        return self._rates
 
 
 @register("random_weights")

@@ -99,9 +99,10 @@ class Transference(Combiner):
         self.confidence = confidence
         self.heads = heads
         check_options(self)
-        listed = "full" if is_named(candidates, CONTINUOUS) else candidates
-        self._proposals = Proposals(listed, inner, norm_matching, max_norm_factor)
-        self._searched = Proposals("full", None, norm_matching, max_norm_factor)
+        continuous = is_named(candidates, CONTINUOUS)
+        self._proposals = Proposals("full" if continuous else candidates, inner, norm_matching, max_norm_factor)
+        # The best weights within the full set's norm are that, however short: longer ones would overshoot.
+        self._searched = Proposals("full", None, norm_matching and not continuous, max_norm_factor)
         self.last: Decision | None = None
         self._calls = 0
 
@@ -143,6 +144,11 @@ class Transference(Combiner):
         self._note_members(self.state["members"])
         self._calls += 1
         return self.state["weights"].clone()
+
+    @property
+    def needs_after_step(self) -> bool:  # type: ignore[override]
+        """Whether a combiner among the candidates does."""
+        return any(one.needs_after_step for one in self._proposals.combiners)
 
     @property
     def recordable(self) -> bool:  # type: ignore[override]
@@ -320,6 +326,10 @@ class Transference(Combiner):
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from what `state_dict` returned."""
+        if "calls" not in state:
+            raise ValueError(
+                f"this is not the state of a Transference combiner; it holds {', '.join(state) or 'nothing'}"
+            )
         own = {name: value for name, value in state.items() if "." not in name}
         self._calls = int(own.pop("calls"))
         super().load_state_dict(own)

@@ -22,7 +22,7 @@ def checked_affinity(affinity: Affinity) -> np.ndarray:
     Raises:
         ValueError: for another shape, or values that are infinite.
     """
-    array = affinity.detach().cpu().numpy() if isinstance(affinity, Tensor) else np.asarray(affinity)
+    array = affinity.detach().cpu().double().numpy() if isinstance(affinity, Tensor) else np.asarray(affinity)
     if array.ndim != 2 or array.shape[0] != array.shape[1] or not len(array):
         raise ValueError(f"affinity must be square, [giver, receiver]; got shape {list(array.shape)}")
     matrix = array.astype(np.float64)

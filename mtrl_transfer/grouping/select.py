@@ -80,7 +80,7 @@ def best_selection(
     constraints = make_constraints(n_tasks, max_size, max_total_size, together, apart, single is not None)
     listed = constraints.n_groups_at_most(MAX_LISTED)
     groups = constraints.all_groups() if listed else generated_groups(matrix, constraints, n_groups, single)
-    solved = best_groups(scores_of(groups, matrix, single), groups.sum(axis=1), n_groups, max_total_size)
+    solved = _solved(scores_of(groups, matrix, single), groups.sum(axis=1), n_groups, max_total_size)
     if solved is None:
         raise ValueError(_infeasible(constraints, n_groups, listed))
     chosen = [np.flatnonzero(groups[index]).tolist() for index in solved[0]]
@@ -88,6 +88,40 @@ def best_selection(
     score = float(task_scores(matrix, grouping, single).sum())
     bound = score if listed else max(bound_by_sizes(matrix, constraints, n_groups, single), score)
     return Selection(grouping, score, bound)
+
+
+def _solved(
+    table: np.ndarray, sizes: np.ndarray, n_groups: int, max_total: int | None
+) -> tuple[np.ndarray, float] | None:
+    """`best_groups`, at first without groups of one that score below what any choice of others may lose by them.
+
+    Such a score (TAG's is -1e6) says "only if there is no other way"; beside it, a program finds no real differences.
+    """
+    last_resort = _last_resorts(table, sizes)
+    if last_resort.any():
+        solved = best_groups(np.where(last_resort[:, None], -np.inf, table), sizes, n_groups, max_total)
+        if solved is not None:
+            return solved
+    return best_groups(table, sizes, n_groups, max_total)
+
+
+def _last_resorts(table: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Which groups `[S]` of one are in no best choice where there is a choice without them."""
+    single = sizes == 1
+    last = single.copy()
+    while last.any():
+        others = np.where(last[:, None], -np.inf, table)
+        if not np.isfinite(others).any(axis=0).all():
+            return np.zeros_like(last)
+        highest = others.max(axis=0)
+        lowest = np.where(np.isfinite(others), others, np.inf).min(axis=0)
+        spread = highest - lowest
+        least = lowest - (spread.sum() - spread)  # of a task's score, whatever the others lose
+        kept = last & ~((table < least) | ~np.isfinite(table)).all(axis=1)
+        if not kept.any():
+            return last
+        last &= ~kept
+    return last
 
 
 def _infeasible(limits: Constraints, n_groups: int, listed: bool) -> str:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from agents import MTSAC, faults, trunk_update
-from mtrl_transfer import COMBINERS, candidates
+from agents import MTSAC, trunk_update
+from mtrl_transfer import COMBINERS, candidates, gradients
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 
 WAIT_FOR_NOTHING = sorted(name for name, kind in COMBINERS.items() if not issubclass(kind, TorchJDWeighting))
@@ -46,7 +46,7 @@ def no_waiting() -> Iterator[None]:
             patch.setattr(torch.Tensor, name, refuse)
         for family in candidates.FAMILIES:  # made on the CPU, to be brought over once
             patch.setattr(candidates, family, refuse)
-        for module in (faults, trunk_update):  # as on a GPU
+        for module in (gradients, trunk_update):  # as on a GPU
             patch.setattr(module, "looking_is_free", lambda device: False)
         yield
 

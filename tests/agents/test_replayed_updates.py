@@ -16,10 +16,11 @@ from stable_baselines3.common.logger import configure
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agents import MTSAC, faults, recorded_updates, trunk_update
+from agents import MTSAC, recorded_updates, trunk_update
 from agents.agent_archive import agent_to_archive
 from agents.recorded_updates import RecordedUpdates
 from agents.training_log import record_training
+from mtrl_transfer import gradients
 
 
 class Tape(TorchDispatchMode):
@@ -143,7 +144,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_by_recordings_is_training(
     make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    for module in (faults, trunk_update):  # as on a GPU
+    for module in (gradients, trunk_update):  # as on a GPU
         monkeypatch.setattr(module, "looking_is_free", lambda device: False)
     monkeypatch.setattr(recorded_updates, "recorded", noting(record_on_cpu))
     compare(make_agent, settings, rtol=0, atol=0)

@@ -1,5 +1,6 @@
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -134,6 +135,43 @@ def test_famo_survives_a_loss_that_reaches_zero():
         assert combiner.state["logits"].isfinite().all()
     with pytest.raises(ValueError, match="needs a call before it"):
         combiner.after_step(torch.ones(2))
+
+
+def test_famo_gives_nothing_to_a_task_without_a_loss_nor_lets_it_disturb_others():
+    sound, faulty = FAMO(learning_rate=0.1), FAMO(learning_rate=0.1)
+    for lost in (0.0, float("nan")):  # masked by the caller, or not
+        for losses in (torch.tensor([1.0, 100.0]), torch.tensor([0.9, 50.0])):
+            weights = sound(torch.eye(2), Context(losses=losses))
+            with_fault = torch.cat([losses, torch.tensor([lost])])
+            torch.testing.assert_close(faulty(torch.eye(3), Context(losses=with_fault))[:2], weights)
+            sound.after_step(losses * torch.tensor([0.9, 0.5]))
+            faulty.after_step(torch.cat([losses * torch.tensor([0.9, 0.5]), torch.tensor([7.0])]))
+    assert faulty.state["logits"][2] == 0
+
+
+def test_random_drop_takes_shares_as_the_agent_tells_them():
+    kept = np.array([1.0, 0.8, 0.5])
+    combiner = RandomDrop(rates=1 - kept, norm_matching=False)
+    rows = torch.stack([combiner(torch.eye(3)) for _ in range(2000)])
+    torch.testing.assert_close((rows != 0).double().mean(0), torch.from_numpy(kept), atol=0.04, rtol=0)
+
+
+def test_rates_are_a_setting_and_no_state():
+    loaded = RandomDrop(rates=[0.0, 0.0], norm_matching=False)
+    used = RandomDrop(rates=[0.5, 0.5])
+    used(torch.eye(2))
+    loaded.load_state_dict(used.state_dict())
+    assert all((loaded(torch.eye(2)) > 0).all() for _ in range(50))
+
+
+def test_a_stream_that_has_not_begun_is_saved_and_restored():
+    seeded, loaded = RandomWeights(), RandomWeights()
+    seeded.seed(7)
+    saved = seeded.state_dict()
+    expected = seeded(torch.eye(3))
+    loaded(torch.eye(3))  # has drawn from its own stream
+    loaded.load_state_dict(saved)
+    assert torch.equal(loaded(torch.eye(3)), expected)
 
 
 def test_random_drop_leaves_out_at_the_given_rates():

@@ -197,6 +197,20 @@ def test_continuous_weights_beat_every_subset_of_that_length(linear_problem, sca
     assert combiner.last.scores.max() > subsets.last.scores.max()
 
 
+def test_the_best_weights_within_the_limit_are_not_stretched_to_it(linear_problem):
+    gram, context = linear_problem
+    options = {"measure": "basis", "step_size": 50.0}  # so long that less than the full set's norm is best
+    combiner = Transference(candidates="continuous", **options)
+    weights = combiner(gram, context)
+    full = candidates.full(N_TASKS).double()
+    assert weights @ gram @ weights < 0.9 * (full @ gram @ full.T).squeeze()
+    shorter_and_longer = Transference(
+        candidates=torch.tensor([[0.9], [1.0], [1.1]]) * weights, norm_matching=False, **options
+    )
+    shorter_and_longer(gram, context)
+    assert shorter_and_longer.last.scores[1:].argmax() == 1
+
+
 def test_searched_weights_are_used_until_the_next_measurement(linear_problem):
     gram, context = linear_problem
     combiner = Transference(candidates="continuous", measure="basis", every=2)

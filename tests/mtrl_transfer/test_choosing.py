@@ -79,6 +79,8 @@ def test_a_portfolio_continues_bit_for_bit_and_is_reseeded():
 
 def test_after_step_reaches_the_portfolio():
     combiner = Transference(candidates=["famo"])
+    assert combiner.needs_after_step
+    assert not Transference(candidates=["pcgrad"]).needs_after_step
     for _ in range(2):
         combiner(GRAM, context())
         combiner.after_step(LOSSES * torch.tensor([0.5, 1.0, 1.0, 1.0]))
@@ -236,6 +238,7 @@ def test_lookahead_defaults_to_the_matched_step(problem):
     ("kwargs", "message"),
     [
         ({"candidates": ["pcgrd"]}, "unknown candidates: 'pcgrd'.*Did you mean 'pcgrad'"),
+        ({"candidates": [0, 1]}, "candidates holds 0, which is no family.*a subset is a list"),
         ({"choice": "sofmax"}, "Did you mean 'softmax'"),
         ({"heads": "fix"}, "Did you mean 'fixed'"),
         ({"temperature": 0.0}, "temperature=0.0 must be positive"),
@@ -250,6 +253,22 @@ def test_lookahead_defaults_to_the_matched_step(problem):
 def test_bad_options(kwargs, message):
     with pytest.raises(ValueError, match=message):
         Transference(**kwargs)
+
+
+def test_a_task_alone_is_never_left_out():
+    worse = Context(losses=torch.ones(1), step_norm=torch.ones(()), lookahead=lambda w, step: 1 + w.expand(-1, 1))
+    assert Transference()(torch.ones(1, 1), worse) == 1
+
+
+def test_no_step_is_no_candidate():
+    for empty in ([[0], []], torch.tensor([[0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]])):
+        with pytest.raises(ValueError, match="the step along no task is none"):
+            Transference(candidates=empty)(GRAM, context())
+
+
+def test_a_state_of_another_combiner_is_refused():
+    with pytest.raises(ValueError, match="not the state of a Transference combiner; it holds seed"):
+        Transference().load_state_dict(PCGrad().state_dict())
 
 
 def test_candidates_for_other_tasks():

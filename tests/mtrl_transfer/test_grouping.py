@@ -140,6 +140,25 @@ def test_the_bound_holds_where_groups_are_generated(monkeypatch):
     assert reached >= 18
 
 
+def test_a_score_that_says_never_hides_no_real_difference():
+    """TAG's score of a task alone is -1e6; real differences are of the size of 1e-3."""
+    for seed in range(40):
+        affinity = 1e-3 * np.random.default_rng(seed).normal(size=(5, 5))
+        never, impossible = best_selection(affinity, 2, alone=-1e6), best_selection(affinity, 2)
+        assert never.score == pytest.approx(impossible.score, abs=1e-12)
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        affinity, alone = draw.normal(size=(4, 4)), draw.choice([-1e4, -3.0, -1.0, 0.0, 0.5], size=4)
+        n_groups = int(draw.integers(1, 4))
+        best = brute_force(affinity, n_groups, alone)
+        assert best_selection(affinity, n_groups, alone=alone).score == pytest.approx(best, abs=1e-7)
+
+
+def test_half_precision_is_read():
+    affinity = torch.tensor([[0.0, 1.0, -1.0], [1.0, 0.0, -1.0], [-1.0, -1.0, 0.0]], dtype=torch.bfloat16)
+    assert best_selection(affinity, 2, alone=0.0).grouping.groups == ((0, 1), (2,))
+
+
 def test_the_bound_counts_sizes_and_places():
     """Tight where families are clear; and where no task may train twice, nobody is served by a second small group."""
     family = np.arange(20) % 2

@@ -44,6 +44,17 @@ def test_equals_a_really_stepped_copy(name, n_before):
             torch.testing.assert_close(found[key][row], parameter.detach())
 
 
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_groups_need_not_tell_how_weights_decay(kind):
+    """They do not before torch 2.7."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = kind([weight], lr=0.1, weight_decay=0.5)
+    grads = {"weight": torch.ones(1, 3)}
+    expected = functional_step(optimizer, {"weight": weight}, grads)
+    del optimizer.param_groups[0]["decoupled_weight_decay"]
+    torch.testing.assert_close(functional_step(optimizer, {"weight": weight}, grads), expected)
+
+
 def test_lookahead_by_the_optimizer(problem):
     optimizer = torch.optim.Adam(problem.model.trunk.parameters(), lr=0.01)
     for _ in range(2):

@@ -96,3 +96,8 @@ def test_errors(path):
     path.write_text("something else\n")
     with pytest.raises(ValueError, match="is not a recording"):
         Recording(path)
+
+
+def test_half_precision_is_recorded(path):
+    Recorder(path, TASKS).record(1, {"critic": Record(torch.tensor([0.5, 0.25, 0.0], dtype=torch.bfloat16))})
+    assert Recording(path).of("critic")["weights"].tolist() == [[0.5, 0.25, 0.0]]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtrl_transfer import Mean, combine, gramian, per_task_gradients
+from mtrl_transfer import Mean, combine, gramian, keep_finite, per_task_gradients
 from mtrl_transfer.shared_linear import shared_linear
 
 
@@ -31,6 +31,27 @@ def test_works_where_gradients_are_switched_off(problem, form):
     with torch.no_grad():
         found = per_task_gradients(batch=problem.batch, **problem.form(form))
     torch.testing.assert_close(found.shared_grads, expected.shared_grads, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("where", ["shared", "head", "loss", "nowhere"])
+def test_a_task_that_is_not_finite_is_in_nobodys_step(problem, form, where):
+    found = per_task_gradients(batch=problem.batch, **problem.form(form))
+    expected = {name: grad.clone() for name, grad in found.shared_grads.items()}
+    if where == "shared":
+        next(iter(found.shared_grads.values()))[2].fill_(float("inf"))
+    elif where == "head":
+        (found.head_grads[2] if form == "list of heads" else {k: v[2] for k, v in found.head_grads.items()})[
+            "bias"
+        ].fill_(float("nan"))
+    elif where == "loss":
+        found.losses[2] = float("nan")
+    kept, sound = keep_finite(found)
+    assert sound.tolist() == [True, True, where == "nowhere", True]
+    for name, grad in kept.shared_grads.items():
+        assert torch.equal(grad, expected[name] * sound.view(-1, *[1] * (grad.ndim - 1)))
+    assert (kept.losses[2] == 0) == (where != "nowhere")
+    its_head = kept.head_grads[2] if form == "list of heads" else {k: v[2] for k, v in kept.head_grads.items()}
+    assert any(one.any() for one in its_head.values()) == (where == "nowhere")
 
 
 def test_mean_equals_plain_backward_of_the_mean_loss(problem, form):

@@ -4,6 +4,7 @@ import torch
 from mtrl_transfer import Context, PCGrad, Transference, candidates, gramian, make_context, per_task_gradients
 from mtrl_transfer.combiners.pcgrad import pcgrad_weights, random_orders
 from mtrl_transfer.decision import agrees_with_first_order
+from mtrl_transfer.scales import running_mean
 from mtrl_transfer.steps import match_norms
 
 STEP_NORM = torch.tensor(0.05, dtype=torch.float64)
@@ -198,6 +199,13 @@ def test_disagreement_is_seen():
     assert not agrees_with_first_order(combiner.last, -gram)
 
 
+@pytest.mark.parametrize("first", [0.0, float("nan")])
+def test_a_running_mean_begins_with_the_first_value_there_is(first):
+    state = {}
+    running_mean(state, "divisor", torch.tensor([first, 1.0]))
+    torch.testing.assert_close(running_mean(state, "divisor", torch.tensor([2.0, 2.0])), torch.tensor([2.0, 1.01]))
+
+
 def test_ratio_is_floored_at_a_fraction_of_its_running_mean():
     losses = torch.ones(4).double()
     gram, context = linear_tasks(PLANTED, losses)
@@ -221,7 +229,8 @@ def test_ema_is_the_running_magnitude():
     assert combiner.last.transference.isfinite().all()
     context.scales = torch.tensor([4.0, 4.0, 4.0, 4.0]).double()
     combiner(gram, context)
-    torch.testing.assert_close(combiner.last.divisor, 0.99 * losses.abs() + 0.04)
+    expected = torch.where(losses == 0, 4.0, 0.99 * losses.abs() + 0.04)  # the mean begins where there is a value
+    torch.testing.assert_close(combiner.last.divisor, expected)
 
 
 def test_own_step_scale_says_nothing_where_the_own_step_does_not_help():
