@@ -55,8 +55,8 @@ def doubts(summary: Summary) -> list[str]:
     if few:
         seeds = ", ".join(f"{method.method}: {len(method.seeds)}" for method in few)
         told.append(
-            f"Too few seeds ({seeds}): with fewer than {ENOUGH_SEEDS} an interval can't be trusted; it is likely too "
-            "narrow."
+            f"Too few seeds ({seeds}) to call a method better or worse: with fewer than {ENOUGH_SEEDS} an interval is "
+            "likely too narrow."
         )
     if summary.baseline not in summary.methods:
         told.append(f"The baseline {summary.baseline} has no finished run, so nothing is compared with it.")
@@ -68,7 +68,7 @@ def _against(method: MethodSummary, summary: Summary) -> str:
     baseline = summary.methods[summary.baseline]
     by = method.mean.value - baseline.mean.value
     low, high = method.improvement.low, method.improvement.high
-    enough = min(len(method.seeds), len(baseline.seeds)) > 1  # one seed has no spread to draw from
+    enough = method.trusted and baseline.trusted
     verdict = (
         f"better than {summary.baseline}"
         if enough and low > 0.5

@@ -6,8 +6,8 @@ TERMS = (
     "Success: share of evaluation episodes with success at any step; 0 to 1.",
     "IQM: interquartile mean, the mean of the middle half of all seeds × tasks. Neither the best nor the worst quarter "
     "moves it.",
-    "Interval: 95%, by stratified bootstrap: for each task apart, as many seeds as there are, drawn with replacement "
-    "2,000 times. Tasks of one run share a network, which this does not see.",
+    "Interval: 95%, by bootstrap: as many runs as there are, drawn with replacement 2,000 times, each with all its "
+    "tasks, for they share a network.",
     "Probability of improvement: that a run of this method beats one of the baseline on a task drawn at random. Ties "
     "count half, so 0.5 is no difference.",
     "Seeds needed: per method, for a two-sided t-test at 5% of the means over tasks to find a difference of the size "

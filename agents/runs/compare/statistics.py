@@ -1,5 +1,9 @@
 """How good methods are and how sure that is, after Agarwal et al., arXiv 2108.13264.
 
+Their bootstrap draws seeds for each task apart, for their tasks are trained apart. Ours share a network: whole runs are
+drawn. Drawn apart, two halves of the seeds of one method on the Point suite "differed" in 22% of trials, with 15 seeds
+as with 3.
+
 Scores of a method are ``[seeds, tasks]``: success of the final evaluation.
 """
 
@@ -16,8 +20,12 @@ from scipy.stats import nct, t, trim_mean
 REPETITIONS = 2_000
 CONFIDENCE = 0.95
 POWER = 0.8
-ENOUGH_SEEDS = 5
-"""With fewer seeds a bootstrap has too few values to draw from: its intervals come out too narrow."""
+ENOUGH_SEEDS = 10
+"""With fewer seeds a bootstrap has too few runs to draw from: its intervals come out too narrow.
+
+Two sets of seeds of one method on the Point suite "differ" in 17% of trials with 3 seeds, 11% with 5, 8% with 10, 6%
+with 15; it should be 5%.
+"""
 MOST_SEEDS = 1_000
 """Above it :func:`seeds_needed` gives no number: the difference is as good as none."""
 
@@ -41,7 +49,7 @@ def mean(scores: np.ndarray) -> np.ndarray:
 
 
 def resampled(scores: np.ndarray, generator: np.random.Generator, repetitions: int = REPETITIONS) -> np.ndarray:
-    """Stratified bootstrap: for each task apart, as many seeds as there are, drawn with replacement.
+    """Bootstrap: as many runs as there are, drawn with replacement, each with all its tasks.
 
     Args:
         scores: ``[seeds, tasks]``.
@@ -51,15 +59,13 @@ def resampled(scores: np.ndarray, generator: np.random.Generator, repetitions: i
     Returns:
         ``[repetitions, seeds, tasks]``.
     """
-    n_seeds, n_tasks = scores.shape
-    drawn = generator.integers(n_seeds, size=(repetitions, n_seeds, n_tasks))
-    return scores[drawn, np.arange(n_tasks)]
+    return scores[generator.integers(len(scores), size=(repetitions, len(scores)))]
 
 
 def estimate(
     scores: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], generator: np.random.Generator
 ) -> Estimate:
-    """A statistic of scores ``[seeds, tasks]``, with its interval by stratified bootstrap."""
+    """A statistic of scores ``[seeds, tasks]``, with its interval by bootstrap."""
     low, high = _interval(statistic(resampled(scores, generator)))
     return Estimate(float(statistic(scores)), low, high)
 

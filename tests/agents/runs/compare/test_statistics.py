@@ -43,12 +43,8 @@ def literal_quantile(values: list[float], share: float) -> float:
 
 
 def literal_samples(scores: np.ndarray, generator: np.random.Generator, repetitions: int) -> list[list[list[float]]]:
-    n_seeds, n_tasks = scores.shape
-    drawn = generator.integers(n_seeds, size=(repetitions, n_seeds, n_tasks)).tolist()
-    return [
-        [[float(scores[row[task], task]) for task in range(n_tasks)] for row in one_repetition]
-        for one_repetition in drawn
-    ]
+    drawn = generator.integers(len(scores), size=(repetitions, len(scores))).tolist()
+    return [[scores[row].tolist() for row in one_repetition] for one_repetition in drawn]
 
 
 def test_iqm(scores: np.ndarray):
@@ -56,7 +52,7 @@ def test_iqm(scores: np.ndarray):
     assert iqm(np.array([[0.0, 1.0, 2.0, 300.0]])) == 1.5
 
 
-def test_the_interval_of_the_iqm_is_a_stratified_bootstraps(scores: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+def test_the_interval_of_the_iqm_is_a_bootstraps(scores: np.ndarray, monkeypatch: pytest.MonkeyPatch):
     found = estimate(scores, iqm, np.random.default_rng(3))
     samples = literal_samples(scores, np.random.default_rng(3), statistics.REPETITIONS)
     values = [literal_iqm([value for row in sample for value in row]) for sample in samples]
@@ -66,13 +62,22 @@ def test_the_interval_of_the_iqm_is_a_stratified_bootstraps(scores: np.ndarray, 
     assert found.low < found.value < found.high
 
 
-def test_a_bootstrap_draws_from_each_task_apart():
-    columns = np.array([[1.0, 10.0], [2.0, 20.0]])
-    drawn = resampled(columns, np.random.default_rng(0), 400)
-    assert {*drawn[..., 0].ravel()} == {1.0, 2.0}
-    assert {*drawn[..., 1].ravel()} == {10.0, 20.0}
-    rows = {tuple(row) for row in drawn.reshape(-1, 2).tolist()}
-    assert rows == {(1.0, 10.0), (1.0, 20.0), (2.0, 10.0), (2.0, 20.0)}  # tasks are not drawn together
+def test_a_bootstrap_draws_whole_runs():
+    drawn = resampled(np.array([[1.0, 10.0], [2.0, 20.0]]), np.random.default_rng(0), 400)
+    assert {tuple(row) for row in drawn.reshape(-1, 2).tolist()} == {(1.0, 10.0), (2.0, 20.0)}
+    assert len({tuple(sample.ravel()) for sample in drawn}) == 4
+
+
+def test_runs_of_one_method_seldom_differ_though_their_tasks_go_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(statistics, "resampled", lambda of, by: resampled(of, by, 200))
+    draw = np.random.default_rng(0)
+    false = 0
+    for _ in range(200):
+        luck = draw.normal(size=(2, 15, 1))  # of a run, in all of its tasks
+        one, other = luck + 0.5 * draw.normal(size=(2, 15, 6))
+        found = improvement(one, other, draw)
+        false += found.low > 0.5 or found.high < 0.5
+    assert false / 200 < 0.12  # drawn for each task apart it is 0.4
 
 
 def literal_improvement(one: list[list[float]], other: list[list[float]]) -> float:
