@@ -11,6 +11,7 @@ from torch import Tensor
 
 from agents.archive import box_from_json, box_to_json, flatten, to_device, unflatten
 from agents.archive_checks import ARGUMENTS, COUNTERS, check_archive
+from mtrl_transfer.generators import restore_generator
 
 if TYPE_CHECKING:
     from agents.mtsac import MTSAC
@@ -28,8 +29,7 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
         arguments["learning_rate"] = [rate.start, rate.end, rate.end_fraction]
     elif callable(agent.learning_rate):
         arguments["learning_rate"] = f"{_OBJECT}{agent.learning_rate!r}"
-    if not isinstance(agent.combiner, str):
-        arguments["combiner"] = f"{_OBJECT}{type(agent.combiner).__name__}"
+    arguments["combiner"] = _combiner_name(agent.combiner)
     parts: dict[str, Any] = {
         "policy": agent.policy.state_dict(),
         "actor_optimizer": _optimizer_state(agent.policy.actor_optimizer),
@@ -56,6 +56,10 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "state": tree,
     }
     return data, tensors
+
+
+def _combiner_name(combiner: Any) -> str:
+    return combiner if isinstance(combiner, str) else f"{_OBJECT}{type(combiner).__name__}"
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -87,6 +91,9 @@ def agent_from_archive(
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: no such argument of MTSAC; known: {', '.join(sorted(arguments))}")
     policy = replaced.pop("policy", data["policy"])
+    same_combiner = _is_same_combiner(arguments, replaced)
+    if _combiner_name(replaced.get("combiner", arguments["combiner"])) != arguments["combiner"]:
+        arguments["combiner_kwargs"] = None  # they are the stored one's
     arguments.update(replaced)
     _check_objects(arguments)
     observation_space, action_space = box_from_json(data["observation_space"]), box_from_json(data["action_space"])
@@ -99,9 +106,16 @@ def agent_from_archive(
     agent.observation_space, agent.action_space, agent.n_envs = observation_space, action_space, agent.n_tasks
     agent.__dict__.update(arguments)
     agent._setup_model()
-    _restore(agent, unflatten(data["state"], to_device(tensors, agent.device)))
+    _restore(agent, unflatten(data["state"], to_device(tensors, agent.device)), same_combiner)
     agent.__dict__.update(data["counters"])
     return agent
+
+
+def _is_same_combiner(stored: dict[str, Any], replaced: dict[str, Any]) -> bool:
+    """Whether the combiner is still the one that was stored, whose state it then takes over."""
+    now = {**stored, **replaced}
+    same_settings = (now["combiner_kwargs"] or {}) == (stored["combiner_kwargs"] or {})
+    return same_settings and _combiner_name(now["combiner"]) == stored["combiner"]
 
 
 def _check_objects(arguments: dict[str, Any]) -> None:
@@ -120,16 +134,16 @@ def _check_objects(arguments: dict[str, Any]) -> None:
         arguments["learning_rate"] = 3e-4
 
 
-def _restore(agent: MTSAC, state: dict[str, Any]) -> None:
+def _restore(agent: MTSAC, state: dict[str, Any], same_combiner: bool) -> None:
     agent.policy.load_state_dict(state["policy"])
     agent.policy.actor_optimizer.load_state_dict(state["actor_optimizer"])
     agent.policy.critic_optimizer.load_state_dict(state["critic_optimizer"])
     agent.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
     with torch.no_grad():
         agent.log_alpha.copy_(state["log_alpha"])
-    agent.noise_generator.set_state(state["noise_generator"].cpu())
-    agent.critic_update.load_state_dict(state["critic_update"])
-    agent.actor_update.load_state_dict(state["actor_update"])
+    restore_generator(agent.noise_generator, state["noise_generator"])
+    agent.critic_update.load_state_dict(state["critic_update"], same_combiner)
+    agent.actor_update.load_state_dict(state["actor_update"], same_combiner)
     if agent.reward_scaler and state["reward_scaler"]:
         agent.reward_scaler.load_state_dict(state["reward_scaler"])
     if agent.return_bounds and state["return_bounds"]:

@@ -19,6 +19,8 @@ def check_arguments(agent: MTSAC) -> None:
     """
     if not agent.n_tasks:
         raise ValueError("MTSAC needs an environment: the number of tasks is read from it")
+    if len(agent.action_space.shape or ()) != 1:
+        raise ValueError(f"actions of shape {list(agent.action_space.shape or ())} must be vectors: flatten them")
     assert agent.batch_size is not None
     if agent.batch_size < agent.n_tasks or agent.batch_size % agent.n_tasks:
         below = agent.batch_size // agent.n_tasks * agent.n_tasks

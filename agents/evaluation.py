@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.tasks import solvable_tasks_of, task_names_of
+from agents.tasks import check_same_tasks, solvable_tasks_of, task_names_of
 
 
 class Predicts(Protocol):
@@ -50,9 +50,14 @@ def evaluate(model: Predicts, env: VecEnv, n_episodes: int) -> Evaluation:
 
     Returns:
         An :class:`Evaluation`; a task whose environment reports no success counts 0.
+
+    Raises:
+        ValueError: if the environment's tasks are not the agent's, in their order, or ``n_episodes`` is below 1.
     """
     if n_episodes < 1:
         raise ValueError(f"n_episodes={n_episodes} must be at least 1")
+    names = task_names_of(env)
+    check_same_tasks(getattr(model, "task_names", names), names)
     env.set_options({"goal": 0})
     observations = env.reset()
     n_tasks = env.num_envs
@@ -69,5 +74,5 @@ def evaluate(model: Predicts, env: VecEnv, n_episodes: int) -> Evaluation:
                 successes[task] += float(infos[task].get("is_success", 0.0))
                 returns[task] += running[task]
             running[task] = 0.0
-    names, solvable = tuple(task_names_of(env)), solvable_tasks_of(env)
-    return Evaluation(names, successes / n_episodes, returns / n_episodes, n_episodes, solvable)
+    rates, means = successes / n_episodes, returns / n_episodes
+    return Evaluation(tuple(names), rates, means, n_episodes, solvable_tasks_of(env))

@@ -29,14 +29,14 @@ from agents.losses import ActorBatch, ActorLoss, ActorRows, CriticBatch, CriticL
 from agents.overlap import WorkMeanwhile
 from agents.policy import MultiTaskPolicy
 from agents.recorded_updates import RecordedUpdates, Sample, set_learning_rate
-from agents.replay import MultiTaskReplayBuffer, TaskBatch
+from agents.replay import MultiTaskReplayBuffer, TaskBatch, terminations
 from agents.return_bounds import ReturnBounds
 from agents.reward_scaling import REWARD_SCALINGS
 from agents.roles import role_combiners
 from agents.sb3_files import agent_from_sac, is_pickle, is_sb3_archive, load_sb3_replay
 from agents.statistics import RunningMeans
 from agents.task_weighting import TaskWeighting
-from agents.tasks import EpisodeWindows, check_one_hot, task_names_of
+from agents.tasks import MEAN, EpisodeWindows, check_one_hot, check_same_tasks, task_names_of
 from agents.timing import TimedCallback, counted
 from agents.training_log import record_faults, record_training
 from agents.trunk_update import EVERYTHING, TrunkUpdate
@@ -67,7 +67,7 @@ class MTSAC(OffPolicyAlgorithm):
         gamma: discount per step.
         n_steps: steps of the return in the TD target; its entropy counts at the last only, as in SB3.
         train_freq: vector steps between trainings, as in SB3.
-        gradient_steps: updates per training; -1: as many as vector steps since the last.
+        gradient_steps: updates per training; -1: as many as transitions since the last, those of all tasks.
         max_grad_norm: clips the gradient norm of the critics and of the actor; None: no clipping.
         max_nonfinite: updates in a row in which a task's loss or gradient may be not finite, and the task is left out,
             before training stops with :class:`agents.faults.NotFinite`; looked at when figures are logged.
@@ -219,7 +219,6 @@ class MTSAC(OffPolicyAlgorithm):
         self.exploration_noise = self._make_exploration_noise(next(seeds))
         self._statistics = RunningMeans()
         self._episodes = EpisodeWindows(self.task_names, self._stats_window_size)
-        self._updates_here = 0
         self._recorded: RecordedUpdates | None = None
         self.timing = {"environment": 0.0, "update": 0.0, "transference": 0.0, "logging": 0.0}
 
@@ -228,12 +227,20 @@ class MTSAC(OffPolicyAlgorithm):
         if self.env is None:
             return
         names = task_names_of(self.env)
-        if self.task_names and names != self.task_names:
-            raise ValueError(
-                f"this agent was trained on the tasks {', '.join(self.task_names)}; the environment has "
-                f"{', '.join(names)}: use the same tasks in the same order"
-            )
+        if MEAN in names:
+            raise ValueError(f"a task is called {MEAN!r}, as the figures of the mean over tasks are: rename it")
+        check_same_tasks(self.task_names or names, names)
         self.task_names, self.n_tasks = names, len(names)
+
+    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
+        """As in SB3.
+
+        Raises:
+            ValueError: if the environment's tasks are others, or in another order.
+        """
+        wrapped = self._wrap_env(env, self.verbose)
+        check_same_tasks(self.task_names, task_names_of(wrapped))
+        super().set_env(wrapped, force_reset)
 
     def _create_temperatures(self) -> None:
         auto = self.target_entropy == "auto"
@@ -270,13 +277,28 @@ class MTSAC(OffPolicyAlgorithm):
 
     # --- interaction --------------------------------------------------------------------------------------------------
 
-    def _setup_learn(self, *args: Any, **kwargs: Any) -> tuple[int, BaseCallback]:
-        result = super()._setup_learn(*args, **kwargs)
+    def _setup_learn(
+        self,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        reset_num_timesteps: bool = True,
+        *args: Any,
+        **kwargs: Any,
+    ) -> tuple[int, BaseCallback]:
+        if reset_num_timesteps or self._last_obs is None:  # then SB3 resets the environment, amid episodes
+            self._end_episodes()
+        result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
         check_one_hot(self._last_original_obs if self._vec_normalize_env else self._last_obs, self.n_tasks)
         assert self.env is not None
         self._stepping = WorkMeanwhile(self.env, self._catch_up) if self.overlap else self.env
         self._recorded = self._make_recorded() if self.cuda_graph else None
         return result
+
+    def _end_episodes(self) -> None:
+        """Returns must not go on from the newest stored step into the first of another episode."""
+        self.replay_buffer.end_episodes()
+        if self.reward_scaler is not None:
+            self.reward_scaler.end_episodes()
 
     def _make_recorded(self) -> RecordedUpdates:
         if self.device.type != "cuda":
@@ -352,7 +374,7 @@ class MTSAC(OffPolicyAlgorithm):
         if self.reward_scaler is not None:
             self.reward_scaler.update(reward, dones)
         if self.return_bounds is not None:
-            self.return_bounds.update(reward)
+            self.return_bounds.update(reward, terminations(dones, infos))
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -405,7 +427,6 @@ class MTSAC(OffPolicyAlgorithm):
         else:
             self._recorded.take(work, self._combiners() if trains.trunk else (), batch_size, trains, note)
         self._n_updates += 1
-        self._updates_here += 1
 
     def _step_networks(self, batch_size: int, asked: tuple[Any, ...], sample: Sample) -> None:
         """All that an update does to tensors, on rows that ``sample`` gives."""
@@ -560,7 +581,8 @@ class MTSAC(OffPolicyAlgorithm):
             force_reset: must be True: training always goes on from a reset environment.
             trust: run the pickles in a file of SB3's SAC, to make an MTSAC that computes the same for every task, and
                 whose heads then learn apart; see :func:`agents.sb3_files.agent_from_sac`.
-            **kwargs: arguments that replace stored ones, such as ``combiner`` where the agent had an object.
+            **kwargs: arguments that replace stored ones, such as ``combiner`` where the agent had an object. Another
+                combiner, or one with other ``combiner_kwargs``, begins anew.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -589,7 +611,7 @@ class MTSAC(OffPolicyAlgorithm):
         Args:
             path: what :meth:`save_replay_buffer` wrote; with ``trust`` also what SB3's SAC wrote, trained on the same
                 tasks side by side.
-            truncate_last_traj: of SB3's signature; our transitions need no trajectory.
+            truncate_last_traj: of SB3's signature; training ends it where it resets the environment.
             trust: run SB3's pickle, whatever code is in it.
 
         Raises:
@@ -600,9 +622,11 @@ class MTSAC(OffPolicyAlgorithm):
         else:
             self.replay_buffer.load(path)
         if self.return_bounds is not None and self.replay_buffer.size():
-            rewards = self.replay_buffer.storage.rewards[: self.replay_buffer.size()].cpu().numpy()
+            stored, size = self.replay_buffer.storage, self.replay_buffer.size()
+            rewards = stored.rewards[:size].cpu().numpy()
+            terminates = stored.terminations[:size].bool().any(dim=0).cpu().numpy()
             for row in (rewards.min(axis=0), rewards.max(axis=0)):
-                self.return_bounds.update(row)
+                self.return_bounds.update(row, terminates)
 
     def set_parameters(self, *args: Any, **kwargs: Any) -> None:
         """As in SB3."""

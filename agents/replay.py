@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
+
+from mtrl_transfer.generators import restore_generator
 
 
 class Transitions(NamedTuple):
@@ -41,6 +44,14 @@ class TaskBatch(NamedTuple):
     next_observations: Tensor
     rewards: Tensor
     discounts: Tensor
+
+
+def terminations(dones: np.ndarray, infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """Which of the ended episodes ``[T]`` really ended.
+
+    A time limit says nothing about the state's value: bootstrap through it (Pardo et al., arXiv 1712.00378).
+    """
+    return dones & ~np.array([info.get("TimeLimit.truncated", False) for info in infos])
 
 
 class MultiTaskReplayBuffer(ReplayBuffer):
@@ -102,19 +113,22 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         infos: list[dict[str, Any]],
     ) -> None:
         """Store one vector step: ``[T, D + T]`` observations, ``[T, A]`` actions, ``[T]`` raw rewards and dones."""
-        truncated = np.array([info.get("TimeLimit.truncated", False) for info in infos])
         row = Transitions(
             observations=_tensor(obs[:, : self.obs_dim]),
             actions=_tensor(action.reshape(self.n_envs, self.action_dim)),
             next_observations=_tensor(next_obs[:, : self.obs_dim]),
             rewards=_tensor(reward),
-            # A time limit says nothing about the state's value: bootstrap through it (Pardo et al., arXiv 1712.00378).
-            terminations=_tensor(done & ~truncated),
+            terminations=_tensor(terminations(done, infos)),
             ends=_tensor(done),
         )
         for column, values in zip(self.storage, row, strict=True):
             column[self.pos].copy_(values, non_blocking=True)
         self.place_cursor(self.added + 1)
+
+    def end_episodes(self) -> None:
+        """Say that what is stored next begins new episodes: the newest step was the last of its own."""
+        if self.size():
+            self.storage.ends[(self.pos - 1) % self.buffer_size] = 1.0
 
     def sample(
         self, batch_size: int, env: VecNormalize | None = None, generator: torch.Generator | None = None
@@ -219,7 +233,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
                 added = int(file.metadata()["added"])
             stored = load_file(str(path))
             generator, size = stored.pop("generator"), len(stored["rewards"])
-            self.generator.set_state(generator)
+            restore_generator(self.generator, generator)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{path} is no replay saved by MTSAC ({error}). A pickle of stable-baselines3's is not opened, for it "

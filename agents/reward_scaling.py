@@ -39,6 +39,10 @@ class RewardScaling(ABC):
             self._refresh()
         self.running[dones] = 0.0
 
+    def end_episodes(self) -> None:
+        """Say that new episodes begin, without the rest of those under way."""
+        self.running[:] = 0.0
+
     @abstractmethod
     def returns(self, rewards: np.ndarray) -> np.ndarray:
         """What counts as the return ``[T]`` at rewards ``[T]``."""

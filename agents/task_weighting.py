@@ -7,6 +7,7 @@ from torch import Tensor
 
 from agents.networks import MultiTaskMLP
 from mtrl_transfer import svd_task_weights
+from mtrl_transfer.generators import restore_generator
 
 SMALLEST = 0.1
 """Floor of a weight, in units of their mean: a task that is not trained could never come to share anything."""
@@ -62,7 +63,7 @@ class TaskWeighting:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Restore :meth:`state_dict`."""
         self.weights.copy_(state["weights"])
-        self.generator.set_state(state["generator"].cpu())
+        restore_generator(self.generator, state["generator"])
 
 
 def values_under_every_head(critic: MultiTaskMLP, inputs: Tensor) -> Tensor:

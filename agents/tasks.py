@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
+
+MEAN = "mean"
+"""What stands in a tag for the mean over tasks, where others have a task's name."""
 
 
 def task_names_of(env: VecEnv) -> list[str]:
@@ -15,6 +19,19 @@ def task_names_of(env: VecEnv) -> list[str]:
         return [str(name) for name in env.get_attr("task_name")]
     except AttributeError:
         return [f"task-{task}" for task in range(env.num_envs)]
+
+
+def check_same_tasks(trained: Sequence[str], names: Sequence[str]) -> None:
+    """Check that an environment's tasks are those that an agent was trained on.
+
+    Raises:
+        ValueError: if not, or if they are in another order.
+    """
+    if list(names) != list(trained):
+        raise ValueError(
+            f"this agent was trained on the tasks {', '.join(trained)}; the environment has {', '.join(names)}: use "
+            "the same tasks in the same order"
+        )
 
 
 def solvable_tasks_of(env: VecEnv) -> np.ndarray:
@@ -81,5 +98,5 @@ class EpisodeWindows:
             }
             tags.update({f"{tag}/{name}": value for name, value in values.items()})
             if values:
-                tags[f"{tag}/mean"] = float(np.mean(list(values.values())))
+                tags[f"{tag}/{MEAN}"] = float(np.mean(list(values.values())))
         return tags

@@ -56,7 +56,7 @@ def _record_tasks(agent: MTSAC, means: Mapping[str, Tensor]) -> None:
 def _record_times(agent: MTSAC) -> None:
     busy = agent.timing["update"] + agent.timing["transference"]
     if busy > 0:
-        agent.logger.record("time/updates_per_second", agent._updates_here / busy)
+        agent.logger.record("time/updates_per_second", agent._n_updates / busy)
         agent.logger.record("time/logging_share", agent.timing["logging"] / sum(agent.timing.values()))
     for part, seconds in agent.timing.items():
         agent.logger.record(f"time/{part}_seconds", seconds)

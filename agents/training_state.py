@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mtrl_transfer.generators import restore_generator
+
 if TYPE_CHECKING:
     from agents.mtsac import MTSAC
 
@@ -46,7 +48,7 @@ def restore_training_state(agent: MTSAC, state: dict[str, Any]) -> None:
     agent.action_space.np_random.bit_generator.state = state["action_space"]
     if agent.exploration_noise is not None:
         agent.exploration_noise.load_state_dict(state["exploration"])
-    agent.replay_buffer.generator.set_state(state["replay_generator"].cpu())
+    restore_generator(agent.replay_buffer.generator, state["replay_generator"])
     _restore_global_generators(state["generators"])
 
 

@@ -19,6 +19,7 @@ from agents.trunk_lookahead import CLIP_EPSILON, Loss, TrunkLookahead, detached,
 from mtrl_transfer.combiners import Combiner, Transference
 from mtrl_transfer.context import Context
 from mtrl_transfer.decision import Decision
+from mtrl_transfer.generators import restore_generator
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, looking_is_free
 from mtrl_transfer.information.alignment import Trains
 from mtrl_transfer.steps import step_norm
@@ -115,15 +116,12 @@ class TrunkUpdate(Generic[Rows]):
             self._timed(self._predict, rows, batch, draw, weights)
         if affinity is not None:
             self._timed(self._measure_affinity, batch, draw, affinity)
-        self._apply(gradients, norm, trains, note_step or self._combiner_measures_next())
+        self._apply(gradients, norm, trains, note_step or self.combiner.measures_next)
         if measure:
             self._timed(self.measurement.after_step)
         if self.combiner.needs_after_step:
             self._timed(self._tell_losses, batch)
         return rows
-
-    def _combiner_measures_next(self) -> bool:
-        return isinstance(self.combiner, Transference) and self.combiner.due
 
     def _gradients(self, batch: Any, draw: Draw, trains: Trains) -> tuple[list[Tensor], Tensor | None, Rows, Tensor]:
         """Gradients of trunk and heads, their norm where known, rows, and the tasks' weights ``[T]`` in the trunk's."""
@@ -295,18 +293,18 @@ class TrunkUpdate(Generic[Rows]):
         }
         return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore :meth:`state_dict`."""
+    def load_state_dict(self, state: dict[str, Tensor], same_combiner: bool = True) -> None:
+        """Restore :meth:`state_dict`; all but what is the combiner's own, where it was another."""
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in state.items():
             part, name = key.split(".", 1)
             parts.setdefault(part, {})[name] = value
-        self.combiner.load_state_dict(parts.get("combiner", {}))
-        if "decision" in parts:
-            fresh = bool(parts["decision"]["fresh"])
-            self.combiner.last = Decision(**{**parts["decision"], "fresh": fresh})  # type: ignore[attr-defined, arg-type]
+        if same_combiner:
+            self._load_combiner(parts.get("combiner", {}), parts.get("decision"))
+        else:
+            parts["own"].pop("choices", None)
         for name, value in parts["generator"].items():
-            self.generators[name].set_state(value.cpu())
+            restore_generator(self.generators[name], value)
         self.faults.load_state_dict(parts["faults"])
         self.means.load_state_dict(parts.get("means", {}))
         self.measurement.load_state_dict(parts.get("measurement", {}))
@@ -316,6 +314,12 @@ class TrunkUpdate(Generic[Rows]):
             setattr(self, name, None if stored is None else stored.to(device, copy=True))
         self.n_combined.copy_(parts["count"]["n_combined"])
         self._knows_step_norm = bool(self.step_norm > 0)
+
+    def _load_combiner(self, state: dict[str, Tensor], decision: dict[str, Tensor] | None) -> None:
+        self.combiner.load_state_dict(state)
+        if decision is not None:
+            fresh = bool(decision["fresh"])
+            self.combiner.last = Decision(**{**decision, "fresh": fresh})  # type: ignore[attr-defined, arg-type]
 
 
 def _decision_state(decision: Decision) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl_transfer.context import Context
+from mtrl_transfer.generators import restore_generator
 
 GENERATOR, SEED = "generator", "seed"
 
@@ -64,6 +65,11 @@ class Combiner:
         """
         return None
 
+    @property
+    def measures_next(self) -> bool:
+        """Whether the next call may look ahead: then the caller notes how long the step before it is."""
+        return self.needs_context
+
     def after_step(self, losses: Tensor) -> None:
         """Tell the combiner the losses `[T]` on the same rows after the real step."""
 
@@ -93,16 +99,9 @@ class Combiner:
         if self._generator is None:
             self._generator = torch.Generator(device).manual_seed(self._seed)
         if self._pending is not None:
-            self._restore(self._pending)
+            restore_generator(self._generator, self._pending)
             self._pending = None
         return self._generator
-
-    def _restore(self, saved: Tensor) -> None:
-        assert self._generator is not None
-        if saved.numel() == self._generator.get_state().numel():
-            self._generator.set_state(saved)
-        else:  # saved on another kind of device, whose streams cannot be continued here
-            self._generator.manual_seed(int.from_bytes(saved[:8].numpy().tobytes(), "little") % 2**63)
 
     def state_dict(self) -> dict[str, Tensor]:
         """All that a bit-exact continuation needs, as flat named tensors (a generator's state as bytes)."""

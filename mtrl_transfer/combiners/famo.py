@@ -41,6 +41,11 @@ class FAMO(Combiner):
         self.decay = decay
         self._before: tuple[Tensor, Tensor, Tensor, bool] | None = None
 
+    @property
+    def measures_next(self) -> bool:
+        """Never: it does not look ahead."""
+        return False
+
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, summing to 1."""
         if context is None:

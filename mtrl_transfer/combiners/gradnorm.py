@@ -38,6 +38,11 @@ class GradNorm(Combiner):
         self.asymmetry = asymmetry
         self.learning_rate = learning_rate
 
+    @property
+    def measures_next(self) -> bool:
+        """Never: it does not look ahead."""
+        return False
+
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, as they stood before this call's step."""
         if context is None:

@@ -112,6 +112,11 @@ class Transference(Combiner):
         return self._calls % self.every == 0
 
     @property
+    def measures_next(self) -> bool:
+        """Whether a measurement is due, of its own or of a combiner among the candidates."""
+        return self.due or any(one.measures_next for one in self._proposals.combiners)
+
+    @property
     def members(self) -> Tensor | None:
         """`[T]` bool: the tasks of the candidate applied last."""
         return self.state.get("members")

@@ -4,17 +4,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
+from safetensors.torch import load_file, save_file
 from stable_baselines3.common.callbacks import CheckpointCallback
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
 from agents import MTSAC, MultiTaskEvalCallback, evaluate
-from agents.trunk_update import TrunkUpdate
+from agents.agent_archive import agent_to_archive
+from agents.archive import write_archive
+from agents.training_log import record_training
 from envs import make_vec_env
-from mtrl_transfer import Transference
+from mtrl_transfer import Combiner, Context, Transference, candidates
 
 Make = Callable[..., MTSAC]
 STEPS = 150  # transitions: 30 updates after warm-up
@@ -50,6 +56,30 @@ def test_measuring_changes_no_bit(make_agent: Make, combiner: str) -> None:
         assert pairs == (measured._n_updates - 1) * measured.n_tasks
 
 
+class LooksAhead(Combiner):
+    """Leaves out the task whose absence the tasks together like best, by a context alone."""
+
+    needs_context = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lengths: list[float] = []
+
+    def weigh(self, gramian: torch.Tensor, context: Context | None) -> torch.Tensor:
+        assert context is not None
+        self.lengths.append(float(context.step_norm))
+        rows = candidates.leave_one_out(len(gramian))
+        return rows[context.lookahead(rows).sum(dim=1).argmin()]
+
+
+def test_a_combiner_of_ones_own_looks_ahead_by_the_last_step(make_agent: Make) -> None:
+    plain = make_agent(combiner=LooksAhead()).learn(STEPS)
+    lengths = plain.critic_update.combiner.lengths
+    assert lengths[0] == 0.0
+    assert min(lengths[1:]) > 0.0
+    assert_identical(plain, make_agent(combiner=LooksAhead(), measure_every=2).learn(STEPS))
+
+
 @pytest.mark.parametrize("alignment", [None, "alternating"])
 def test_the_last_step_is_as_long_as_if_it_were_always_noted(
     make_agent: Make, monkeypatch: pytest.MonkeyPatch, alignment: str | None
@@ -62,7 +92,7 @@ def test_the_last_step_is_as_long_as_if_it_were_always_noted(
         "policy_kwargs": {"net_arch": [16, 16], "alignment": alignment, "alignment_period": 2},
     }
     agent = make_agent(**settings).learn(STEPS)
-    monkeypatch.setattr(TrunkUpdate, "_combiner_measures_next", lambda self: True)
+    monkeypatch.setattr(Transference, "measures_next", True)
     always = make_agent(**settings).learn(STEPS)
     assert_identical(agent, always)
     for role, update in agent.updates.items():
@@ -114,6 +144,45 @@ def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_ag
     for name in ("clip_targets", "reward_scaling"):
         with pytest.raises(ValueError, match="gamma below 1"):
             make_agent(gamma=1.0, **{name: True if name == "clip_targets" else "max_reward"})
+
+
+def test_where_episodes_terminate_nothing_is_received_any_more(make_agent: Make, tmp_path: Path) -> None:
+    """One task's reward is -1 until its goal, another's 1, and the third only stops at its time limit."""
+    agent = make_agent(gamma=0.9, clip_targets=True)
+    for dones in (False, True):
+        infos = [{"TimeLimit.truncated": dones and task == 2} for task in range(3)]
+        agent._last_obs = np.zeros((3, agent.policy.obs_dim + 3), np.float32)
+        came = np.array([-1.0, 1.0, -1.0]), np.full(3, dones), infos
+        agent._store_transition(agent.replay_buffer, np.zeros((3, 2)), agent._last_obs, *came)
+    expected = torch.tensor([[-10.0, 0.0, -10.0], [0.0, 10.0, -10.0]])
+    torch.testing.assert_close(agent.return_bounds.bounds, expected)
+    agent.save(tmp_path / "agent")
+    agent.save_replay_buffer(tmp_path / "replay.safetensors")
+    torch.testing.assert_close(MTSAC.load(tmp_path / "agent").return_bounds.bounds, expected)
+    other = make_agent(gamma=0.9, clip_targets=True)
+    other.load_replay_buffer(tmp_path / "replay.safetensors")
+    torch.testing.assert_close(other.return_bounds.bounds, expected)
+
+
+@pytest.mark.parametrize("way", ["again", "loaded"])
+def test_returns_stop_where_training_resets_the_environment(make_agent: Make, tmp_path: Path, way: str) -> None:
+    agent = make_agent(n_steps=3, reward_scaling="max_return", learning_starts=1_000).learn(30)
+    if way == "loaded":
+        agent.save(tmp_path / "agent")
+        agent.save_replay_buffer(tmp_path / "replay.safetensors")
+        agent = MTSAC.load(tmp_path / "agent", env=make_vec_env("Point-3"))
+        agent.load_replay_buffer(tmp_path / "replay.safetensors")
+    agent.learn(3, reset_num_timesteps=way == "again")
+    storage, gamma = agent.replay_buffer.storage, agent.gamma
+    _, discounts, last = agent.replay_buffer._returns(torch.full((3, 1), 9))
+    assert last.flatten().tolist() == [9, 9, 9]
+    torch.testing.assert_close(discounts, torch.full((3, 1), gamma))  # no termination: its value counts on
+    np.testing.assert_allclose(agent.reward_scaler.running, storage.rewards[10].numpy(), rtol=1e-6)
+
+
+def test_going_on_without_a_reset_ends_no_episode(make_agent: Make) -> None:
+    agent = make_agent(learning_starts=1_000).learn(30).learn(30, reset_num_timesteps=False)
+    assert not agent.replay_buffer.storage.ends.any()
 
 
 def test_the_one_hot_selects_the_head_and_nothing_else(make_agent: Make) -> None:
@@ -266,6 +335,37 @@ def test_other_tasks_on_load_are_named(make_agent: Make, tmp_path: Path) -> None
         MTSAC.load(tmp_path / "agent", env=make_vec_env("Point-4"))
 
 
+def test_tasks_in_another_order_are_refused(make_agent: Make) -> None:
+    agent = make_agent("Point-5:point-a0,point-b0,point-a1")
+    env, before = make_vec_env("Point-5:point-b0,point-a1,point-a0"), agent.env
+    message = "trained on the tasks point-a0.*the environment has point-b0.*same order"
+    for use in (agent.set_env, lambda env: evaluate(agent, env, 1)):
+        with pytest.raises(ValueError, match=message):
+            use(env)
+    assert agent.env is before
+    agent.set_env(make_vec_env("Point-5:point-a0,point-b0,point-a1"))
+    agent.learn(30)
+
+
+class Still(gymnasium.Env[Any, Any]):
+    """Nothing happens."""
+
+    observation_space = spaces.Box(-1, 1, (2,))
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.action_space = spaces.Box(-1, 1, shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [("mean", (1,), "a task is called 'mean'"), ("x", (2, 2), r"actions of shape \[2, 2\] must be vectors")],
+)
+def test_tasks_that_no_agent_can_have(name: str, shape: tuple[int, ...], message: str) -> None:
+    still = lambda: gymnasium.wrappers.TimeLimit(Still(shape), 10)  # noqa: E731
+    with pytest.raises(ValueError, match=message):
+        MTSAC("MultiTaskPolicy", make_vec_env({name: still, "other": still}), buffer_size=100)
+
+
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "agent.zip").write_bytes(b"not a zip")
     with pytest.raises(ValueError, match="not an agent saved by MTSAC"):
@@ -281,6 +381,72 @@ def test_a_combiner_object_must_come_along(make_agent: Make, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"pass combiner=Transference"):
         MTSAC.load(tmp_path / "agent")
     assert_identical(agent, MTSAC.load(tmp_path / "agent", combiner=Transference(every=2)))
+
+
+@pytest.mark.parametrize(
+    ("stored", "replaced"),
+    [
+        ({"combiner": "mean"}, {"combiner": "transference"}),
+        ({"combiner": "transference", "combiner_kwargs": {"every": 2}}, {"combiner": "pcgrad"}),
+        ({"combiner": "transference"}, {"combiner_kwargs": {"candidates": "power_set"}}),
+        ({"combiner": "transference", "combiner_kwargs": {"every": 2}}, {"combiner": Transference(every=3)}),
+        ({"combiner": Transference()}, {"combiner": "mean"}),
+    ],
+)
+def test_another_combiner_begins_anew(make_agent: Make, tmp_path: Path, stored: Any, replaced: Any) -> None:
+    agent = make_agent(**stored).learn(STEPS)
+    agent.save(tmp_path / "agent")
+    loaded = MTSAC.load(tmp_path / "agent", env=agent.get_env(), **replaced)
+    new = make_agent(**{**stored, "combiner_kwargs": None, **replaced})
+    assert_identical(agent, loaded)
+    for role, update in loaded.updates.items():
+        assert update.combiner.state_dict().keys() == new.updates[role].combiner.state_dict().keys()
+        assert getattr(update.combiner, "last", None) is None
+        assert update.choices is None
+        assert torch.equal(update.kept, agent.updates[role].kept)
+    loaded.learn(60, reset_num_timesteps=False)
+
+
+def test_the_same_combiner_goes_on(make_agent: Make, tmp_path: Path) -> None:
+    for combiner, kwargs in (("transference", {"every": 4}), (Transference(every=4), None)):
+        agent = make_agent(combiner=combiner, combiner_kwargs=kwargs).learn(STEPS)
+        agent.save(tmp_path / "agent")
+        loaded = MTSAC.load(tmp_path / "agent", combiner=combiner)
+        assert loaded.critic_update.combiner.every == 4
+        for role, update in agent.updates.items():
+            state = loaded.updates[role].combiner.state_dict()
+            assert all(torch.equal(value, state[key]) for key, value in update.combiner.state_dict().items())
+
+
+@pytest.mark.parametrize("way", ["agent", "replay"])
+def test_a_stream_of_another_kind_of_device_becomes_a_seed(make_agent: Make, tmp_path: Path, way: str) -> None:
+    """On CUDA a generator's state is 16 bytes."""
+    foreign = torch.tensor([7, *[0] * 15], dtype=torch.uint8)
+    agent = make_agent(combiner="pcgrad", reweighting_rank=2).learn(90)
+    if way == "agent":
+        data, tensors = agent_to_archive(agent)
+        moved = {name: foreign if "generator" in name else value for name, value in tensors.items()}
+        assert sum(value is foreign for value in moved.values()) == 10
+        write_archive(tmp_path / "agent", data, moved)
+        generator = MTSAC.load(tmp_path / "agent").noise_generator
+    else:
+        agent.save_replay_buffer(tmp_path / "replay")
+        save_file({**load_file(tmp_path / "replay"), "generator": foreign}, tmp_path / "replay", {"added": "30"})
+        agent.load_replay_buffer(tmp_path / "replay")
+        generator = agent.replay_buffer.generator
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(7).get_state())
+
+
+def test_updates_a_second_go_on_from_those_of_the_first_session(make_agent: Make, tmp_path: Path) -> None:
+    agent = make_agent().learn(STEPS)
+    agent.save(tmp_path / "agent")
+    agent.save_replay_buffer(tmp_path / "replay.safetensors")
+    loaded = MTSAC.load(tmp_path / "agent")
+    loaded.load_replay_buffer(tmp_path / "replay.safetensors")
+    loaded.timing.update(update=2.0, transference=1.0)
+    loaded.set_logger(configure(None, []))
+    record_training(loaded)
+    assert loaded.logger.name_to_value["time/updates_per_second"] == 10.0
 
 
 def test_sub_environments_must_be_the_tasks_in_order(make_agent: Make) -> None:

@@ -77,6 +77,18 @@ def test_a_portfolio_continues_bit_for_bit_and_is_reseeded():
     assert not torch.equal(first.last.candidates, reseeded.last.candidates)
 
 
+def test_the_step_before_a_measurement_is_asked_for():
+    combiner, told = Transference(every=3), []
+    for _ in range(6):
+        combiner(GRAM, context())
+        told.append(combiner.measures_next)
+    assert told == [False, False, True] * 2
+    assert not PCGrad().measures_next
+    within = Transference(every=3, candidates=["gradnorm"])  # which is asked in every call
+    within(GRAM, context())
+    assert within.measures_next
+
+
 def test_after_step_reaches_the_portfolio():
     combiner = Transference(candidates=["famo"])
     assert combiner.needs_after_step
