@@ -133,7 +133,7 @@ class ProgressBar(BaseCallback):
         finished = self.model.ep_success_buffer
         shown = {"success": f"{sum(finished) / len(finished):.2f}"} if finished else {}
         if self._evaluation is not None and self._evaluation.last is not None:
-            shown["evaluated"] = f"{self._evaluation.last.success.mean():.2f}"
+            shown["evaluated"] = f"{self._evaluation.last.mean_success:.2f}"
         return shown
 
 

@@ -8,10 +8,11 @@ from itertools import count
 import torch
 from stable_baselines3.common.utils import get_device
 
+from agents.mtsac import ROWS_PER_TASK
 from agents.networks import ACTIVATIONS
 from agents.roles import role_combiners
 from agents.runs.build import combiner_kwargs, env_options, is_point
-from agents.runs.combiner_checks import combiner_problems
+from agents.runs.combiner_checks import combiner_problems, task_problems
 from agents.runs.errors import did_you_mean
 from agents.runs.schema import RunConfig
 from envs import make_vec_env
@@ -46,21 +47,26 @@ def _overlap(one: str, other: str) -> bool:
 def n_tasks(config: RunConfig) -> int | None:
     """Number of tasks, or None where the suite does not exist."""
     try:
-        return _count_tasks(config)
+        return len(task_names(config))
     except ValueError:
         return None
 
 
-def _count_tasks(config: RunConfig) -> int:
+def task_names(config: RunConfig) -> tuple[str, ...]:
+    """The tasks, in order.
+
+    Raises:
+        ValueError: if the suite does not exist.
+    """
     env = config.env
     if is_point(env):
-        return int(make_vec_env(env.id).num_envs)
-    return len(parse_metaworld_suite(env.id if isinstance(env.id, str) else list(env.id)).task_names)
+        return tuple(make_vec_env(env.id).get_attr("task_name"))
+    return tuple(parse_metaworld_suite(env.id if isinstance(env.id, str) else list(env.id)).task_names)
 
 
 def _suite(config: RunConfig) -> list[str]:
     try:
-        _count_tasks(config)
+        task_names(config)
     except ValueError as error:
         return [f"env.id: {error}"]
     if is_point(config.env) and config.env.n_procs != 1:
@@ -86,12 +92,23 @@ def _suite_options(config: RunConfig) -> list[str]:
     return problems
 
 
+def _budget(config: RunConfig) -> list[str]:
+    budget, starts = config.total_timesteps, config.agent.learning_starts
+    if budget > starts:
+        return []
+    return [
+        f"total_timesteps={budget} should be above agent.learning_starts={starts}, the transitions of random play "
+        "before learning: nothing would be learned"
+    ]
+
+
 def _goals(config: RunConfig) -> list[str]:
-    """Each goal is to be played once; unseen goals are as many as the training's."""
+    """Each goal is to be played once; unseen goals are as many as the training's. Point draws a goal per episode."""
     there = config.env.n_goals or PROTOCOL_GOALS
     wanted = {"n_goals": config.evaluation.n_goals, "final_n_goals": config.evaluation.final_n_goals}
     if is_point(config.env):
-        return []
+        unseen = config.evaluation.goals == "unseen"
+        return [f"evaluation.goals=unseen: {config.env.id} has no set of training goals; leave it out"] * unseen
     return [
         f"evaluation.{name}={number} should be at most env.n_goals={there}: each goal is played once"
         for name, number in wanted.items()
@@ -110,12 +127,22 @@ def _batch_size(config: RunConfig) -> list[str]:
 
 def _affinity_rows(config: RunConfig) -> list[str]:
     agent, tasks = config.agent, n_tasks(config)
-    if agent.affinity_rows is None or agent.batch_size is None or tasks is None:
+    if agent.affinity_rows is None or tasks is None:
         return []
-    rows = max(agent.batch_size // tasks, 1)
+    rows = ROWS_PER_TASK if agent.batch_size is None else max(agent.batch_size // tasks, 1)
     if agent.affinity_rows <= rows:
         return []
     return [f"agent.affinity_rows={agent.affinity_rows} should be at most {rows}, an update's rows of each task"]
+
+
+def _discount(config: RunConfig) -> list[str]:
+    agent = config.agent
+    if agent.gamma < 1:
+        return []
+    forever = {"reward_scaling=max_reward": agent.reward_scaling == "max_reward", "clip_targets": agent.clip_targets}
+    return [
+        f"agent.{setting} needs agent.gamma below 1: it divides by 1 - gamma" for setting, on in forever.items() if on
+    ]
 
 
 def _reweighting(config: RunConfig) -> list[str]:
@@ -139,12 +166,26 @@ def _device(config: RunConfig) -> list[str]:
     if name == "auto":
         return []
     try:
-        device = torch.device(name)
+        torch.device(name)
     except RuntimeError:
         return [f"agent.device={name!r} should be auto, cpu, cuda or cuda:0, cuda:1, ..."]
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        return [f"agent.device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"]
     return []
+
+
+def device_problems(config: RunConfig) -> list[str]:
+    """Why the agent's device cannot be had here. Only training asks: elsewhere another device does."""
+    name = config.agent.device
+    if is_here(name):
+        return []
+    return [f"agent.device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"]
+
+
+def is_here(name: str) -> bool:
+    """Whether this machine has a device."""
+    if name == "auto":
+        return True
+    device = torch.device(name)
+    return device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
 
 
 def cuda_graph_problems(config: RunConfig) -> list[str]:
@@ -163,14 +204,22 @@ def _combiner(config: RunConfig) -> list[str]:
     return combiner_problems(config.combiner)
 
 
+def _combiner_tasks(config: RunConfig) -> list[str]:
+    tasks = n_tasks(config)
+    return [] if tasks is None or combiner_problems(config.combiner) else task_problems(config.combiner, tasks)
+
+
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
     (("env.id", "env.n_procs"), _suite),
     (("env",), _suite_options),
+    (("total_timesteps", "agent.learning_starts"), _budget),
     (("env", "evaluation"), _goals),
     (("env.id", "agent.batch_size"), _batch_size),
     (("env.id", "agent.batch_size", "agent.affinity_rows"), _affinity_rows),
+    (("agent.gamma", "agent.reward_scaling", "agent.clip_targets"), _discount),
     (("env.id", "agent.reweighting_rank"), _reweighting),
     (("agent.net.activation",), _activation),
     (("agent.device",), _device),
     (("combiner",), _combiner),
+    (("env.id", "combiner"), _combiner_tasks),
 )

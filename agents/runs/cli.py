@@ -9,11 +9,11 @@ from rich.console import Console
 
 from agents.runs.benchmark import BENCHMARKS
 from agents.runs.compare.command import compare as compare_methods
-from agents.runs.config import load_config
 from agents.runs.evaluate import evaluate_run
 from agents.runs.exit_codes import exit_code
 from agents.runs.grouping.stages import STAGES, run_stage
 from agents.runs.information.run import report as report_information
+from agents.runs.run_folder import load_run
 from agents.runs.streams import STDOUT
 from agents.runs.supervised.run import run_study
 from agents.runs.train import train as train_run
@@ -31,9 +31,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", metavar="key.sub=value", nargs="*", default=[], help="e.g. agent.learning_rate=1e-3 seed=3"
     )
-    return _exit_code(
-        parser, arguments, lambda of: train_run(load_config(of.config, of.overrides), Console(file=STDOUT))
-    )
+    return _exit_code(parser, arguments, lambda of: train_run(load_run(of.config, of.overrides), Console(file=STDOUT)))
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:

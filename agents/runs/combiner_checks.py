@@ -40,6 +40,25 @@ def combiner_problems(combiner: CombinerConfig) -> list[str]:
     return [*dict.fromkeys(problems), *_actor_scale(actor)]
 
 
+def task_problems(combiner: CombinerConfig, n_tasks: int) -> list[str]:
+    """What sound settings say of other tasks than there are."""
+    problems: list[str] = []
+    for section in ("kwargs", "critic", "actor"):
+        settings = getattr(combiner, section)
+        rates, candidates = settings.get("rates"), settings.get("candidates")
+        if isinstance(rates, list) and len(rates) != n_tasks:
+            problems.append(f"combiner.{section}.rates has {len(rates)} entries for {n_tasks} tasks")
+        subsets = [part for part in candidates if isinstance(part, list)] if isinstance(candidates, list) else []
+        problems += [
+            f"combiner.{section}.candidates names task {task!r}, but tasks are numbered 0 to {n_tasks - 1}"
+            for task in dict.fromkeys(task for subset in subsets for task in subset)
+            if type(task) is not int or not 0 <= task < n_tasks
+        ]
+        if [] in subsets:
+            problems.append(f"combiner.{section}.candidates holds an empty subset; the step along no task is none")
+    return problems
+
+
 def _types(name: str) -> dict[str, Any]:
     """The settings that a config can make; a generator is none of them."""
     hints = typing.get_type_hints(COMBINERS[name].__init__)

@@ -11,11 +11,12 @@ from rich.console import Console
 from agents import MTSAC, Evaluation, RoutedAgent, evaluate, load_agent
 from agents.runs import checkpoints, tables
 from agents.runs.build import evaluation_env
-from agents.runs.checks import inconsistencies
+from agents.runs.checks import inconsistencies, is_here
 from agents.runs.config import load_config, section
 from agents.runs.errors import InputError
 from agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
 from agents.runs.schema import Count, RunConfig, Section
+from agents.runs.train import Failed
 from agents.runs.videos import Camera, write_clips
 
 
@@ -40,6 +41,7 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
 
     Raises:
         InputError: for a bad option, where there is no agent or no config of its run, or where nothing can be drawn.
+        Failed: when what was found, and is printed, cannot be written.
     """
     options = section(EvaluateOptions, overrides)
     agent = _find_agent(Path(argument))
@@ -54,14 +56,17 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
         env.close()
     written = agent.with_name(f"evaluation_{goals}.json")
     content = tables.evaluation_json(result, agent=agent.name, step=model.num_timesteps, goals=goals)
-    write_text(written, to_json(content))
     console.print(tables.evaluation_table(result))
     tables.print_mean(console, result)
-    console.print(f"Written to {written}", highlight=False, soft_wrap=True)
-    if camera is not None:
-        folder = write_clips(camera.clips(model), agent.parent / "videos")
-        camera.close()
-        console.print(f"Clips in {folder}", highlight=False, soft_wrap=True)
+    try:
+        write_text(written, to_json(content))
+        console.print(f"Written to {written}", highlight=False, soft_wrap=True)
+        if camera is not None:
+            folder = write_clips(camera.clips(model), agent.parent / "videos")
+            camera.close()
+            console.print(f"Clips in {folder}", highlight=False, soft_wrap=True)
+    except OSError as error:
+        raise Failed(f"the evaluation cannot be written: {error}") from None
     return result
 
 
@@ -96,12 +101,13 @@ def _with_options(config: RunConfig, options: EvaluateOptions) -> RunConfig:
     changed = config.model_copy(update={"evaluation": config.evaluation.model_copy(update=chosen)})
     problems = inconsistencies(changed)
     if problems:
-        raise InputError([problem.replace("evaluation.final_n_goals", "episodes") for problem in problems])
+        as_options = [problem.replace("evaluation.final_n_goals", "episodes") for problem in problems]
+        raise InputError([problem.replace("evaluation.goals", "goals") for problem in as_options])
     return changed
 
 
 def _load(agent: Path, config: RunConfig) -> MTSAC | RoutedAgent:
     try:
-        return load_agent(agent, config.agent.device)
+        return load_agent(agent, config.agent.device if is_here(config.agent.device) else "auto")
     except ValueError as error:
         raise InputError(f"cannot load {agent}: {error}") from error

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from agents.runs.config import load_config, to_yaml
 from agents.runs.durable import write_durably
 from agents.runs.errors import InputError
 from agents.runs.schema import RunConfig
+from agents.runs.yaml_files import parse_overrides
 
 RUNS = Path("runs")
 CONFIG_FILE = "config.yaml"
@@ -28,10 +32,31 @@ MAY_CHANGE = (
     "threads",
     "env.n_procs",
     "env.worker_timeout",
+    "agent.device",
     "checkpoint",
     "log",
 )
-"""Keys and sections that may differ when a run is continued: none of them changes what is learned."""
+"""Keys and sections that may differ when a run is continued: none of them changes what is learned, but for the last
+bits on another device."""
+
+
+def load_run(argument: str, overrides: Sequence[str]) -> RunConfig:
+    """As :func:`~agents.runs.config.load_config`, for training.
+
+    Raises:
+        InputError: also where a copied or moved run's own config would continue the run that it names, another one.
+    """
+    config = load_config(argument, overrides)
+    path, given = Path(argument), parse_overrides(overrides)[0]
+    of_a_run = path.name == CONFIG_FILE and path.is_file() and (path.parent / PROTOCOL_FILE).is_file()
+    if not (config.resume and of_a_run) or config.run_dir is None or "run_dir" in given:
+        return config
+    if Path(config.run_dir).resolve() == path.parent.resolve():
+        return config
+    raise InputError(
+        f"{path} says run_dir={config.run_dir}, another folder than its own, as in a copied or moved run; to continue "
+        f"the run here, add run_dir={path.parent}"
+    )
 
 
 def check_run_dir(config: RunConfig) -> None:
@@ -45,15 +70,49 @@ def check_run_dir(config: RunConfig) -> None:
             raise InputError("resume=true needs run_dir=, the folder of the run to continue")
         return
     folder = Path(config.run_dir)
-    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-    if not there.is_dir():
-        raise InputError(f"run_dir={config.run_dir}: {there} is a file, expected a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise InputError(f"run_dir={config.run_dir}: {there} cannot be written to")
+    if problems := folder_problems("run_dir", folder):
+        raise InputError(problems)
     if config.resume:
         _check_same_run(config, folder)
     elif folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"run_dir={config.run_dir} is not empty; choose another, or continue its run with resume=true")
+
+
+def folder_problems(key: str, folder: Path) -> list[str]:
+    """Why a folder, given as ``key``, can be neither made nor written to."""
+    there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    if not there.is_dir():
+        return [f"{key}={folder}: {there} is a file, expected a folder"]
+    if not os.access(there, os.W_OK | os.X_OK):
+        return [f"{key}={folder}: {there} cannot be written to"]
+    return []
+
+
+def lock_of(folder: Path) -> FileLock:
+    """Held by the process that trains in the folder. One object per folder: who holds it may take it again."""
+    whole = folder.resolve()
+    return FileLock(whole.with_name(f".{whole.name}.lock"), is_singleton=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Train in the folder alone.
+
+    Raises:
+        InputError: if another process trains in it, or if it cannot be locked.
+    """
+    lock = lock_of(folder)
+    try:
+        folder.resolve().parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise InputError(f"{folder} is being trained by another process") from None
+    except OSError as error:
+        raise InputError(f"{folder} cannot be locked: {error}") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def create(config: RunConfig, protocol: Mapping[str, Any]) -> Path:

@@ -170,7 +170,7 @@ class EvaluationConfig(Section):
     final_n_goals: Count = 50
     """Goals per task of the final evaluation."""
     goals: Literal["train", "unseen"] = "train"
-    """The training goals, or others."""
+    """The training goals, or others that it never trains on (Meta-World only)."""
     seed: Seed = 10_000
     """Seed of the evaluation environments."""
 

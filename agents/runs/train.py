@@ -19,7 +19,7 @@ from agents.runs import checkpoints, run_folder, tables
 from agents.runs.build import evaluation_env
 from agents.runs.callbacks import CheckpointEvery, ProgressBar, StopBetweenUpdates, StopRequested
 from agents.runs.checkpoints import Checkpoint
-from agents.runs.checks import cuda_graph_problems
+from agents.runs.checks import cuda_graph_problems, device_problems
 from agents.runs.errors import InputError
 from agents.runs.estimate import estimate
 from agents.runs.schema import RunConfig
@@ -57,13 +57,20 @@ def train(config: RunConfig, console: Console) -> Path:
         The run folder.
 
     Raises:
-        InputError: before anything is written, if the run folder cannot be used so.
+        InputError: before anything is written, if the run folder cannot be used so, or another process trains in it.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         Failed: when losses are not finite for too long, or when the agent or its evaluation cannot be written.
     """
-    if problems := cuda_graph_problems(config):
+    if problems := device_problems(config) or cuda_graph_problems(config):
         raise InputError(problems)
     run_folder.check_run_dir(config)
+    with contextlib.ExitStack() as held:
+        if config.run_dir is not None:
+            held.enter_context(run_folder.locked(Path(config.run_dir)))
+        return _train(config, console, held)
+
+
+def _train(config: RunConfig, console: Console, held: contextlib.ExitStack) -> Path:
     newest = _checkpoint_to_resume(config, console) if config.resume else None
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -72,6 +79,8 @@ def train(config: RunConfig, console: Console) -> Path:
     if config.log.progress:
         tables.print_estimate(console, estimate(config, done), config.total_timesteps - done)
     session = open_session(config, newest)
+    if config.run_dir is None:  # nobody knew the folder before
+        held.enter_context(run_folder.locked(session.folder))
     console.print(f"Run folder: {session.folder}", highlight=False, soft_wrap=True)
     try:
         _learn(session)

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import NoReturn
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from rich.console import Console
 
 from agents.runs import checkpoints
@@ -21,6 +21,7 @@ from agents.runs.config import load_config
 from agents.runs.errors import InputError
 from agents.runs.exit_codes import exit_code
 from agents.runs.protocol import commit
+from agents.runs.run_folder import lock_of
 from agents.runs.train import train
 
 commit()  # runs are forked from a process that has imported this: what is committed afterwards is not what they run
@@ -42,7 +43,7 @@ def run_or_resume(run: PlannedRun, console: Console) -> None:
     """
     run.run_dir.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(run.lock_file, timeout=PATIENCE):
+        with lock_of(run.run_dir).acquire(timeout=PATIENCE):  # which `train` takes again
             _run(run, console)
     except Timeout:
         raise InputError(f"{run.run_dir} is being trained by another process") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from agents.runs.checks import task_names
 from agents.runs.compare.engine import engine_problems
 from agents.runs.compare.planned import PlannedRun
 from agents.runs.compare.schema import CompareConfig
 from agents.runs.config import problems_by_key, validated
 from agents.runs.errors import InputError, did_you_mean
-from agents.runs.run_folder import RUNS, flat
+from agents.runs.run_folder import RUNS, flat, folder_problems
 from agents.runs.schema import RunConfig
 from agents.runs.yaml_files import (
     Tree,
@@ -31,7 +33,7 @@ THE_METHOD = ("combiner",)
 """What methods are allowed to differ in."""
 NOT_THE_PROTOCOL = (
     *("name", "seed", "run_dir", "resume", "threads", "checkpoint", "log"),
-    *("env.n_procs", "agent.device", "agent.cuda_graph"),
+    *("env.n_procs", "env.worker_timeout", "agent.device", "agent.cuda_graph"),
 )
 """What may differ between runs that are compared: none of it changes what is learned from a given amount of data."""
 
@@ -77,15 +79,18 @@ def load_plan(argument: str, overrides: Sequence[str] = ()) -> Plan:
     above, unreadable = parse_overrides(overrides)
     config, problems = _comparison(merge(read_mapping(path), above))
     if config is None or unreadable:
-        raise InputError([*unreadable, *problems])
+        raise InputError([*unreadable, *(_as_run_key(problem) for problem in problems)])
+    folder = Path(config.folder) if config.folder is not None else RUNS / f"compare_{config.name}"
+    problems += folder_problems("folder", folder)
     problems += _names(config) + engine_problems(config)
     configs, more = _method_configs(config, path)
     differences = _differences(configs)
     if differences and not config.allow_differences:
         more += [*differences, "methods may differ in the combiner only, unless allow_differences=true"]
+    elif config.allow_differences:
+        more += _other_tasks(configs)
     if problems or more:
         raise InputError([*problems, *more])
-    folder = Path(config.folder) if config.folder is not None else RUNS / f"compare_{config.name}"
     runs = tuple(_run(method, configs[method], seed, folder) for seed in config.seeds for method in configs)
     return Plan(config, folder, runs, tuple(differences))
 
@@ -158,6 +163,23 @@ def _differences(configs: Mapping[str, RunConfig]) -> list[str]:
         f"{key}: " + ", ".join(f"{method} has {protocol.get(key)!r}" for method, protocol in protocols.items())
         for key in sorted(keys)
     ]
+
+
+def _other_tasks(configs: Mapping[str, RunConfig]) -> list[str]:
+    """Scores of other tasks cannot be compared, whatever is allowed."""
+    tasks = {method: task_names(config) for method, config in configs.items()}
+    if len(set(tasks.values())) <= 1:
+        return []
+    told = (f"{method} has {', '.join(names)}" for method, names in tasks.items())
+    return [f"methods should have the same tasks, also with allow_differences=true: {'; '.join(told)}"]
+
+
+def _as_run_key(problem: str) -> str:
+    """A better hint where an unknown key is one of the runs'; for `seed`, `seeds` is the better one."""
+    found = re.match(r"unknown key (\w+)", problem)
+    if found is None or found[1] not in RunConfig.model_fields or f"{found[1]}s" in CompareConfig.model_fields:
+        return problem
+    return f"unknown key {found[1]}; did you mean config.{found[1]}?"
 
 
 def _run(method: str, config: RunConfig, seed: int, folder: Path) -> MethodRun:

@@ -53,11 +53,6 @@ class PlannedRun:
         """What the run prints."""
         return self.run_dir.with_name(self.run_dir.name + ".log")
 
-    @property
-    def lock_file(self) -> Path:
-        """Held by the process that trains in the folder."""
-        return self.run_dir.with_name(f".{self.run_dir.name}.lock")
-
 
 @dataclass(frozen=True)
 class RunResult:
@@ -99,8 +94,8 @@ def _folder_problems(run: PlannedRun) -> list[str]:
     folder = run.run_dir
     if folder.exists() and not folder.is_dir():
         return [f"{folder} is a file, expected the folder of the run {run.label}"]
-    if not folder.is_dir() or all(path.suffix == ".tmp" for path in folder.iterdir()):
-        return []  # ".tmp": killed before its first file was whole
+    if not folder.is_dir() or all(path.suffix == ".partial" for path in folder.iterdir()):
+        return []  # ".partial": killed before its first file was whole
     if not (folder / CONFIG_FILE).is_file():
         return [f"{folder} is not empty and holds no run: {CONFIG_FILE} is missing"]
     changed = changed_keys(run.resolved, folder)

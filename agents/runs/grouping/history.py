@@ -53,7 +53,7 @@ def read_history(run_folder: Path) -> AffinityHistory:
     """
     path = run_folder / RECORD_FILE
     if not path.is_file():
-        raise InputError(f"{run_folder} has no {RECORD_FILE}: it was run with log.record_every=null")
+        raise InputError(f"{run_folder} has no {RECORD_FILE}: nothing was recorded, see log.record_every")
     recording = Recording(path)
     read = {role: recording.of(role) for role in ROLES}
     whole = np.all([read[role]["measurements"] > 0 for role in ROLES], axis=0)

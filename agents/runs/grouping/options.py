@@ -8,10 +8,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from agents.runs.checks import task_names
 from agents.runs.compare.engine import EngineConfig, engine_problems
 from agents.runs.config import load_config, section
 from agents.runs.errors import InputError
-from agents.runs.run_folder import RUNS
+from agents.runs.run_folder import RUNS, folder_problems
 from agents.runs.schema import Count, Float, RunConfig, Section, Seed
 
 PREFIX = "groups."
@@ -76,7 +77,30 @@ def load_plan(argument: str, overrides: Sequence[str]) -> GroupPlan:
     if config.run_dir is not None or config.resume:
         raise InputError("run_dir and resume are of a single run; groups.folder= says where everything goes")
     folder = Path(options.folder) if options.folder is not None else RUNS / f"groups_{config.name}"
+    if problems := [*folder_problems(f"{PREFIX}folder", folder), *_record(config), *_n_groups(config, options)]:
+        raise InputError(problems)
     return GroupPlan(config, options, folder)
+
+
+def _record(config: RunConfig) -> list[str]:
+    """Groups are chosen from what the joint run records, so it has to record."""
+    every, rollout = config.log.record_every, len(task_names(config)) * config.agent.train_freq
+    if every is None:
+        return ["log.record_every=null: groups are chosen from the records of the joint run; give a number of updates"]
+    rollouts = -(-config.total_timesteps // rollout) - config.agent.learning_starts // rollout
+    updates = rollouts * config.agent.gradient_steps
+    if every <= updates:
+        return []
+    return [f"log.record_every={every} should be at most {updates}, the updates of the joint run: groups need a record"]
+
+
+def _n_groups(config: RunConfig, options: GroupOptions) -> list[str]:
+    tasks = len(task_names(config))
+    return [
+        f"{PREFIX}n_groups={number} should be at most {tasks}, the number of tasks"
+        for number in options.n_groups
+        if number > tasks
+    ]
 
 
 def _prefixed(problem: str) -> str:

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.markdown import Markdown
 
 from agents.runs.config import section
+from agents.runs.errors import InputError
 from agents.runs.information.report import draw, markdown, sections
 from agents.runs.information.settings import Settings
-from agents.runs.run_folder import write_text
+from agents.runs.run_folder import folder_problems, write_text
 
 
 def report(overrides: Sequence[str], console: Console) -> Path:
@@ -23,11 +24,13 @@ def report(overrides: Sequence[str], console: Console) -> Path:
         The folder with ``report.md``, its figures and ``results.json``.
 
     Raises:
-        InputError: for a bad setting.
+        InputError: for a bad setting, or a folder that cannot be written to.
     """
     settings = section(Settings, overrides)
-    torch.set_num_threads(1)  # the products are too small for more
     folder = Path(settings.out)
+    if problems := folder_problems("out", folder):
+        raise InputError(problems)
+    torch.set_num_threads(1)  # the products are too small for more
     folder.mkdir(parents=True, exist_ok=True)
     found = sections(settings)
     results = {

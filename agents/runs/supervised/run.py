@@ -12,7 +12,7 @@ from rich.markdown import Markdown
 
 from agents.runs.config import section
 from agents.runs.errors import InputError, did_you_mean
-from agents.runs.run_folder import RUNS, write_text
+from agents.runs.run_folder import RUNS, folder_problems, write_text
 from agents.runs.supervised.all_groups import train_every_group
 from agents.runs.supervised.combiners import compare_combiners
 from agents.runs.supervised.report import draw, markdown
@@ -33,9 +33,14 @@ def run_study(overrides: Sequence[str], console: Console) -> Path:
     settings = section(Settings, overrides)
     if settings.suite not in SUITES:
         raise InputError(f"suite={settings.suite!r} does not exist{did_you_mean(settings.suite, SUITES, 'suites')}")
+    folder = Path(settings.out) if settings.out is not None else RUNS / f"supervised_{settings.suite}"
+    problems = folder_problems("out", folder)
+    if settings.every >= settings.steps:  # before the first step nothing can be measured
+        problems.append(f"every={settings.every} should be below steps={settings.steps}: no affinity would be measured")
+    if problems:
+        raise InputError(problems)
     torch.set_num_threads(1)  # the products are too small for more
     suite = SUITES[settings.suite]()
-    folder = Path(settings.out) if settings.out is not None else RUNS / f"supervised_{settings.suite}"
     folder.mkdir(parents=True, exist_ok=True)
     compared = compare_combiners(suite, settings, console)
     console.print(f"Every group: {settings.seeds * (2**suite.n_tasks - 1)} networks at once ...", highlight=False)

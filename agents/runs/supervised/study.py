@@ -46,8 +46,8 @@ class Study(NamedTuple):
         return [[self.suite.names[task] for task in group] for group in groups]
 
     def as_json(self) -> dict[str, Any]:
-        """Every figure."""
-        return {
+        """Every figure; null where there is none, such as of a task that is not in a group."""
+        figures = {
             "settings": self.settings.model_dump(),
             "tasks": list(self.suite.names),
             "relative_losses_of_groups": self.found.relative.tolist(),
@@ -58,6 +58,17 @@ class Study(NamedTuple):
             "measurement_overhead": self.overhead,
             "rank_correlation": self.predictions.correlation.tolist(),
         }
+        told: dict[str, Any] = _null_for_nan(figures)
+        return told
+
+
+def _null_for_nan(value: Any) -> Any:
+    """JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _null_for_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_null_for_nan(one) for one in value]
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def make_study(suite: Suite, settings: Settings, losses: np.ndarray, compared: Compared) -> Study:

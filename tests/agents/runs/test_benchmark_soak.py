@@ -18,9 +18,8 @@ def test_the_slope_is_of_memory_after_warm_up():
 
 
 def test_a_short_soak_ends_in_time_and_leaves_no_process_behind():
-    config = load_config(
-        "point", ["total_timesteps=10", "log.progress=false", "combiner.name=mean", "combiner.kwargs={}"]
-    )
+    budget = ["total_timesteps=10", "agent.learning_starts=7"]
+    config = load_config("point", [*budget, "log.progress=false", "combiner.name=mean", "combiner.kwargs={}"])
     found = soak(config, seconds=1.0)
     assert found.transitions > 10  # the time counts, not the budget
     assert found.end.seconds >= 1.0

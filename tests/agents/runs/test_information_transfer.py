@@ -162,3 +162,5 @@ def test_the_report_holds_every_sweep(tmp_path: Path):
 def test_a_bad_setting_is_named(capsys: pytest.CaptureFixture[str]):
     assert cli.information_transfer(["trails=3"]) == 2
     assert "unknown key trails; did you mean trials?" in capsys.readouterr().err
+    assert cli.information_transfer(["trials=2", f"out={__file__}"]) == 2
+    assert "is a file, expected a folder" in capsys.readouterr().err

@@ -135,7 +135,8 @@ def test_the_interval_is_students():
 def test_a_study_from_the_command_line(tmp_path, capsys):
     arguments = ["suite=regression", "seeds=2", "steps=12", "batch=16", "every=3", f"out={tmp_path}"]
     assert cli.supervised(arguments) == 0
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert results["relative_losses_of_groups"][0].count(None) == 5  # all but the group's only task
     assert [row["n_groups"] for row in results["groupings"]] == [1, 2, 3, 4, 5, 6]
     assert results["groupings"][0]["chosen"][0] == pytest.approx(1.0)
     assert results["controls"]["all together"] == pytest.approx(1.0)
@@ -154,6 +155,10 @@ def test_bad_settings_are_told(capsys, monkeypatch):
     told = capsys.readouterr().err
     assert "seeds=1" in told
     assert "did you mean steps?" in told
+    assert cli.supervised(["suite=regression", "steps=10", "every=10", f"out={__file__}"]) == 2
+    told = capsys.readouterr().err
+    assert "every=10 should be below steps=10: no affinity would be measured" in told
+    assert f"out={__file__}: {__file__} is a file, expected a folder" in told
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     assert cli.supervised(["suite=digits"]) == 2
     assert "pip install 'mtrl-transfer[supervised]'" in capsys.readouterr().err

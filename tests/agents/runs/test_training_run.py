@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from same_runs import assert_same_run, replay
 from short_runs import SHORT, Run, arguments, short_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -203,6 +204,42 @@ def test_resuming_continues_the_count(run: Run, tmp_path: Path):
     assert (config.total_timesteps, config.resume) == (1200, False)
 
 
+def test_a_copy_does_not_continue_what_it_was_copied_from(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = shutil.copytree(run.folder, tmp_path / "copy")
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.folder.rglob("*"))
+    line = [str(folder / "config.yaml"), "resume=true", "total_timesteps=1200"]
+    assert cli.train(line) == 2
+    assert f"to continue the run here, add run_dir={folder}" in capsys.readouterr().err
+    assert cli.train([*line, f"run_dir={folder}"]) == 0
+    assert Run(folder).json("evaluation.json")["step"] == 1200
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.folder.rglob("*")) == before
+
+
+def test_one_process_trains_in_a_folder(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    folder, refused = shutil.copytree(run.folder, tmp_path / "a"), []
+    lines = [[str(folder / "config.yaml"), "resume=true", f"run_dir={folder}", "total_timesteps=1200"]]
+    lines += [arguments(tmp_path / "b")]
+    for name, line in zip("ab", lines, strict=True):
+        with FileLock(tmp_path / f".{name}.lock"):
+            assert cli.train(line) == 2
+        assert f"{tmp_path / name} is being trained by another process" in capsys.readouterr().err
+    assert not (tmp_path / "b").exists()
+
+    def looking(session: object) -> None:
+        for lock in (tmp_path / "runs").glob(".*.lock"):
+            with pytest.raises(Timeout):
+                FileLock(lock).acquire(timeout=0)
+            refused.append(lock)
+
+    # Also where the folder is named by the run itself.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("agents.runs.train._learn", looking)
+    assert cli.train(["point", *SHORT]) == 0
+    assert len(refused) == 1
+
+
 def test_resuming_after_a_kill_repeats_what_was_after_the_checkpoint(run: Run, tmp_path: Path):
     folder = shutil.copytree(run.folder, tmp_path / "a")
     shutil.rmtree(folder / "checkpoints" / "900")
@@ -267,9 +304,41 @@ def test_the_command_line_evaluates(run: Run, capsys: pytest.CaptureFixture[str]
     assert again["tasks"] == told["tasks"]
     assert "Mean success" in capsys.readouterr().out
     checkpoint = run.folder / "checkpoints" / "600"
-    assert cli.evaluate([str(checkpoint), "episodes=2", "goals=unseen"]) == 0
-    of_checkpoint = Run(checkpoint).json("evaluation_unseen.json")
+    assert cli.evaluate([str(checkpoint), "episodes=2", "goals=train"]) == 0
+    of_checkpoint = Run(checkpoint).json("evaluation_train.json")
     assert (of_checkpoint["step"], of_checkpoint["tasks"]["noise"]["episodes"]) == (600, 2)
+
+
+def test_point_has_no_unseen_goals(run: Run, capsys: pytest.CaptureFixture[str]):
+    assert cli.evaluate([str(run.folder), "goals=unseen"]) == 2
+    assert "\n  goals=unseen: Point-3 has no set of training goals" in capsys.readouterr().err
+    assert not (run.folder / "evaluation_unseen.json").exists()
+
+
+def test_what_cannot_be_written_is_printed_nevertheless(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def full(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("agents.runs.evaluate.write_text", full)
+    assert cli.evaluate([str(run.folder)]) == 1
+    printed = capsys.readouterr()
+    assert "Mean success" in printed.out
+    assert printed.err == "mtrl-evaluate: the evaluation cannot be written: the disk is full\n"
+
+
+def test_a_run_moves_to_a_machine_without_its_device(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    folder = shutil.copytree(run.folder, tmp_path / "a")
+    path = folder / "config.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("device: auto", "device: cuda:99"), encoding="utf-8")
+    assert cli.evaluate([str(folder)]) == 0
+    assert Run(folder).json("evaluation_train.json")["tasks"] == run.json("evaluation.json")["tasks"]
+    resumed = [str(path), "resume=true", f"run_dir={folder}", "total_timesteps=1200"]
+    assert cli.train(resumed) == 2
+    assert "agent.device='cuda:99': this machine has" in capsys.readouterr().err
+    assert cli.train([*resumed, "agent.device=cpu"]) == 0
+    assert Run(folder).json("evaluation.json")["step"] == 1200
 
 
 def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -288,7 +357,7 @@ def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for part in ("environment", "update", "transference", "evaluation", "other"):
         assert part in captured.out
     assert "900/900" in captured.err
-    assert "success=" in captured.err
+    assert f"evaluated={made.metrics[-1]['success/mean']:.2f}" in captured.err
 
 
 def test_new_folders_sort_by_time_and_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

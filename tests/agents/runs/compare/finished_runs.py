@@ -20,7 +20,7 @@ base: point
 config:
   env: {id: Point-4}
   total_timesteps: 800
-  agent: {batch_size: 32}
+  agent: {batch_size: 32, learning_starts: 100}
 methods:
   mean: {combiner: {name: mean}}
   pcgrad: {combiner: {name: pcgrad}}

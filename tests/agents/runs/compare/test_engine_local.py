@@ -20,11 +20,10 @@ from agents.runs.compare.engine import EngineConfig, run_all
 from agents.runs.compare.engine_local import _room
 from agents.runs.compare.one_run import run_in_process
 from agents.runs.compare.overview import Follower, Overview
-from agents.runs.compare.planned import PlannedRun, is_finished
+from agents.runs.compare.planned import PlannedRun, check_planned, is_finished
 from agents.runs.config import to_yaml
 from agents.runs.errors import InputError
 from agents.runs.metrics import read_metrics
-from agents.runs.protocol import commit
 from agents.runs.train import train
 
 LOCAL = EngineConfig()
@@ -122,14 +121,12 @@ def test_a_run_that_dies_before_it_tells_anything_stops_no_other(tmp_path: Path,
 
 def test_a_run_records_the_commit_that_its_process_imported():
     program = """
-import subprocess
 from agents.runs.compare import one_run
 from agents.runs.protocol import commit
-subprocess.run = None  # there is no asking later
-print(commit())
+print(commit.cache_info().currsize)
 """
     told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert told.strip() == str(commit())
+    assert told.strip() == "1"  # asked for already: what is committed later is not what runs forked from here do
 
 
 def test_what_began_without_a_checkpoint_begins_anew(tmp_path: Path):
@@ -139,6 +136,16 @@ def test_what_began_without_a_checkpoint_begins_anew(tmp_path: Path):
     (run.run_dir / "metrics.jsonl").write_text('{"step": 7}\n{"st', encoding="utf-8")
     assert run_all([run], LOCAL, quiet())[0].error is None
     assert [row["step"] for row in read_metrics(run.run_dir / "metrics.jsonl")] == [150, 300, 450, 600]
+
+
+def test_what_was_killed_before_its_first_file_was_whole_may_begin_anew(tmp_path: Path):
+    run = planned(tmp_path, "a")
+    run.run_dir.mkdir()
+    (run.run_dir / ".config.yaml.partial").touch()
+    check_planned([run])
+    (run.run_dir / "notes.txt").touch()
+    with pytest.raises(InputError, match="holds no run"):
+        check_planned([run])
 
 
 def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

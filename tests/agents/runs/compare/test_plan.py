@@ -82,6 +82,16 @@ def test_a_difference_is_refused_and_named_unless_allowed(tmp_path: Path, capsys
     assert "unless allow_differences=true" in told
 
 
+def test_other_tasks_are_refused_whatever_is_allowed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    text = COMPARISON.replace("{name: pcgrad}}", "{name: pcgrad}, env: {id: Point-5}, agent: {batch_size: 40}}")
+    plan_of = tmp_path / "comparison.yaml"
+    plan_of.write_text(text, encoding="utf-8")
+    assert cli.compare([str(plan_of), "allow_differences=true"]) == 2
+    assert "methods should have the same tasks, also with allow_differences=true" in capsys.readouterr().err
+    plan_of.write_text(COMPARISON.replace("{name: pcgrad}}", "{name: pcgrad}, env: {worker_timeout: 9}}"), "utf-8")
+    assert load_plan(str(plan_of)).differences == ()  # which changes nothing that is learned
+
+
 # Added to the command line, and what the message must say.
 BAD = [
     ("", "COMPARISON"),
@@ -96,7 +106,7 @@ BAD = [
     ("point methods.x.combiner.name=pcgrd", "methods.x: combiner.name='pcgrd' does not exist; did you mean pcgrad?"),
     ("point methods.x.agent.tua=1", "methods.x: unknown key agent.tua; did you mean agent.tau?"),
     ("point methods.x.agent.gamma=0.9", "agent.gamma: mean has 0.8"),
-    ("point methods.x.total_timesteps=9", "total_timesteps: mean has"),
+    ("point methods.x.total_timesteps=9000", "total_timesteps: mean has"),
     ("point methods.x.env.id=Point-8", "env.id: mean has"),
     ("point config.total_timesteps=many", "total_timesteps='many'"),
     ("point config.agent.batch_size=9", "multiple of the 7 tasks"),
@@ -113,6 +123,8 @@ BAD = [
     ("point allow_differences=perhaps", "allow_differences='perhaps'"),
     ("point import.mean=[x]", "did you mean imports?"),
     ("point x", "key=value"),
+    ("point threads=1", "unknown key threads; did you mean config.threads?"),
+    (f"point folder={__file__}", "is a file, expected a folder"),
 ]
 
 

@@ -252,6 +252,11 @@ def test_rank_correlation_is_over_different_groups(history):
         (["groups.netwrk=critic"], ["unknown key groups.netwrk; did you mean network?"]),
         (["groups.engine.address=x"], ["groups.engine.address='x' is for engine=ray"]),
         (["run_dir=x"], ["groups.folder="]),
+        (["log.record_every=null", "env.id=Point-4"], ["log.record_every=null: groups are chosen from the records"]),
+        (
+            short("log.record_every=77", "groups.n_groups=[2,5]"),
+            ["log.record_every=77 should be at most 75, the updates", "groups.n_groups=5 should be at most 4"],
+        ),
     ],
 )
 def test_bad_input_is_told_at_once(overrides, told, capsys, tmp_path):
@@ -262,8 +267,8 @@ def test_bad_input_is_told_at_once(overrides, told, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_too_many_groups_and_nothing_measured(history, tmp_path, done, capsys):
+def test_too_many_groups_and_nothing_measured(history, tmp_path):
     with pytest.raises(InputError, match=r"n_groups=5 should be at most 4"):
         choose(history, GroupOptions(n_groups=(5,)))
-    assert cli.group(arguments("choose", tmp_path, "log.record_every=null")) == 2
-    assert "log.record_every=null" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"nothing was recorded, see log\.record_every"):
+        read_history(tmp_path)
