@@ -10,8 +10,8 @@ TERMS = (
     "tasks, for they share a network.",
     "Probability of improvement: that a run of this method beats one of the baseline on a task drawn at random. Ties "
     "count half, so 0.5 is no difference.",
-    "Better, worse: where that interval leaves out 0.5, for each method apart. Of twenty methods that are no different, "
-    "one seems to be.",
+    "Better, worse: where that interval leaves out 0.5, for each method apart. Of twenty methods that are no "
+    "different, one seems to be.",
     "Seeds needed: per method, for a two-sided t-test at 5% of the means over tasks to find a difference of the size "
     "seen in 80% of experiments. From few seeds it is a rough guide.",
     "Worst three tasks: mean success of the method's own three worst.",
