@@ -84,7 +84,8 @@ def test_the_step_before_a_measurement_is_asked_for():
         told.append(combiner.measures_next)
     assert told == [False, False, True] * 2
     assert not PCGrad().measures_next
-    within = Transference(every=3, candidates=["gradnorm"])  # which is asked in every call
+    assert not make_combiner("gradnorm").measures_next  # its context holds losses, at which it does not look ahead
+    within = Transference(every=3, candidates=[Transference()])  # which is asked in every call
     within(GRAM, context())
     assert within.measures_next
 
