@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.generators import generator_state, restored_generator
+from envs.generators import generator_state, is_stored, restored_generator
 
 
 class EpisodeLog:
@@ -27,7 +27,7 @@ class EpisodeLog:
     def note_reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Call before every reset."""
         generator = self._env.unwrapped._np_random
-        self._generator = None if generator is None else generator_state(generator)
+        self._generator = generator_state(generator) if is_stored(generator) else None
         self._reset = {"seed": seed, "options": options}
         self._actions = []
 

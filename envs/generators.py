@@ -7,12 +7,16 @@ from typing import Any
 import numpy as np
 
 
+def is_stored(generator: object) -> bool:
+    """Whether the state of this, whatever an environment calls its generator, can be stored: gymnasium's own can."""
+    return isinstance(generator, np.random.Generator) and isinstance(generator.bit_generator, np.random.PCG64)
+
+
 def generator_state(generator: np.random.Generator) -> dict[str, Any]:
     """Where a stream is; whole numbers and strings only."""
-    state = dict(generator.bit_generator.state)
-    if state["bit_generator"] != "PCG64":
-        raise ValueError(f"only PCG64 generators are stored; this one is {state['bit_generator']}")
-    return state
+    if not is_stored(generator):
+        raise ValueError(f"only PCG64 generators are stored; this one is {generator!r}")
+    return dict(generator.bit_generator.state)
 
 
 def restored_generator(state: dict[str, Any]) -> np.random.Generator:

@@ -184,6 +184,23 @@ def test_a_task_that_depends_on_more_is_named_and_begins_anew():
     assert after[1, 0] != before[1, 0]
 
 
+@pytest.mark.parametrize("stream", [np.random.RandomState(0), np.random.Generator(np.random.MT19937(0))])
+def test_a_stream_that_cannot_be_stored_stops_no_training(stream):
+    class Older(Walk):
+        def reset(self, *, seed=None, options=None):
+            self._np_random = stream
+            self.source, self.x = self._np_random, self._np_random.normal()
+            return np.array([self.x], np.float32), {}
+
+    tasks = {"older": Older}
+    env = make_vec_env(tasks, seed=0)
+    for _ in range(2):
+        env.reset()
+        env.step(np.zeros((1, 1)))
+    with pytest.warns(UserWarning, match="'older' cannot be continued"):
+        make_vec_env(tasks, seed=0).load_state_dict(env.state_dict())
+
+
 def test_the_state_does_not_depend_on_the_number_of_processes():
     actions = np.random.default_rng(0).uniform(-1, 1, (30, 3, 4)).astype(np.float32)
     options = {"seed": 3, "n_goals": 2, "horizon": 25}
