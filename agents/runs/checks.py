@@ -188,6 +188,11 @@ def is_here(name: str) -> bool:
     return device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
 
 
+def device_here(name: str) -> str:
+    """The device, or ``auto`` where this machine does not have it."""
+    return name if is_here(name) else "auto"
+
+
 def cuda_graph_problems(config: RunConfig) -> list[str]:
     """Why updates cannot be recorded here. Only training asks: its agent can be evaluated anywhere."""
     if not config.agent.cuda_graph:

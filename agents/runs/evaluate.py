@@ -11,7 +11,7 @@ from rich.console import Console
 from agents import MTSAC, Evaluation, RoutedAgent, evaluate, load_agent
 from agents.runs import checkpoints, tables
 from agents.runs.build import evaluation_env
-from agents.runs.checks import inconsistencies, is_here
+from agents.runs.checks import device_here, inconsistencies
 from agents.runs.config import load_config, section
 from agents.runs.errors import InputError
 from agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
@@ -108,6 +108,6 @@ def _with_options(config: RunConfig, options: EvaluateOptions) -> RunConfig:
 
 def _load(agent: Path, config: RunConfig) -> MTSAC | RoutedAgent:
     try:
-        return load_agent(agent, config.agent.device if is_here(config.agent.device) else "auto")
+        return load_agent(agent, device_here(config.agent.device))
     except ValueError as error:
         raise InputError(f"cannot load {agent}: {error}") from error

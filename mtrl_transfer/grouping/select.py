@@ -107,8 +107,7 @@ def _solved(
 
 def _last_resorts(table: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     """Which groups `[S]` of one are in no best choice where there is a choice without them."""
-    single = sizes == 1
-    last = single.copy()
+    last = sizes == 1
     while last.any():
         others = np.where(last[:, None], -np.inf, table)
         if not np.isfinite(others).any(axis=0).all():
@@ -120,7 +119,7 @@ def _last_resorts(table: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         kept = last & ~((table < least) | ~np.isfinite(table)).all(axis=1)
         if not kept.any():
             return last
-        last &= ~kept
+        last = last & ~kept
     return last
 
 

@@ -21,8 +21,8 @@ POLL_SECONDS = 0.25
 PROCESS_SERVER_LOST = 255
 """The exit code that multiprocessing makes up for a process whose forkserver died."""
 
-PRELOAD = ("agents.runs.cli", "agents.runs.compare.one_run", "torch._dynamo")
-"""What a run imports, which would be half of a short run's time; it is the first optimizer that imports dynamo."""
+PRELOAD = ("agents.runs.compare.preloaded",)
+"""What the process that runs are forked from imports."""
 
 
 def run_locally(runs: Sequence[PlannedRun], workers: int | None, overview: Overview) -> dict[str, str | None]:

@@ -20,11 +20,8 @@ from agents.runs.compare.planned import PlannedRun, is_finished
 from agents.runs.config import load_config
 from agents.runs.errors import InputError
 from agents.runs.exit_codes import exit_code
-from agents.runs.protocol import commit
 from agents.runs.run_folder import lock_of
 from agents.runs.train import train
-
-commit()  # runs are forked from a process that has imported this: what is committed afterwards is not what they run
 
 PATIENCE = 120.0
 """Seconds to wait for a process of an earlier engine that is still writing its last checkpoint."""

@@ -11,7 +11,7 @@ from agents import RoutedAgent, evaluate, load_agent
 from agents.mtsac import MTSAC
 from agents.runs import tables
 from agents.runs.build import evaluation_env
-from agents.runs.checks import is_here
+from agents.runs.checks import device_here
 from agents.runs.compare.planned import PlannedRun
 from agents.runs.config import to_yaml
 from agents.runs.grouping.choose import Candidate
@@ -98,7 +98,7 @@ def make_routed(plan: GroupPlan, names: Sequence[str], candidate: Candidate, see
     done = _evaluation(folder)
     if done is not None and done.get("grouping") == about:
         return done
-    device = plan.config.agent.device if is_here(plan.config.agent.device) else "auto"  # a cluster's may not be
+    device = device_here(plan.config.agent.device)  # a cluster's may not be
     agents = [load_agent(plan.folder / "runs" / run.label / AGENT_FILE, device) for run in runs]
     routed = RoutedAgent(names, [one for one in agents if isinstance(one, MTSAC)], candidate.grouping.serves)
     folder.mkdir(parents=True, exist_ok=True)

@@ -121,7 +121,7 @@ def test_a_run_that_dies_before_it_tells_anything_stops_no_other(tmp_path: Path,
 
 def test_a_run_records_the_commit_that_its_process_imported():
     program = """
-from agents.runs.compare import one_run
+from agents.runs.compare import preloaded
 from agents.runs.protocol import commit
 print(commit.cache_info().currsize)
 """

@@ -1,0 +1,11 @@
+"""Imported by the process that runs are forked from, and by no other: their imports, and which commit those are of."""
+
+from __future__ import annotations
+
+import torch._dynamo  # noqa: F401  # the first optimizer imports it; all of this would be half of a short run's time
+
+import agents.runs.cli
+import agents.runs.compare.one_run  # noqa: F401
+from agents.runs.protocol import commit
+
+commit()  # what is committed afterwards is not what runs forked from here do
