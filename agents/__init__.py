@@ -1,11 +1,11 @@
 """Multi-task SAC on stable-baselines3."""
 
-from agents.callbacks import MultiTaskEvalCallback
-from agents.evaluation import Evaluation, evaluate
-from agents.mtsac import MTSAC
-from agents.policy import MultiTaskPolicy
-from agents.replay import MultiTaskReplayBuffer
-from agents.routed import RoutedAgent, load_agent
+from mtrl_transfer.agents.evaluation import Evaluation, evaluate
+from mtrl_transfer.agents.monitoring.callbacks import MultiTaskEvalCallback
+from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer
+from mtrl_transfer.agents.mtsac.mtsac import MTSAC
+from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
+from mtrl_transfer.agents.routed import RoutedAgent, load_agent
 
 __all__ = [
     "MTSAC",

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.tasks import check_same_tasks, solvable_tasks_of, task_names_of
+from mtrl_transfer.agents.tasks import check_same_tasks, solvable_tasks_of, task_names_of
 
 
 class Predicts(Protocol):

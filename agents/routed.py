@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents import archive
-from agents.agent_archive import agent_from_archive, agent_to_archive
-from agents.archive_checks import LIES
-from agents.mtsac import MTSAC
+from mtrl_transfer.agents.mtsac.mtsac import MTSAC
+from mtrl_transfer.agents.storage import archive
+from mtrl_transfer.agents.storage.agent_archive import agent_from_archive, agent_to_archive
+from mtrl_transfer.agents.storage.archive_checks import LIES
 
 
 class RoutedAgent:

@@ -18,13 +18,13 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from agents.runs.compare.schema import CompareConfig
-from agents.runs.schema import RunConfig
-from agents.runs.yaml_files import comparisons, presets
+from mtrl_transfer.agents.runs.compare.schema import CompareConfig
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
 from mtrl_transfer.combiners import COMBINERS
 
 DOCS = Path(__file__).parent
-REQUEST = re.compile(r"^<!-- (generated|api): (\w+) -->$", re.MULTILINE)
+REQUEST = re.compile(r"^<!-- (generated|api): ([\w.]+) -->$", re.MULTILINE)
 DIRECTIVE = re.compile(r"^::: mtrl_transfer\.combiners\.(\w+)$", re.MULTILINE)
 
 

@@ -1,7 +1,7 @@
 """Multi-task suites as stable-baselines3 vector environments."""
 
-from envs.make import make_vec_env
-from envs.point import PointVecEnv
-from envs.protocol import protocol_card
+from mtrl_transfer.envs.make import make_vec_env
+from mtrl_transfer.envs.point import PointVecEnv
+from mtrl_transfer.envs.protocol import protocol_card
 
 __all__ = ["PointVecEnv", "make_vec_env", "protocol_card"]

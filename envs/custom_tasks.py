@@ -11,7 +11,7 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from envs.task_env import TaskEnv
+from mtrl_transfer.envs.task_env import TaskEnv
 
 
 def custom_env_fns(factories: Mapping[str, Callable[[], gym.Env]]) -> list[Callable[[], gym.Env]]:

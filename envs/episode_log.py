@@ -8,7 +8,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from envs.generators import generator_state, is_stored, restored_generator
+from mtrl_transfer.envs.generators import generator_state, is_stored, restored_generator
 
 
 class EpisodeLog:

@@ -10,10 +10,10 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
 
-from envs.custom_tasks import check_same_spaces, custom_env_fns, custom_protocol
-from envs.metaworld_suites import MetaWorldOptions, parse_metaworld_suite
-from envs.point import PointVecEnv
-from envs.vec_env import TaskVecEnv, available_cores
+from mtrl_transfer.envs.custom_tasks import check_same_spaces, custom_env_fns, custom_protocol
+from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
+from mtrl_transfer.envs.point import PointVecEnv
+from mtrl_transfer.envs.vec_env import TaskVecEnv, available_cores
 
 Spec = str | Sequence[str] | Mapping[str, Callable[[], gym.Env]]
 

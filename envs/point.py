@@ -13,8 +13,8 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from envs.generators import generator_state, restored_generator
-from envs.names import unknown_name
+from mtrl_transfer.envs.generators import generator_state, restored_generator
+from mtrl_transfer.envs.names import unknown_name
 
 HORIZON = 50
 STEP_LENGTH = 0.2

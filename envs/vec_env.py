@@ -12,7 +12,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from envs.workers import Group, LocalGroup, WorkerGroup
+from mtrl_transfer.envs.workers.pool import Group, LocalGroup, WorkerGroup
 
 
 def task_seeds(seed: int, n_tasks: int) -> list[int]:
@@ -41,7 +41,7 @@ class TaskVecEnv(VecEnv):
         seed: Used at the first `reset`.
         n_procs: Processes that step environments, this one included; no more than tasks are used.
         protocol: What `envs.protocol_card` reports.
-        worker_timeout: Seconds after which a worker is held to hang, see `envs.workers.WorkerGroup`.
+        worker_timeout: Seconds after which a worker is held to hang, see `mtrl_transfer.envs.workers.pool.WorkerGroup`.
         own_process: Whether this process steps tasks too; otherwise all `n_procs` are workers.
     """
 

@@ -1,6 +1,26 @@
 """Benchmarks, as ratios taken in one run: ``scripts/benchmark.py update|envs|checkpoint|soak key=value ...``."""
 
-from agents.runs.cli import benchmark
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from benchmarks.command import BENCHMARKS
+from mtrl_transfer.agents.runs.cli import run_command
+from mtrl_transfer.agents.runs.streams import STDOUT
+
+
+def benchmark(arguments: Sequence[str] | None = None) -> int:
+    """Run a benchmark: ``update|envs|checkpoint|soak key=value ...``. Returns the exit code."""
+    parser = argparse.ArgumentParser("benchmark", description="Measure costs, as ratios taken in one run.")
+    parser.add_argument(
+        "what", choices=BENCHMARKS, help="updates by combiner and measure, environments, checkpoints, a long run"
+    )
+    parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. rows=32 hidden=[256,256,256]")
+    return run_command(parser, arguments, lambda of: BENCHMARKS[of.what](of.options, Console(file=STDOUT)))
+
 
 if __name__ == "__main__":  # worker processes import this file
     raise SystemExit(benchmark())

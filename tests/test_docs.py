@@ -17,13 +17,13 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
-from agents.runs import cli, estimate
-from agents.runs.compare.plan import load_plan
-from agents.runs.compare.schema import CompareConfig
-from agents.runs.config import keys, load_config
-from agents.runs.metrics import read_metrics
-from agents.runs.schema import RunConfig
-from agents.runs.yaml_files import comparisons, presets
+from mtrl_transfer.agents.runs import cli, estimate
+from mtrl_transfer.agents.runs.compare.plan import load_plan
+from mtrl_transfer.agents.runs.compare.schema import CompareConfig
+from mtrl_transfer.agents.runs.config.loading import keys, load_config
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
+from mtrl_transfer.agents.runs.logs.metrics import read_metrics
 from mtrl_transfer.combiners import COMBINERS
 
 ROOT = Path(__file__).parents[1]
@@ -153,7 +153,7 @@ def test_every_preset_and_combiner_is_listed(built: dict[str, Page]):
     assert {row[0] for row in built["combiners/index.html"].rows if len(row) == 3} == set(COMBINERS)
 
 
-@pytest.mark.parametrize("package", ["mtrl_transfer", "agents", "envs"])
+@pytest.mark.parametrize("package", ["mtrl_transfer", "mtrl_transfer.agents", "mtrl_transfer.envs"])
 def test_every_public_name_has_a_reference(site: Path, package: str):
     inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
     documented = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines()}

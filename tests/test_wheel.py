@@ -12,9 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TRAIN = """
-import sys, agents
-from agents.runs.cli import train
-assert agents.__file__.startswith(sys.argv[1]), agents.__file__
+import sys, mtrl_transfer
+from mtrl_transfer.agents.runs.cli import train
+assert mtrl_transfer.__file__.startswith(sys.argv[1]), mtrl_transfer.__file__
 raise SystemExit(train(sys.argv[2:]))
 """
 
@@ -26,7 +26,7 @@ def test_a_wheel_without_the_checkout_trains_point(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     installed = tmp_path / "installed"
     subprocess.run([*pip, "install", "--no-deps", "--target", str(installed), str(wheel)], check=True)
-    assert {path.name for path in installed.iterdir() if path.is_dir()} >= {"mtrl_transfer", "envs", "agents"}
+    assert {path.name for path in installed.iterdir() if path.is_dir()} == {"bin", "mtrl_transfer"}
     arguments = ["point", "total_timesteps=1750", "evaluation.final_n_goals=1", "run_dir=run", "log.progress=false"]
     subprocess.run(
         [sys.executable, "-c", TRAIN, str(installed), *arguments],

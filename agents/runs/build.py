@@ -7,9 +7,9 @@ from typing import Any
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents import MTSAC
-from agents.runs.schema import AgentConfig, CombinerConfig, EnvConfig, RunConfig
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.runs.config.schema import AgentConfig, CombinerConfig, EnvConfig, RunConfig
+from mtrl_transfer.envs import make_vec_env
 
 
 def is_point(env: EnvConfig) -> bool:
@@ -99,7 +99,7 @@ def _learning_rate(agent: AgentConfig) -> float | LinearSchedule:
 
 
 def combiner_kwargs(combiner: CombinerConfig) -> dict[str, Any]:
-    """As :class:`agents.MTSAC` takes them: common settings, and those of one role under its name."""
+    """As :class:`mtrl_transfer.agents.MTSAC` takes them: common settings, and those of one role under its name."""
     own = {role: settings for role, settings in (("critic", combiner.critic), ("actor", combiner.actor)) if settings}
     return {**combiner.kwargs, **own}
 

@@ -12,10 +12,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Video
 from tqdm import tqdm
 
-from agents import MultiTaskEvalCallback
-from agents.monitoring import TENSORBOARD_ONLY
-from agents.runs.streams import STDERR
-from agents.runs.videos import FPS, Camera
+from mtrl_transfer.agents import MultiTaskEvalCallback
+from mtrl_transfer.agents.monitoring.tensorboard import TENSORBOARD_ONLY
+from mtrl_transfer.agents.runs.logs.videos import FPS, Camera
+from mtrl_transfer.agents.runs.streams import STDERR
 
 
 class _EveryTransitions(BaseCallback):

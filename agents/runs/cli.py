@@ -1,4 +1,4 @@
-"""The command lines ``mtrl-train``, ``mtrl-evaluate`` and ``mtrl-compare``, and the benchmarks."""
+"""The command lines ``mtrl-train``, ``mtrl-evaluate``, ``mtrl-compare`` and ``mtrl-group``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections.abc import Callable, Sequence
 
 from rich.console import Console
 
-from agents.runs.benchmark import BENCHMARKS
-from agents.runs.compare.command import compare as compare_methods
-from agents.runs.evaluate import evaluate_run
-from agents.runs.exit_codes import exit_code
-from agents.runs.grouping.stages import STAGES, run_stage
-from agents.runs.information.run import report as report_information
-from agents.runs.run_folder import load_run
-from agents.runs.streams import STDOUT
-from agents.runs.supervised.run import run_study
-from agents.runs.train import train as train_run
-from agents.runs.yaml_files import comparisons, presets
+from mtrl_transfer.agents.runs.compare.command import compare as compare_methods
+from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
+from mtrl_transfer.agents.runs.evaluate import evaluate_run
+from mtrl_transfer.agents.runs.exit_codes import exit_code
+from mtrl_transfer.agents.runs.grouping.stages import STAGES, run_stage
+from mtrl_transfer.agents.runs.run_folder import load_run
+from mtrl_transfer.agents.runs.streams import STDOUT
+from mtrl_transfer.agents.runs.train import train as train_run
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
@@ -25,13 +22,13 @@ def train(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         "mtrl-train",
         description="Train a multi-task agent, evaluate it by the protocol and keep all of it in a run folder.",
-        epilog=f"Presets: {', '.join(presets())}. All keys, with their meaning: agents/runs/schema.py.",
+        epilog=f"Presets: {', '.join(presets())}. All keys, with their meaning: agents/runs/config/schema.py.",
     )
     parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset's name")
     parser.add_argument(
         "overrides", metavar="key.sub=value", nargs="*", default=[], help="e.g. agent.learning_rate=1e-3 seed=3"
     )
-    return _exit_code(parser, arguments, lambda of: train_run(load_run(of.config, of.overrides), Console(file=STDOUT)))
+    return run_command(parser, arguments, lambda of: train_run(load_run(of.config, of.overrides), Console(file=STDOUT)))
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +42,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         default=[],
         help="episodes=50, goals=train or goals=unseen, video=true for a clip of each task",
     )
-    return _exit_code(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console(file=STDOUT)))
+    return run_command(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console(file=STDOUT)))
 
 
 def compare(arguments: Sequence[str] | None = None) -> int:
@@ -59,17 +56,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", metavar="key.sub=value", nargs="*", default=[], help="e.g. seeds=[1,2,3,4,5] engine=ray"
     )
-    return _exit_code(parser, arguments, lambda of: compare_methods(of.comparison, of.overrides, Console(file=STDOUT)))
-
-
-def benchmark(arguments: Sequence[str] | None = None) -> int:
-    """Run a benchmark: ``update|envs|checkpoint|soak key=value ...``. Returns the exit code."""
-    parser = argparse.ArgumentParser("benchmark", description="Measure costs, as ratios taken in one run.")
-    parser.add_argument(
-        "what", choices=BENCHMARKS, help="updates by combiner and measure, environments, checkpoints, a long run"
-    )
-    parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. rows=32 hidden=[256,256,256]")
-    return _exit_code(parser, arguments, lambda of: BENCHMARKS[of.what](of.options, Console(file=STDOUT)))
+    return run_command(parser, arguments, lambda of: compare_methods(of.comparison, of.overrides, Console(file=STDOUT)))
 
 
 def group(arguments: Sequence[str] | None = None) -> int:
@@ -84,33 +71,13 @@ def group(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "overrides", metavar="key=value", nargs="*", default=[], help="of the config, or groups.n_groups=[2,3] and such"
     )
-    return _exit_code(parser, arguments, lambda of: run_stage(of.stage, of.config, of.overrides, Console(file=STDOUT)))
+    return run_command(parser, arguments, lambda of: run_stage(of.stage, of.config, of.overrides, Console(file=STDOUT)))
 
 
-def supervised(arguments: Sequence[str] | None = None) -> int:
-    """Study groups and combiners on a supervised suite: ``key=value ...``. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        "supervised", description="Train every group of a small suite's tasks; measure the regret of chosen ones."
-    )
-    parser.add_argument(
-        "options", metavar="key=value", nargs="*", default=[], help="e.g. suite=regression seeds=5 steps=600"
-    )
-    return _exit_code(parser, arguments, lambda of: run_study(of.options, Console(file=STDOUT)))
-
-
-def information_transfer(arguments: Sequence[str] | None = None) -> int:
-    """Reproduce the theory of information transfer on synthetic tasks: ``key=value ...``. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        "information_transfer",
-        description="When tasks help each other, and what alignment and reweighting do about it, on synthetic tasks.",
-    )
-    parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. trials=20 angles=7 seed=0")
-    return _exit_code(parser, arguments, lambda of: report_information(of.options, Console(file=STDOUT)))
-
-
-def _exit_code(
+def run_command(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,
     work: Callable[[argparse.Namespace], object],
 ) -> int:
+    """Parse the arguments and do the work. Return the exit code."""
     return exit_code(parser.prog, lambda: work(parser.parse_args(arguments)))

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents import MTSAC
-from agents.runs.build import is_point, make_agent, training_env
-from agents.runs.schema import RunConfig
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.runs.build import is_point, make_agent, training_env
+from mtrl_transfer.agents.runs.config.schema import RunConfig
 
 WARM_UP = 8
 """Vector steps before a measurement: the first ones allocate and initialise."""

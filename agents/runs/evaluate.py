@@ -8,16 +8,17 @@ from typing import Literal
 
 from rich.console import Console
 
-from agents import MTSAC, Evaluation, RoutedAgent, evaluate, load_agent
-from agents.runs import checkpoints, tables
-from agents.runs.build import evaluation_env
-from agents.runs.checks import device_here, inconsistencies
-from agents.runs.config import load_config, section
-from agents.runs.errors import InputError
-from agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
-from agents.runs.schema import Count, RunConfig, Section
-from agents.runs.train import Failed
-from agents.runs.videos import Camera, write_clips
+from mtrl_transfer.agents import MTSAC, Evaluation, RoutedAgent, evaluate, load_agent
+from mtrl_transfer.agents.runs import tables
+from mtrl_transfer.agents.runs.build import evaluation_env
+from mtrl_transfer.agents.runs.checkpoint import checkpoints
+from mtrl_transfer.agents.runs.config.checks import device_here, inconsistencies
+from mtrl_transfer.agents.runs.config.loading import load_config, section
+from mtrl_transfer.agents.runs.config.schema import Count, RunConfig, Section
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.logs.videos import Camera, write_clips
+from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
+from mtrl_transfer.agents.runs.train import Failed
 
 
 class EvaluateOptions(Section):

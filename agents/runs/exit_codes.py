@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from agents.runs.errors import InputError
-from agents.runs.streams import STDERR
-from agents.runs.train import Failed, Interrupted
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.streams import STDERR
+from mtrl_transfer.agents.runs.train import Failed, Interrupted
 
 FAILED = 1
 BAD_INPUT = 2

@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from agents.runs.schema import RunConfig
+import mtrl_transfer
+from mtrl_transfer.agents.runs.config.schema import RunConfig
 
 PACKAGES = {
     "mtrl-transfer": "mtrl-transfer",
@@ -78,7 +79,7 @@ def _version(package: str) -> str:
 @functools.cache
 def commit() -> str | None:
     """The checkout's commit when first asked, with ``+`` where tracked files differ; None outside one of ours."""
-    root = Path(__file__).parents[2]
+    root = Path(mtrl_transfer.__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
         done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=True, timeout=10)

@@ -12,11 +12,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from agents.runs.config import load_config, to_yaml
-from agents.runs.durable import write_durably
-from agents.runs.errors import InputError
-from agents.runs.schema import RunConfig
-from agents.runs.yaml_files import parse_overrides
+from mtrl_transfer.agents.runs.config.loading import load_config, to_yaml
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.config.yaml_files import parse_overrides
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.storage.durable import write_durably
 
 RUNS = Path("runs")
 CONFIG_FILE = "config.yaml"
@@ -41,7 +41,7 @@ bits on another device."""
 
 
 def load_run(argument: str, overrides: Sequence[str]) -> RunConfig:
-    """As :func:`~agents.runs.config.load_config`, for training.
+    """As :func:`~mtrl_transfer.agents.runs.config.loading.load_config`, for training.
 
     Raises:
         InputError: also where a copied or moved run's own config would continue the run that it names, another one.

@@ -13,26 +13,27 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
-from agents import MTSAC, MultiTaskEvalCallback
-from agents.archive import read_archive, unflatten
-from agents.archive_checks import LIES
-from agents.monitoring import TENSORBOARD_ONLY, TransferenceFigures
-from agents.recording import RecordTransference
-from agents.runs import checkpoints, growing_files, run_folder
-from agents.runs.build import evaluation_env, make_agent, training_env
-from agents.runs.callbacks import ClipsEvery, LogEvery
-from agents.runs.checkpoint_writer import CheckpointWriter
-from agents.runs.checkpoints import Checkpoint
-from agents.runs.config import to_yaml
-from agents.runs.errors import InputError
-from agents.runs.metrics import hyperparameters, make_logger
-from agents.runs.protocol import run_protocol
-from agents.runs.schema import RunConfig
-from agents.runs.streams import STDERR
-from agents.runs.time_split import TimeSplit
-from agents.runs.videos import Camera
-from agents.training_state import restore_training_state, training_state
-from envs import protocol_card
+from mtrl_transfer.agents import MTSAC, MultiTaskEvalCallback
+from mtrl_transfer.agents.monitoring.recording import RecordTransference
+from mtrl_transfer.agents.monitoring.tensorboard import TENSORBOARD_ONLY, TransferenceFigures
+from mtrl_transfer.agents.runs import run_folder
+from mtrl_transfer.agents.runs.build import evaluation_env, make_agent, training_env
+from mtrl_transfer.agents.runs.callbacks import ClipsEvery, LogEvery
+from mtrl_transfer.agents.runs.checkpoint import checkpoints, growing_files
+from mtrl_transfer.agents.runs.checkpoint.checkpoints import Checkpoint
+from mtrl_transfer.agents.runs.checkpoint.writer import CheckpointWriter
+from mtrl_transfer.agents.runs.config.loading import to_yaml
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.logs.metrics import hyperparameters, make_logger
+from mtrl_transfer.agents.runs.logs.time_split import TimeSplit
+from mtrl_transfer.agents.runs.logs.videos import Camera
+from mtrl_transfer.agents.runs.protocol import run_protocol
+from mtrl_transfer.agents.runs.streams import STDERR
+from mtrl_transfer.agents.storage.archive import read_archive, unflatten
+from mtrl_transfer.agents.storage.archive_checks import LIES
+from mtrl_transfer.agents.storage.training_state import restore_training_state, training_state
+from mtrl_transfer.envs import protocol_card
 
 
 @dataclass

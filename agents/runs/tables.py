@@ -10,9 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agents import MTSAC, Evaluation
-from agents.runs.estimate import Estimate
-from agents.runs.run_folder import AGENT_FILE, EVALUATION_FILE
+from mtrl_transfer.agents import MTSAC, Evaluation
+from mtrl_transfer.agents.runs.estimate import Estimate
+from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, EVALUATION_FILE
 
 
 def print_estimate(console: Console, estimate: Estimate, transitions: int) -> None:

@@ -13,17 +13,18 @@ import torch
 from rich.console import Console
 from stable_baselines3.common.callbacks import CallbackList
 
-from agents import Evaluation, evaluate
-from agents.faults import NotFinite
-from agents.runs import checkpoints, run_folder, tables
-from agents.runs.build import evaluation_env
-from agents.runs.callbacks import CheckpointEvery, ProgressBar, StopBetweenUpdates, StopRequested
-from agents.runs.checkpoints import Checkpoint
-from agents.runs.checks import cuda_graph_problems, device_problems
-from agents.runs.errors import InputError
-from agents.runs.estimate import estimate
-from agents.runs.schema import RunConfig
-from agents.runs.session import Session, open_session
+from mtrl_transfer.agents import Evaluation, evaluate
+from mtrl_transfer.agents.runs import run_folder, tables
+from mtrl_transfer.agents.runs.build import evaluation_env
+from mtrl_transfer.agents.runs.callbacks import CheckpointEvery, ProgressBar, StopBetweenUpdates, StopRequested
+from mtrl_transfer.agents.runs.checkpoint import checkpoints
+from mtrl_transfer.agents.runs.checkpoint.checkpoints import Checkpoint
+from mtrl_transfer.agents.runs.config.checks import cuda_graph_problems, device_problems
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.estimate import estimate
+from mtrl_transfer.agents.runs.session import Session, open_session
+from mtrl_transfer.faults import NotFinite
 
 
 class Interrupted(Exception):

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from agents import MTSAC
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.envs import make_vec_env
 
 
 @pytest.fixture(autouse=True)

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from stable_baselines3 import SAC
 from torch import Tensor
 
-from agents import MTSAC
-from agents.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss, td_targets
-from agents.networks import MultiTaskMLP
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.mtsac.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss, td_targets
+from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
+from mtrl_transfer.envs import make_vec_env
 
 B, ALPHA, GAMMA = 64, 0.3, 0.97
 

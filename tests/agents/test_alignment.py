@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents import MTSAC
-from agents.networks import MultiTaskMLP
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
 
 Make = Callable[..., MTSAC]
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from agents.clips import SUCCESS, record_clips
-from envs import make_vec_env
+from mtrl_transfer.agents.monitoring.clips import SUCCESS, record_clips
+from mtrl_transfer.envs import make_vec_env
 
 
 class Scripted:

@@ -7,9 +7,9 @@ import warnings
 import pytest
 import torch
 
-from agents import MTSAC
-from agents.faults import NotFinite
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.faults import NotFinite
 
 COMBINERS = ["mean", "pcgrad", "transference", "famo"]
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents import trunk_lookahead
-from agents.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss
-from agents.networks import MultiTaskMLP
-from agents.trunk_lookahead import TrunkLookahead, task_gradients
-from agents.trunk_update import TrunkUpdate
 from mtrl_transfer import Combiner, Mean, PCGrad
+from mtrl_transfer.agents.mtsac import trunk_lookahead
+from mtrl_transfer.agents.mtsac.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss
+from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
+from mtrl_transfer.agents.mtsac.trunk_lookahead import TrunkLookahead, task_gradients
+from mtrl_transfer.agents.mtsac.trunk_update import TrunkUpdate
 from mtrl_transfer.gradients import gramian
 
 T, B, D, A = 3, 7, 5, 2

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stable_baselines3 import SAC
 
-from agents import MTSAC
-from agents.archive import DATA, TENSORS
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.storage.archive import DATA, TENSORS
+from mtrl_transfer.envs import make_vec_env
 
 
 @pytest.fixture(scope="module")

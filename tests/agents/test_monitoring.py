@@ -9,12 +9,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
 
-from agents import MTSAC
-from agents.figures import heatmap, left_out_shares, scatter
-from agents.monitoring import TransferenceFigures, scalar_layout
-from agents.similarity import covariance_similarities, rank_correlation
-from agents.trunk_health import feature_spread
 from mtrl_transfer import covariance_similarity
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.monitoring.figures import heatmap, left_out_shares, scatter
+from mtrl_transfer.agents.monitoring.similarity import covariance_similarities, rank_correlation
+from mtrl_transfer.agents.monitoring.tensorboard import TransferenceFigures, scalar_layout
+from mtrl_transfer.agents.monitoring.trunk_health import feature_spread
 
 
 def events(folder: Path) -> EventAccumulator:

@@ -15,12 +15,12 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
 
-from agents import MTSAC, MultiTaskEvalCallback, evaluate
-from agents.agent_archive import agent_to_archive
-from agents.archive import write_archive
-from agents.training_log import record_training
-from envs import make_vec_env
 from mtrl_transfer import Combiner, Context, Transference, candidates
+from mtrl_transfer.agents import MTSAC, MultiTaskEvalCallback, evaluate
+from mtrl_transfer.agents.monitoring.training_log import record_training
+from mtrl_transfer.agents.storage.agent_archive import agent_to_archive
+from mtrl_transfer.agents.storage.archive import write_archive
+from mtrl_transfer.envs import make_vec_env
 
 Make = Callable[..., MTSAC]
 STEPS = 150  # transitions: 30 updates after warm-up

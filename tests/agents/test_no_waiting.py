@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from agents import MTSAC, trunk_update
 from mtrl_transfer import COMBINERS, candidates, gradients
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.mtsac import trunk_update
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 
 WAIT_FOR_NOTHING = sorted(name for name, kind in COMBINERS.items() if not issubclass(kind, TorchJDWeighting))

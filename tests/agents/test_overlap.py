@@ -14,13 +14,13 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents import MTSAC
-from agents.overlap import WorkMeanwhile
-from agents.runs.build import make_agent as make_agent_of
-from agents.runs.build import training_env
-from agents.runs.config import load_config
-from envs import make_vec_env
-from envs.workers import WorkerGroup
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.mtsac.overlap import WorkMeanwhile
+from mtrl_transfer.agents.runs.build import make_agent as make_agent_of
+from mtrl_transfer.agents.runs.build import training_env
+from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.workers.pool import WorkerGroup
 
 Make = Callable[..., MTSAC]
 ONE_GOAL = ["evaluation.n_goals=1", "evaluation.final_n_goals=1", "agent.batch_size=320"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 from gymnasium import spaces
 
-from agents import MultiTaskReplayBuffer
-from agents.reward_scaling import LARGEST_RETURN, MaxReturnScaling, MaxRewardScaling
+from mtrl_transfer.agents import MultiTaskReplayBuffer
+from mtrl_transfer.agents.mtsac.reward_scaling import LARGEST_RETURN, MaxReturnScaling, MaxRewardScaling
 
 T, D, A = 3, 2, 1
 

@@ -16,11 +16,13 @@ from stable_baselines3.common.logger import configure
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from agents import MTSAC, recorded_updates, trunk_update
-from agents.agent_archive import agent_to_archive
-from agents.recorded_updates import RecordedUpdates
-from agents.training_log import record_training
 from mtrl_transfer import gradients
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.monitoring.training_log import record_training
+from mtrl_transfer.agents.mtsac import cuda_graph as recorded_updates
+from mtrl_transfer.agents.mtsac import trunk_update
+from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates
+from mtrl_transfer.agents.storage.agent_archive import agent_to_archive
 
 
 class Tape(TorchDispatchMode):
@@ -48,7 +50,7 @@ REPLAYS: list[Callable[[], None]] = []
 
 
 def record_on_cpu(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
-    """Stands in for :func:`agents.recorded_updates.recorded`, which needs a CUDA device."""
+    """Stands in for :func:`mtrl_transfer.agents.mtsac.cuda_graph.recorded`, which needs a CUDA device."""
     with Tape() as tape:
         work()
     return tape.replay

@@ -7,8 +7,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from agents import MTSAC, RoutedAgent, archive, evaluate, load_agent
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC, RoutedAgent, evaluate, load_agent
+from mtrl_transfer.agents.storage import archive
+from mtrl_transfer.envs import make_vec_env
 
 NAMES = ["point-a0", "point-b0", "point-a1", "noise"]
 
@@ -54,7 +55,7 @@ def test_saved_and_loaded_it_evaluates_the_same(routed, tmp_path):
 def test_the_loaders_tell_one_kind_from_the_other(routed, tmp_path):
     routed.save(tmp_path / "routed")
     routed.agents[0].save(tmp_path / "single")
-    with pytest.raises(ValueError, match=r"use agents\.load_agent"):
+    with pytest.raises(ValueError, match=r"use mtrl_transfer\.agents\.load_agent"):
         MTSAC.load(tmp_path / "routed")
     with pytest.raises(ValueError, match=r"use MTSAC\.load"):
         RoutedAgent.load(tmp_path / "single")

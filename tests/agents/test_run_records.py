@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents import MTSAC
-from agents.recording import RecordTransference
-from agents.steps_alone import effects_alone
-from agents.trunk_lookahead import TrunkLookahead, task_gradients
 from mtrl_transfer import Recording
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.monitoring.recording import RecordTransference
+from mtrl_transfer.agents.mtsac.steps_alone import effects_alone
+from mtrl_transfer.agents.mtsac.trunk_lookahead import TrunkLookahead, task_gradients
 from mtrl_transfer.gradients import gramian
 
 
@@ -131,7 +131,7 @@ def test_steps_alone_are_those_of_stepped_copies(
     rows, others = (make(agent._sample(size, None), agent.noise_generator) for size in (9, 15))
     before, after, own = one_by_one(update, rows, others)
     for times_wider in (0, 1_000):  # with few rows for the layers' widths, and with many
-        monkeypatch.setattr("agents.steps_alone.FEW", times_wider)
+        monkeypatch.setattr("mtrl_transfer.agents.mtsac.steps_alone.FEW", times_wider)
         found = effects_alone(update.network, update.loss, rows, others, update.step_norm)
         torch.testing.assert_close(found[2].losses, own.losses)
         assert not found[2].losses.requires_grad

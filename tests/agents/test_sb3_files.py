@@ -19,8 +19,8 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.vec_env import VecEnvWrapper
 from torch import nn
 
-from agents import MTSAC, evaluate
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC, evaluate
+from mtrl_transfer.envs import make_vec_env
 
 T, STEPS = 3, 55
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents import MTSAC
-from agents.networks import MultiTaskMLP
-from agents.policy import LEAST_SPREAD
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
+from mtrl_transfer.agents.mtsac.policies import LEAST_SPREAD
 
 Make = Callable[..., MTSAC]
 

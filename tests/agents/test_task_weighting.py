@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from agents import MTSAC
-from agents.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss
-from agents.networks import MultiTaskMLP
-from agents.task_weighting import SMALLEST, TaskWeighting, normalised
-from agents.trunk_lookahead import TrunkLookahead, task_gradients
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.mtsac.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss
+from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
+from mtrl_transfer.agents.mtsac.task_weighting import SMALLEST, TaskWeighting, normalised
+from mtrl_transfer.agents.mtsac.trunk_lookahead import TrunkLookahead, task_gradients
 from mtrl_transfer.gradients import gramian
 
 T, B, D, A = 3, 7, 5, 2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs import make_vec_env, protocol_card
+from mtrl_transfer.envs import make_vec_env, protocol_card
 
 
 class Line(gym.Env):

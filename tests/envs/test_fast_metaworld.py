@@ -13,11 +13,11 @@ from metaworld.policies import ENV_POLICY_MAP
 from metaworld.utils import reward_utils
 from scipy.spatial.transform import Rotation
 
-from envs import fast_math
-from envs.fast_metaworld import fast_class
-from envs.goals import draw_goals
-from envs.metaworld_suites import SUITES
-from envs.metaworld_task import _encode
+from mtrl_transfer.envs.metaworld import fast_math
+from mtrl_transfer.envs.metaworld.fast import fast_class
+from mtrl_transfer.envs.metaworld.goals import draw_goals
+from mtrl_transfer.envs.metaworld.suites import SUITES
+from mtrl_transfer.envs.metaworld.task import _encode
 
 # Meta-World's experts overshoot by design and warn about it.
 pytestmark = pytest.mark.filterwarnings(r"ignore:Constant\(s\) may be too high:UserWarning")

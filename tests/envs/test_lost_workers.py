@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from envs import make_vec_env, workers
+from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.workers import pool as workers
 
 TASKS = ["reach-v3", "drawer-close-v3", "window-open-v3"]
 HORIZON = 60

@@ -8,8 +8,8 @@ import metaworld
 import numpy as np
 import pytest
 
-from envs.goals import draw_goals, unseen_goal_seed
-from envs.metaworld_suites import SUITES, MetaWorldOptions, parse_metaworld_suite
+from mtrl_transfer.envs.metaworld.goals import draw_goals, unseen_goal_seed
+from mtrl_transfer.envs.metaworld.suites import SUITES, MetaWorldOptions, parse_metaworld_suite
 
 
 def upstream_goals(benchmark: metaworld.Benchmark) -> dict[str, np.ndarray]:

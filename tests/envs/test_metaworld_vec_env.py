@@ -10,8 +10,8 @@ import pytest
 from metaworld.policies import ENV_POLICY_MAP
 from stable_baselines3.common.env_checker import check_env
 
-from envs import make_vec_env, protocol_card
-from envs.metaworld_suites import SUITES, MetaWorldOptions, parse_metaworld_suite
+from mtrl_transfer.envs import make_vec_env, protocol_card
+from mtrl_transfer.envs.metaworld.suites import SUITES, MetaWorldOptions, parse_metaworld_suite
 
 # Meta-World's experts overshoot by design and warn about it.
 pytestmark = pytest.mark.filterwarnings(r"ignore:Constant\(s\) may be too high:UserWarning")

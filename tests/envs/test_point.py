@@ -10,8 +10,8 @@ import pytest
 from stable_baselines3 import SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 
-from envs import make_vec_env, protocol_card
-from envs.point import HORIZON, NOISE_STD, STEP_LENGTH, SUCCESS_RADIUS
+from mtrl_transfer.envs import make_vec_env, protocol_card
+from mtrl_transfer.envs.point import HORIZON, NOISE_STD, STEP_LENGTH, SUCCESS_RADIUS
 
 
 def random_rollout(env, steps=120, seed=0):

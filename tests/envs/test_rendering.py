@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from envs import make_vec_env
-from envs.rendering import choose_backend, upright
+from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.metaworld.rendering import choose_backend, upright
 
 STILL = np.zeros((1, 4), np.float32)
 UP = np.array([[0.0, 0.0, 1.0, 0.0]], np.float32)

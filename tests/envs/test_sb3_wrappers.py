@@ -8,7 +8,7 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.vec_env import VecMonitor, VecNormalize, VecVideoRecorder
 
-from envs import make_vec_env, protocol_card
+from mtrl_transfer.envs import make_vec_env, protocol_card
 
 TASKS = ["reach-v3", "drawer-close-v3"]
 STILL = np.zeros((2, 4), np.float32)

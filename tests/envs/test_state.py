@@ -9,8 +9,8 @@ from gymnasium import spaces
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 from metaworld.policies import ENV_POLICY_MAP
 
-from envs import make_vec_env
-from envs.metaworld_state import MOVED
+from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.metaworld.state import MOVED
 
 HORIZON = 70
 # stick-push and basketball move bodies of the model; in door-lock `obj_init_pos` is a live view of MuJoCo's data.

@@ -15,8 +15,8 @@ import pytest
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 
-from envs import make_vec_env
-from envs.workers import WorkerTraceback
+from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.workers.pool import WorkerTraceback
 
 TASKS = ["reach-v3", "drawer-close-v3", "window-open-v3"]
 
@@ -139,7 +139,7 @@ SCRIPT = """
 import sys, time
 sys.path.insert(0, {folder!r})
 from test_workers import Fragile
-from envs import make_vec_env
+from mtrl_transfer.envs import make_vec_env
 
 if __name__ == "__main__":
     env = make_vec_env({{"first": Fragile, "second": Fragile, "third": Fragile}}, n_procs=3)

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.runs.compare.plan import Plan, different_keys, method_of, protocol_of
-from agents.runs.config import load_config
-from agents.runs.errors import InputError
-from agents.runs.metrics import METRICS_FILE
-from agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, PROTOCOL_FILE, RECORD_FILE
-from agents.runs.schema import RunConfig
+from mtrl_transfer.agents.runs.compare.plan import Plan, different_keys, method_of, protocol_of
+from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.logs.metrics import METRICS_FILE
+from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, PROTOCOL_FILE, RECORD_FILE
 from mtrl_transfer.recorder import Recording
 
 ROLES = ("critic", "actor")

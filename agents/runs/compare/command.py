@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from agents.runs.compare import content
-from agents.runs.compare.collect import collect
-from agents.runs.compare.engine import run_all
-from agents.runs.compare.files import write_report
-from agents.runs.compare.plan import Plan, load_plan
-from agents.runs.compare.summary import Summary, summarise
-from agents.runs.exit_codes import Incomplete
+from mtrl_transfer.agents.runs.compare import content
+from mtrl_transfer.agents.runs.compare.collect import collect
+from mtrl_transfer.agents.runs.compare.engine import run_all
+from mtrl_transfer.agents.runs.compare.files import write_report
+from mtrl_transfer.agents.runs.compare.plan import Plan, load_plan
+from mtrl_transfer.agents.runs.compare.summary import Summary, summarise
+from mtrl_transfer.agents.runs.exit_codes import Incomplete
 
 
 def compare(argument: str, overrides: Sequence[str], console: Console) -> Summary:

@@ -8,17 +8,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.figures import shortened
-from agents.runs.compare import plots, transference_tables
-from agents.runs.compare.collect import Collected, FinishedRun
-from agents.runs.compare.glossary import TERMS
-from agents.runs.compare.page import Code, Picture, Section, Table, Text
-from agents.runs.compare.plan import Plan, method_of
-from agents.runs.compare.statistics import ENOUGH_SEEDS, MOST_SEEDS
-from agents.runs.compare.summary import MethodSummary, Summary
-from agents.runs.compare.transference_pictures import transference_section
-from agents.runs.compare.wording import NOTHING, number
-from agents.runs.tables import duration
+from mtrl_transfer.agents.monitoring.figures import shortened
+from mtrl_transfer.agents.runs.compare import plots, transference_tables
+from mtrl_transfer.agents.runs.compare.collect import Collected, FinishedRun
+from mtrl_transfer.agents.runs.compare.glossary import TERMS
+from mtrl_transfer.agents.runs.compare.page import Code, Picture, Section, Table, Text
+from mtrl_transfer.agents.runs.compare.plan import Plan, method_of
+from mtrl_transfer.agents.runs.compare.statistics import ENOUGH_SEEDS, MOST_SEEDS
+from mtrl_transfer.agents.runs.compare.summary import MethodSummary, Summary
+from mtrl_transfer.agents.runs.compare.transference_pictures import transference_section
+from mtrl_transfer.agents.runs.compare.wording import NOTHING, number
+from mtrl_transfer.agents.runs.tables import duration
 
 
 def sections(plan: Plan, collected: Collected, summary: Summary) -> list[Section]:

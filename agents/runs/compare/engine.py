@@ -8,14 +8,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 from rich.console import Console
 
-from agents.runs.compare.engine_local import run_locally
-from agents.runs.compare.engine_ray import run_on_ray
-from agents.runs.compare.overview import Overview
-from agents.runs.compare.planned import PlannedRun, RunResult, check_planned, is_finished
-from agents.runs.config import to_yaml
-from agents.runs.errors import InputError
-from agents.runs.run_folder import write_text
-from agents.runs.schema import Count, Float, Section
+from mtrl_transfer.agents.runs.compare.engine_local import run_locally
+from mtrl_transfer.agents.runs.compare.engine_ray import run_on_ray
+from mtrl_transfer.agents.runs.compare.overview import Overview
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun, RunResult, check_planned, is_finished
+from mtrl_transfer.agents.runs.config.loading import to_yaml
+from mtrl_transfer.agents.runs.config.schema import Count, Float, Section
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.run_folder import write_text
 
 
 class EngineConfig(Section):

@@ -10,18 +10,18 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from agents.runs.compare.one_run import run_in_process
-from agents.runs.compare.overview import Overview
-from agents.runs.compare.planned import PlannedRun, is_finished
-from agents.runs.protocol import cores
-from agents.runs.train import Interrupted
-from envs.processes import process_context
+from mtrl_transfer.agents.runs.compare.one_run import run_in_process
+from mtrl_transfer.agents.runs.compare.overview import Overview
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun, is_finished
+from mtrl_transfer.agents.runs.protocol import cores
+from mtrl_transfer.agents.runs.train import Interrupted
+from mtrl_transfer.envs.workers.context import process_context
 
 POLL_SECONDS = 0.25
 PROCESS_SERVER_LOST = 255
 """The exit code that multiprocessing makes up for a process whose forkserver died."""
 
-PRELOAD = ("agents.runs.compare.preloaded",)
+PRELOAD = ("mtrl_transfer.agents.runs.compare.preloaded",)
 """What the process that runs are forked from imports."""
 
 

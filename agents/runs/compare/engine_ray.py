@@ -10,12 +10,12 @@ from typing import Any
 
 from rich.console import Console
 
-from agents.runs.compare.one_run import run_or_resume
-from agents.runs.compare.overview import Overview
-from agents.runs.compare.planned import PlannedRun
-from agents.runs.config import load_config
-from agents.runs.errors import InputError
-from agents.runs.train import Interrupted
+from mtrl_transfer.agents.runs.compare.one_run import run_or_resume
+from mtrl_transfer.agents.runs.compare.overview import Overview
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun
+from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.train import Interrupted
 
 RETRIES = 3
 """Times that a run goes on elsewhere after its worker or machine died."""

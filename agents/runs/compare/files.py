@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from agents.runs.compare.collect import Collected, FinishedRun
-from agents.runs.compare.content import sections
-from agents.runs.compare.page import pictures, to_html, to_markdown
-from agents.runs.compare.plan import Plan
-from agents.runs.compare.statistics import Estimate
-from agents.runs.compare.summary import Summary
-from agents.runs.run_folder import to_json, write_text
+from mtrl_transfer.agents.runs.compare.collect import Collected, FinishedRun
+from mtrl_transfer.agents.runs.compare.content import sections
+from mtrl_transfer.agents.runs.compare.page import pictures, to_html, to_markdown
+from mtrl_transfer.agents.runs.compare.plan import Plan
+from mtrl_transfer.agents.runs.compare.statistics import Estimate
+from mtrl_transfer.agents.runs.compare.summary import Summary
+from mtrl_transfer.agents.runs.run_folder import to_json, write_text
 
 HTML, MARKDOWN, SUMMARY = "report.html", "report.md", "summary.json"
 SCORES, CURVES = "scores.csv", "curves.csv"

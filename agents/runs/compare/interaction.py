@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as t_distribution
 
-from agents.runs.compare.collect import FinishedRun, History
-from agents.similarity import rank_correlation
+from mtrl_transfer.agents.monitoring.similarity import rank_correlation
+from mtrl_transfer.agents.runs.compare.collect import FinishedRun, History
 
 PHASES = ("first third", "second third", "last third")
 """Of a run's records."""

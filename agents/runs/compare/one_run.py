@@ -15,13 +15,13 @@ from typing import NoReturn
 from filelock import Timeout
 from rich.console import Console
 
-from agents.runs import checkpoints
-from agents.runs.compare.planned import PlannedRun, is_finished
-from agents.runs.config import load_config
-from agents.runs.errors import InputError
-from agents.runs.exit_codes import exit_code
-from agents.runs.run_folder import lock_of
-from agents.runs.train import train
+from mtrl_transfer.agents.runs.checkpoint import checkpoints
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun, is_finished
+from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.exit_codes import exit_code
+from mtrl_transfer.agents.runs.run_folder import lock_of
+from mtrl_transfer.agents.runs.train import train
 
 PATIENCE = 120.0
 """Seconds to wait for a process of an earlier engine that is still writing its last checkpoint."""

@@ -15,9 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from agents.runs.compare.planned import PlannedRun, is_finished
-from agents.runs.metrics import METRICS_FILE
-from agents.runs.tables import duration
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun, is_finished
+from mtrl_transfer.agents.runs.logs.metrics import METRICS_FILE
+from mtrl_transfer.agents.runs.tables import duration
 
 LOOK_SECONDS, LINE_SECONDS = 1.0, 60.0
 """Between two looks at the run folders: for a terminal's table, and for lines elsewhere."""

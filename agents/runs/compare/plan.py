@@ -10,15 +10,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from agents.runs.checks import task_names
-from agents.runs.compare.engine import engine_problems
-from agents.runs.compare.planned import PlannedRun
-from agents.runs.compare.schema import CompareConfig
-from agents.runs.config import problems_by_key, validated
-from agents.runs.errors import InputError, did_you_mean
-from agents.runs.run_folder import RUNS, flat, folder_problems
-from agents.runs.schema import RunConfig
-from agents.runs.yaml_files import (
+from mtrl_transfer.agents.runs.compare.engine import engine_problems
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun
+from mtrl_transfer.agents.runs.compare.schema import CompareConfig
+from mtrl_transfer.agents.runs.config.checks import task_names
+from mtrl_transfer.agents.runs.config.loading import problems_by_key, validated
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.config.yaml_files import (
     Tree,
     comparisons,
     find_config,
@@ -28,6 +26,8 @@ from agents.runs.yaml_files import (
     read_mapping,
     read_tree,
 )
+from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
+from mtrl_transfer.agents.runs.run_folder import RUNS, flat, folder_problems
 
 THE_METHOD = ("combiner",)
 """What methods are allowed to differ in."""

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from agents.runs.errors import InputError
-from agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, changed_keys
-from agents.runs.schema import RunConfig
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, changed_keys
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from agents.figures import shortened
-from agents.runs.compare.statistics import iqm
-from agents.runs.compare.summary import THRESHOLDS, Band, MethodSummary, Summary
+from mtrl_transfer.agents.monitoring.figures import shortened
+from mtrl_transfer.agents.runs.compare.statistics import iqm
+from mtrl_transfer.agents.runs.compare.summary import THRESHOLDS, Band, MethodSummary, Summary
 
 WIDTH, HEIGHT = 5.6, 3.4
 """Inches. Narrow, so that text stays legible when a phone scales the picture down."""
@@ -108,7 +108,7 @@ def costs(summary: Summary) -> str:
 
 
 def as_svg(figure: Figure) -> str:
-    """A figure drawn elsewhere, such as :func:`agents.figures.heatmap`."""
+    """A figure drawn elsewhere, such as :func:`mtrl_transfer.agents.monitoring.figures.heatmap`."""
     return _svg(figure)
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch._dynamo  # noqa: F401  # the first optimizer imports it; all of this would be half of a short run's time
 
-import agents.runs.cli
-import agents.runs.compare.one_run  # noqa: F401
-from agents.runs.protocol import commit
+import mtrl_transfer.agents.runs.cli
+import mtrl_transfer.agents.runs.compare.one_run  # noqa: F401
+from mtrl_transfer.agents.runs.protocol import commit
 
 commit()  # what is committed afterwards is not what runs forked from here do

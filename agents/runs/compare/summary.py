@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.runs.compare.collect import MEASURES, ROLES, FinishedRun, History
-from agents.runs.compare.interaction import PHASES, Choices, Interaction, by_phase, choices, interaction
-from agents.runs.compare.statistics import (
+from mtrl_transfer.agents.runs.compare.collect import MEASURES, ROLES, FinishedRun, History
+from mtrl_transfer.agents.runs.compare.interaction import PHASES, Choices, Interaction, by_phase, choices, interaction
+from mtrl_transfer.agents.runs.compare.statistics import (
     ENOUGH_SEEDS,
     Estimate,
     area_under_curve,

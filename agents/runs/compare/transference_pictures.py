@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from agents.figures import heatmap, left_out_shares
-from agents.runs.compare.collect import ROLES, FinishedRun, History
-from agents.runs.compare.interaction import PHASES, by_phase
-from agents.runs.compare.page import Code, Picture, Section, Table, Text
-from agents.runs.compare.plots import as_svg
+from mtrl_transfer.agents.monitoring.figures import heatmap, left_out_shares
+from mtrl_transfer.agents.runs.compare.collect import ROLES, FinishedRun, History
+from mtrl_transfer.agents.runs.compare.interaction import PHASES, by_phase
+from mtrl_transfer.agents.runs.compare.page import Code, Picture, Section, Table, Text
+from mtrl_transfer.agents.runs.compare.plots import as_svg
 
 
 def transference_section(method: str, runs: Sequence[FinishedRun]) -> Section:

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import numpy as np
 
-from agents.runs.compare.interaction import PHASES
-from agents.runs.compare.page import Section, Table, Text
-from agents.runs.compare.summary import Summary
-from agents.runs.compare.wording import NOTHING, number
+from mtrl_transfer.agents.runs.compare.interaction import PHASES
+from mtrl_transfer.agents.runs.compare.page import Section, Table, Text
+from mtrl_transfer.agents.runs.compare.summary import Summary
+from mtrl_transfer.agents.runs.compare.wording import NOTHING, number
 
 T = TypeVar("T")
 

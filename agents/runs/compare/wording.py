@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.runs.compare.statistics import Estimate
+from mtrl_transfer.agents.runs.compare.statistics import Estimate
 
 NOTHING = "–"
 

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.runs.errors import InputError
-from agents.runs.grouping.history import AffinityHistory
-from agents.runs.grouping.options import PREFIX, GroupOptions
-from agents.runs.run_folder import to_json, write_text
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.grouping.history import AffinityHistory
+from mtrl_transfer.agents.runs.grouping.options import PREFIX, GroupOptions
+from mtrl_transfer.agents.runs.run_folder import to_json, write_text
 from mtrl_transfer.grouping import (
     Grouping,
     all_together,

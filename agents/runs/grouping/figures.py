@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.cluster import hierarchy
 
-from agents.figures import DPI, shortened
+from mtrl_transfer.agents.monitoring.figures import DPI, shortened
 from mtrl_transfer.grouping import linkage
 
 WIDTH, HEIGHT = 6.4, 5.4

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.runs.errors import InputError
-from agents.runs.run_folder import RECORD_FILE
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.run_folder import RECORD_FILE
 from mtrl_transfer.grouping import standardized
 from mtrl_transfer.recorder import Recording
 

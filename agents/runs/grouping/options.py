@@ -8,12 +8,12 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from agents.runs.checks import task_names
-from agents.runs.compare.engine import EngineConfig, engine_problems
-from agents.runs.config import load_config, section
-from agents.runs.errors import InputError
-from agents.runs.run_folder import RUNS, folder_problems
-from agents.runs.schema import Count, Float, RunConfig, Section, Seed
+from mtrl_transfer.agents.runs.compare.engine import EngineConfig, engine_problems
+from mtrl_transfer.agents.runs.config.checks import task_names
+from mtrl_transfer.agents.runs.config.loading import load_config, section
+from mtrl_transfer.agents.runs.config.schema import Count, Float, RunConfig, Section, Seed
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.run_folder import RUNS, folder_problems
 
 PREFIX = "groups."
 

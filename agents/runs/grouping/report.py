@@ -13,11 +13,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from agents.figures import heatmap
-from agents.runs.grouping.figures import dendrogram, over_groups, predicted_and_realised
-from agents.runs.grouping.history import PARTS, ROLES, AffinityHistory
-from agents.runs.grouping.results import Results
-from agents.runs.run_folder import write_text
+from mtrl_transfer.agents.monitoring.figures import heatmap
+from mtrl_transfer.agents.runs.grouping.figures import dendrogram, over_groups, predicted_and_realised
+from mtrl_transfer.agents.runs.grouping.history import PARTS, ROLES, AffinityHistory
+from mtrl_transfer.agents.runs.grouping.results import Results
+from mtrl_transfer.agents.runs.run_folder import write_text
 
 REPORT_FILE = "report.html"
 EVENTS = "report"

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from agents.runs.grouping.choose import Choices
-from agents.runs.grouping.options import GroupPlan
-from agents.runs.grouping.trained import group_runs
+from mtrl_transfer.agents.runs.grouping.choose import Choices
+from mtrl_transfer.agents.runs.grouping.options import GroupPlan
+from mtrl_transfer.agents.runs.grouping.trained import group_runs
 from mtrl_transfer.grouping import Grouping
 from mtrl_transfer.grouping.groups import membership
 from mtrl_transfer.grouping.program import best_groups

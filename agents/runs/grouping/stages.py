@@ -7,16 +7,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from agents.runs.compare.engine import run_all
-from agents.runs.compare.planned import PlannedRun
-from agents.runs.exit_codes import Incomplete
-from agents.runs.grouping.choose import GROUPINGS_FILE, Choices, choose, read_choices, write_choices
-from agents.runs.grouping.history import read_history
-from agents.runs.grouping.options import GroupPlan, load_plan
-from agents.runs.grouping.report import write_report
-from agents.runs.grouping.results import Results
-from agents.runs.grouping.trained import group_runs, joint_run, make_routed, planned
-from agents.runs.tables import groupings_table
+from mtrl_transfer.agents.runs.compare.engine import run_all
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun
+from mtrl_transfer.agents.runs.exit_codes import Incomplete
+from mtrl_transfer.agents.runs.grouping.choose import GROUPINGS_FILE, Choices, choose, read_choices, write_choices
+from mtrl_transfer.agents.runs.grouping.history import read_history
+from mtrl_transfer.agents.runs.grouping.options import GroupPlan, load_plan
+from mtrl_transfer.agents.runs.grouping.report import write_report
+from mtrl_transfer.agents.runs.grouping.results import Results
+from mtrl_transfer.agents.runs.grouping.trained import group_runs, joint_run, make_routed, planned
+from mtrl_transfer.agents.runs.tables import groupings_table
 
 
 def measure_stage(plan: GroupPlan, console: Console) -> None:

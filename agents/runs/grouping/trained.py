@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from agents import RoutedAgent, evaluate, load_agent
-from agents.mtsac import MTSAC
-from agents.runs import tables
-from agents.runs.build import evaluation_env
-from agents.runs.checks import device_here
-from agents.runs.compare.planned import PlannedRun
-from agents.runs.config import to_yaml
-from agents.runs.grouping.choose import Candidate
-from agents.runs.grouping.options import GroupPlan
-from agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, EVALUATION_FILE, to_json, write_text
-from agents.runs.schema import EnvConfig, RunConfig
+from mtrl_transfer.agents import RoutedAgent, evaluate, load_agent
+from mtrl_transfer.agents.mtsac.mtsac import MTSAC
+from mtrl_transfer.agents.runs import tables
+from mtrl_transfer.agents.runs.build import evaluation_env
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun
+from mtrl_transfer.agents.runs.config.checks import device_here
+from mtrl_transfer.agents.runs.config.loading import to_yaml
+from mtrl_transfer.agents.runs.config.schema import EnvConfig, RunConfig
+from mtrl_transfer.agents.runs.grouping.choose import Candidate
+from mtrl_transfer.agents.runs.grouping.options import GroupPlan
+from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, EVALUATION_FILE, to_json, write_text
 
 SCALED = {
     "agent": ("learning_starts", "batch_size", "buffer_size"),

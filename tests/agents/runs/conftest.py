@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agents.runs import estimate
+from mtrl_transfer.agents.runs import estimate
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 from short_runs import Run
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
-from agents import MTSAC
-from agents.runs.checkpoints import newest, replay_folder
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.runs.checkpoint.checkpoints import newest, replay_folder
 
 
 def assert_same_run(one: Run, other: Run) -> None:
@@ -26,7 +26,7 @@ def assert_same_run(one: Run, other: Run) -> None:
 
 
 def agent_tensors(run: Run) -> dict[str, torch.Tensor]:
-    from agents.agent_archive import agent_to_archive
+    from mtrl_transfer.agents.storage.agent_archive import agent_to_archive
 
     return agent_to_archive(MTSAC.load(run.folder / "agent.zip"))[1]
 

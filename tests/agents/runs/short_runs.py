@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from agents.runs import cli
-from agents.runs.metrics import read_metrics
 from mtrl_transfer import Recording
+from mtrl_transfer.agents.runs import cli
+from mtrl_transfer.agents.runs.logs.metrics import read_metrics
 
 SHORT = (
     "env.id=Point-3",

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from benchmark import benchmark
 
-from agents.runs import cli, train
-from agents.runs.checks import cuda_graph_problems
-from agents.runs.config import load_config
+from mtrl_transfer.agents.runs import cli, train
+from mtrl_transfer.agents.runs.config.checks import cuda_graph_problems
+from mtrl_transfer.agents.runs.config.loading import load_config
 
 ROOT = Path(__file__).parents[3]
 
@@ -218,7 +219,7 @@ BAD_BENCHMARKS = [
 
 @pytest.mark.parametrize(("line", "told"), BAD_BENCHMARKS, ids=[line or "empty" for line, _ in BAD_BENCHMARKS])
 def test_bad_benchmark(line: str, told: str, capsys: pytest.CaptureFixture[str]):
-    code = cli.benchmark(line.split())
+    code = benchmark(line.split())
     check_refusal(code, capsys.readouterr().err, told)
 
 
@@ -228,6 +229,6 @@ def test_there_are_a_hundred():
 
 def test_only_training_needs_the_device_of_cuda_graphs(monkeypatch):
     config = load_config("point", ["agent.cuda_graph=true", "combiner.name=upgrad"])  # evaluated anywhere
-    monkeypatch.setattr("agents.runs.checks.get_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("mtrl_transfer.agents.runs.config.checks.get_device", lambda name: torch.device("cuda"))
     assert "combiner upgrad, as it is set, cannot be recorded" in cuda_graph_problems(config)[0]
     assert cuda_graph_problems(load_config("point", ["agent.cuda_graph=true"])) == []

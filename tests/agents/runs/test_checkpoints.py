@@ -12,13 +12,19 @@ import torch
 from safetensors.torch import load_file
 from small_disks import fill, small_disk
 
-from agents import MTSAC
-from agents.runs import checkpoint_writer
-from agents.runs.checkpoint_writer import CheckpointWriter
-from agents.runs.checkpoints import folders, load_replay, newest, replay_folder, set_aside_newer
-from agents.runs.errors import InputError
-from agents.training_state import training_state
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.runs.checkpoint import writer as checkpoint_writer
+from mtrl_transfer.agents.runs.checkpoint.checkpoints import (
+    folders,
+    load_replay,
+    newest,
+    replay_folder,
+    set_aside_newer,
+)
+from mtrl_transfer.agents.runs.checkpoint.writer import CheckpointWriter
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.storage.training_state import training_state
+from mtrl_transfer.envs import make_vec_env
 
 STEPS = 40
 BYTES_OF_A_STEP = 3 * 4 * (4 + 2 + 4 + 1 + 1 + 1)  # 3 tasks, float32: observation, action, next one, reward, two ends

@@ -10,9 +10,9 @@ import pytest
 from same_runs import assert_same_run, events
 from short_runs import Run, arguments, short_run
 
-from agents.runs import cli, estimate
-from agents.runs.callbacks import StopBetweenUpdates
 from mtrl_transfer import COMBINERS
+from mtrl_transfer.agents.runs import cli, estimate
+from mtrl_transfer.agents.runs.callbacks import StopBetweenUpdates
 
 # Replay overflows after 150 vector steps; records and figures at odds with checkpoints and episodes (of 50).
 POINT = (

@@ -13,10 +13,10 @@ from same_runs import assert_same_run, events, learned
 from short_runs import Run, arguments, short_run
 from small_disks import fill, small_disk
 
-from agents import MTSAC, MultiTaskEvalCallback
-from agents.runs import cli
-from agents.runs.callbacks import StopBetweenUpdates
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC, MultiTaskEvalCallback
+from mtrl_transfer.agents.runs import cli
+from mtrl_transfer.agents.runs.callbacks import StopBetweenUpdates
+from mtrl_transfer.envs import make_vec_env
 
 QUICK = ("log.figures_every=null", "log.every=60", "log.record_every=5", "evaluation.every=120", "checkpoint.every=300")
 

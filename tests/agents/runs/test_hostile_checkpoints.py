@@ -11,11 +11,11 @@ import pytest
 import torch
 from short_runs import arguments, short_run
 
-from agents.archive import read_archive, write_archive
-from agents.runs import cli
-from agents.runs.checkpoints import TRAINING, newest
-from agents.runs.durable import Stamp
-from agents.runs.manifest import read_manifest, write_manifest
+from mtrl_transfer.agents.runs import cli
+from mtrl_transfer.agents.runs.checkpoint.checkpoints import TRAINING, newest
+from mtrl_transfer.agents.runs.checkpoint.manifest import read_manifest, write_manifest
+from mtrl_transfer.agents.storage.archive import read_archive, write_archive
+from mtrl_transfer.agents.storage.durable import Stamp
 
 QUICK = ("total_timesteps=150", "agent.learning_starts=30", "evaluation.every=null", "log.figures_every=null")
 

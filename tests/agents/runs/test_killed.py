@@ -14,7 +14,7 @@ import pytest
 from same_runs import assert_same_run, events
 from short_runs import Run, arguments
 
-from agents.runs.checkpoints import newest
+from mtrl_transfer.agents.runs.checkpoint.checkpoints import newest
 
 ROOT = Path(__file__).parents[3]
 KILLS = 2

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from short_runs import Run
 
-from agents import MTSAC
-from agents.runs import cli
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.runs import cli
 
 
 def trained(folder: Path, combiner: str) -> Run:

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agents.runs.combiner_checks import combiner_problems
-from agents.runs.config import keys, load_config, to_yaml
-from agents.runs.errors import InputError
-from agents.runs.schema import CombinerConfig, RunConfig
-from agents.runs.yaml_files import merge, parse_overrides, presets, read_tree
+from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems
+from mtrl_transfer.agents.runs.config.loading import keys, load_config, to_yaml
+from mtrl_transfer.agents.runs.config.schema import CombinerConfig, RunConfig
+from mtrl_transfer.agents.runs.config.yaml_files import merge, parse_overrides, presets, read_tree
+from mtrl_transfer.agents.runs.errors import InputError
 
 ROOT = Path(__file__).parents[3]
 

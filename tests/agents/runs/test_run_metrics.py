@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from stable_baselines3.common.logger import Logger
 
-from agents.runs.config import load_config
-from agents.runs.growing_files import cut_back, sizes
-from agents.runs.metrics import MetricsWriter, hyperparameters, read_metrics
+from mtrl_transfer.agents.runs.checkpoint.growing_files import cut_back, sizes
+from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.agents.runs.logs.metrics import MetricsWriter, hyperparameters, read_metrics
 
 
 def logger(path: Path) -> Logger:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from agents import Evaluation
-from agents.runs.config import load_config
-from agents.runs.estimate import _extrapolate
-from agents.runs.tables import duration, evaluation_json
+from mtrl_transfer.agents import Evaluation
+from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.agents.runs.estimate import _extrapolate
+from mtrl_transfer.agents.runs.tables import duration, evaluation_json
 
 
 def test_mean_success_leaves_out_what_cannot_be_solved():

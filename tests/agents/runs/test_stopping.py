@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from short_runs import Run, arguments
 
-from agents.runs import cli
-from agents.runs.callbacks import StopBetweenUpdates
-from agents.runs.checkpoints import newest
-from envs.point import PointVecEnv
+from mtrl_transfer.agents.runs import cli
+from mtrl_transfer.agents.runs.callbacks import StopBetweenUpdates
+from mtrl_transfer.agents.runs.checkpoint.checkpoints import newest
+from mtrl_transfer.envs.point import PointVecEnv
 
 QUICK = ("log.figures_every=null", "evaluation.every=null", "evaluation.final_n_goals=1")
 

@@ -15,12 +15,12 @@ from same_runs import assert_same_run, replay
 from short_runs import SHORT, Run, arguments, short_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import MTSAC, evaluate
-from agents.runs import cli, estimate
-from agents.runs.callbacks import LogEvery
-from agents.runs.config import keys, load_config
-from agents.runs.schema import RunConfig, Section
-from envs import make_vec_env
+from mtrl_transfer.agents import MTSAC, evaluate
+from mtrl_transfer.agents.runs import cli, estimate
+from mtrl_transfer.agents.runs.callbacks import LogEvery
+from mtrl_transfer.agents.runs.config.loading import keys, load_config
+from mtrl_transfer.agents.runs.config.schema import RunConfig, Section
+from mtrl_transfer.envs import make_vec_env
 
 TASKS = ["point-a0", "point-b0", "noise"]
 
@@ -235,7 +235,7 @@ def test_one_process_trains_in_a_folder(
 
     # Also where the folder is named by the run itself.
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("agents.runs.train._learn", looking)
+    monkeypatch.setattr("mtrl_transfer.agents.runs.train._learn", looking)
     assert cli.train(["point", *SHORT]) == 0
     assert len(refused) == 1
 
@@ -321,7 +321,7 @@ def test_what_cannot_be_written_is_printed_nevertheless(
     def full(*_: object) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr("agents.runs.evaluate.write_text", full)
+    monkeypatch.setattr("mtrl_transfer.agents.runs.evaluate.write_text", full)
     assert cli.evaluate([str(run.folder)]) == 1
     printed = capsys.readouterr()
     assert "Mean success" in printed.out
@@ -361,7 +361,7 @@ def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 
 def test_new_folders_sort_by_time_and_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from agents.runs import run_folder
+    from mtrl_transfer.agents.runs import run_folder
 
     monkeypatch.chdir(tmp_path)
     config = load_config("point", ["seed=3"])

@@ -11,8 +11,8 @@ from PIL import Image, ImageSequence
 from short_runs import Run, short_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents.runs import cli, estimate
-from agents.runs.videos import gif
+from mtrl_transfer.agents.runs import cli, estimate
+from mtrl_transfer.agents.runs.logs.videos import gif
 
 TASKS = ["point-a0", "point-b0", "noise"]
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.runs.build import evaluation_env, training_env
-from agents.runs.config import load_config
+from mtrl_transfer.agents.runs.build import evaluation_env, training_env
+from mtrl_transfer.agents.runs.config.loading import load_config
 
 SMALL = ["env.id=[reach-v3,push-v3]", "env.n_goals=1", "env.n_procs=2", "agent.batch_size=320"]
 SMALL += ["evaluation.n_goals=1", "evaluation.final_n_goals=1", "env.worker_timeout=1.5"]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from agents import Evaluation
-from agents.runs import run_folder, tables
-from agents.runs.compare.plan import MethodRun, Plan, load_plan
-from agents.runs.protocol import run_protocol
-from agents.runs.schema import RunConfig
-from envs import make_vec_env, protocol_card
+from mtrl_transfer.agents import Evaluation
+from mtrl_transfer.agents.runs import run_folder, tables
+from mtrl_transfer.agents.runs.compare.plan import MethodRun, Plan, load_plan
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.protocol import run_protocol
+from mtrl_transfer.envs import make_vec_env, protocol_card
 
 COMPARISON = """
 name: test

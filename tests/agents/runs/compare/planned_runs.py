@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agents.runs.compare.planned import PlannedRun
-from agents.runs.config import load_config
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun
+from mtrl_transfer.agents.runs.config.loading import load_config
 
 SHORT = (
     "env.id=Point-3",

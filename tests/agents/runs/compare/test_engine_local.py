@@ -15,16 +15,16 @@ import torch
 from planned_runs import planned
 from rich.console import Console
 
-from agents import MTSAC
-from agents.runs.compare.engine import EngineConfig, run_all
-from agents.runs.compare.engine_local import _room
-from agents.runs.compare.one_run import run_in_process
-from agents.runs.compare.overview import Follower, Overview
-from agents.runs.compare.planned import PlannedRun, check_planned, is_finished
-from agents.runs.config import to_yaml
-from agents.runs.errors import InputError
-from agents.runs.metrics import read_metrics
-from agents.runs.train import train
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.runs.compare.engine import EngineConfig, run_all
+from mtrl_transfer.agents.runs.compare.engine_local import _room
+from mtrl_transfer.agents.runs.compare.one_run import run_in_process
+from mtrl_transfer.agents.runs.compare.overview import Follower, Overview
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun, check_planned, is_finished
+from mtrl_transfer.agents.runs.config.loading import to_yaml
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.logs.metrics import read_metrics
+from mtrl_transfer.agents.runs.train import train
 
 LOCAL = EngineConfig()
 
@@ -66,8 +66,8 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 from planned_runs import planned
 from rich.console import Console
-from agents.runs.compare.engine import EngineConfig, run_all
-from agents.runs.exit_codes import exit_code
+from mtrl_transfer.agents.runs.compare.engine import EngineConfig, run_all
+from mtrl_transfer.agents.runs.exit_codes import exit_code
 run = planned(Path({folder!r}), "a", "total_timesteps=1500")
 raise SystemExit(exit_code("engine", lambda: run_all([run], EngineConfig(), Console())))
 """
@@ -114,15 +114,15 @@ def die_if_bad(config_file: Path, log_file: Path, parent: Connection) -> None:
 
 def test_a_run_that_dies_before_it_tells_anything_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     bad, good = planned(tmp_path, "bad"), planned(tmp_path, "good", "combiner.name=mean")
-    monkeypatch.setattr("agents.runs.compare.engine_local.run_in_process", die_if_bad)
+    monkeypatch.setattr("mtrl_transfer.agents.runs.compare.engine_local.run_in_process", die_if_bad)
     results = run_all([bad, good], LOCAL, quiet())
     assert [result.error for result in results] == ["ended with exit code 7", None]
 
 
 def test_a_run_records_the_commit_that_its_process_imported():
     program = """
-from agents.runs.compare import preloaded
-from agents.runs.protocol import commit
+from mtrl_transfer.agents.runs.compare import preloaded
+from mtrl_transfer.agents.runs.protocol import commit
 print(commit.cache_info().currsize)
 """
     told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
@@ -153,7 +153,7 @@ def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         def __init__(self, run: PlannedRun) -> None:
             self.run = run
 
-    monkeypatch.setattr("agents.runs.compare.engine_local.cores", lambda: 4)
+    monkeypatch.setattr("mtrl_transfer.agents.runs.compare.engine_local.cores", lambda: 4)
     small, large = planned(tmp_path, "a"), planned(tmp_path, "b", "threads=3")
     assert (small.cores, large.cores) == (1, 3)
     assert small.resolved.threads == 1

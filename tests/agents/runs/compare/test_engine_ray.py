@@ -16,9 +16,9 @@ import pytest
 from planned_runs import planned
 from rich.console import Console
 
-from agents.runs.compare.engine import EngineConfig, run_all
-from agents.runs.errors import InputError
-from agents.runs.metrics import read_metrics
+from mtrl_transfer.agents.runs.compare.engine import EngineConfig, run_all
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.logs.metrics import read_metrics
 
 PROGRAM = """
 import json, sys
@@ -27,8 +27,8 @@ sys.path.insert(0, {tests!r})
 from planned_runs import planned
 from ray.cluster_utils import Cluster
 from rich.console import Console
-from agents.runs.compare.engine import EngineConfig, run_all
-from agents.runs.compare.planned import PlannedRun
+from mtrl_transfer.agents.runs.compare.engine import EngineConfig, run_all
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun
 
 folder = Path({folder!r})
 bad = planned(folder, "bad")

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from agents.runs.compare.collect import History, _fresh, _same_candidates
-from agents.runs.compare.interaction import choices, interaction
+from mtrl_transfer.agents.runs.compare.collect import History, _fresh, _same_candidates
+from mtrl_transfer.agents.runs.compare.interaction import choices, interaction
 from mtrl_transfer.candidates import leave_one_out
 
 T, RECORDS = 10, 60

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from finished_runs import COMPARISON, plan
 
-from agents.runs import cli
-from agents.runs.compare import command
-from agents.runs.compare.plan import load_plan
-from agents.runs.config import load_config
-from agents.runs.yaml_files import comparisons
+from mtrl_transfer.agents.runs import cli
+from mtrl_transfer.agents.runs.compare import command
+from mtrl_transfer.agents.runs.compare.plan import load_plan
+from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.agents.runs.config.yaml_files import comparisons
 
 
 @pytest.fixture(autouse=True)

@@ -16,13 +16,13 @@ import torch
 from finished_runs import STEPS, TASKS, correlation, curve, finish, finish_all, plan, scores, seconds
 from rich.console import Console
 
-from agents.runs.compare.collect import collect
-from agents.runs.compare.command import run_comparison
-from agents.runs.compare.plan import Plan
-from agents.runs.compare.statistics import iqm, probability_of_improvement
-from agents.runs.compare.summary import Summary, summarise
-from agents.runs.exit_codes import Incomplete
 from mtrl_transfer import Record, Recorder
+from mtrl_transfer.agents.runs.compare.collect import collect
+from mtrl_transfer.agents.runs.compare.command import run_comparison
+from mtrl_transfer.agents.runs.compare.plan import Plan
+from mtrl_transfer.agents.runs.compare.statistics import iqm, probability_of_improvement
+from mtrl_transfer.agents.runs.compare.summary import Summary, summarise
+from mtrl_transfer.agents.runs.exit_codes import Incomplete
 
 
 def report(made: Plan) -> tuple[str, str, dict]:

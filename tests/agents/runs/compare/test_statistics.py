@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from agents.runs.compare import statistics
-from agents.runs.compare.statistics import (
+from mtrl_transfer.agents.runs.compare import statistics
+from mtrl_transfer.agents.runs.compare.statistics import (
     area_under_curve,
     estimate,
     improvement,

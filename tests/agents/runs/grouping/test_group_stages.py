@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import RoutedAgent, load_agent
-from agents.runs import cli
-from agents.runs.compare.one_run import run_or_resume
-from agents.runs.compare.planned import RunResult, check_planned
-from agents.runs.config import load_config
-from agents.runs.errors import InputError
-from agents.runs.grouping import stages
-from agents.runs.grouping.choose import Candidate, choose, read_choices, write_choices
-from agents.runs.grouping.history import AffinityHistory, read_history
-from agents.runs.grouping.options import GroupOptions, load_plan
-from agents.runs.grouping.results import Results
-from agents.runs.grouping.trained import group_runs, planned, some_tasks
-from agents.runs.schema import EnvConfig
 from mtrl_transfer import Recording
+from mtrl_transfer.agents import RoutedAgent, load_agent
+from mtrl_transfer.agents.runs import cli
+from mtrl_transfer.agents.runs.compare.one_run import run_or_resume
+from mtrl_transfer.agents.runs.compare.planned import RunResult, check_planned
+from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.agents.runs.config.schema import EnvConfig
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.grouping import stages
+from mtrl_transfer.agents.runs.grouping.choose import Candidate, choose, read_choices, write_choices
+from mtrl_transfer.agents.runs.grouping.history import AffinityHistory, read_history
+from mtrl_transfer.agents.runs.grouping.options import GroupOptions, load_plan
+from mtrl_transfer.agents.runs.grouping.results import Results
+from mtrl_transfer.agents.runs.grouping.trained import group_runs, planned, some_tasks
 from mtrl_transfer.grouping import Grouping, standardized
 
 NAMES = ("point-a0", "point-b0", "point-a1", "noise")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from agents.runs import cli
-from agents.runs.grouping.history import read_history
 from mtrl_transfer import select_groups
+from mtrl_transfer.agents.runs import cli
+from mtrl_transfer.agents.runs.grouping.history import read_history
 from mtrl_transfer.grouping import standardized
 
 SEEDS = range(1, 11)

@@ -1,0 +1,64 @@
+"""What an agent's training puts into its logger."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from mtrl_transfer.agents.monitoring.trunk_health import feature_spread
+from mtrl_transfer.faults import describe
+
+if TYPE_CHECKING:
+    from mtrl_transfer.agents.mtsac.mtsac import MTSAC
+
+
+def record_training(agent: MTSAC) -> None:
+    """Record the means of all statistics since the last call, per task; waits for the device."""
+    _record_tasks(agent, agent._statistics.flush())
+    for role, update in agent.updates.items():
+        means = {**update.means.flush(), **update.measurement.means.flush()}
+        agreement = means.pop("agreement", None)
+        _record_tasks(agent, {f"{name}_{role}": value for name, value in means.items()})
+        if agreement is not None:
+            agent.logger.record(f"transference/{role}_agreement", float(agreement))
+            for name in ("correlation", "correlation_step", "correlation_first_order"):
+                agent.logger.record(f"transference/{role}_{name}", getattr(update.measurement, name).flush())
+    if agent._n_updates:
+        _record_tasks(agent, {f"feature_spread_{role}": spread for role, spread in feature_spread(agent).items()})
+    for tag, value in agent._episodes.means().items():
+        agent.logger.record(tag, value, exclude=None if tag.endswith("/mean") else "stdout")
+    _record_times(agent)
+
+
+def record_faults(agent: MTSAC) -> list[str]:
+    """Tell and record losses and gradients that were not finite; returns those for which training has to stop."""
+    fatal = []
+    for role, update in agent.updates.items():
+        faults = update.faults.report()
+        for fault, told in zip(faults, describe(role, faults, agent.task_names, agent._n_updates), strict=True):
+            agent.logger.record(f"nonfinite_{role}/{agent.task_names[fault.task]}", fault.updates, exclude="stdout")
+            if fault.in_a_row >= agent.max_nonfinite:
+                fatal.append(told)
+            else:
+                warnings.warn(told, stacklevel=3)
+    return fatal
+
+
+def _record_tasks(agent: MTSAC, means: Mapping[str, Tensor]) -> None:
+    for tag, values in means.items():
+        for name, value in zip(agent.task_names, values.tolist(), strict=True):
+            agent.logger.record(f"{tag}/{name}", value, exclude="stdout")
+
+
+def _record_times(agent: MTSAC) -> None:
+    busy = agent.timing["update"] + agent.timing["transference"]
+    if busy > 0:
+        agent.logger.record("time/updates_per_second", agent._n_updates / busy)
+        agent.logger.record("time/logging_share", agent.timing["logging"] / sum(agent.timing.values()))
+    for part, seconds in agent.timing.items():
+        agent.logger.record(f"time/{part}_seconds", seconds)
+    agent.logger.record("train/learning_rate", agent.lr_schedule(agent._current_progress_remaining))
+    agent.logger.record("train/n_updates", agent._n_updates)

@@ -1,0 +1,1 @@
+"""Multi-task SAC: the agent and what it consists of."""

@@ -1,0 +1,179 @@
+"""The losses of multi-task SAC (Haarnoja et al., arXiv 1812.05905), per task and row.
+
+Each loss is a function of the parameters it is given and of a batch that already holds everything random (noise, TD
+target, temperature). So the same function serves the update, its task gradients and any lookahead. ``K`` candidate
+trunks are evaluated at once: parameters ``[N * K, ...]`` give losses ``[K, T, B]``. ``predictions`` and ``loss_of``
+take the loss apart for :mod:`mtrl_transfer.basis`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.agents.mtsac.distributions import squashed_sample
+from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
+
+Parameters = Mapping[str, Tensor]
+
+
+class CriticBatch(NamedTuple):
+    """Rows for the critic: ``observations [T, B, D]``, ``actions [T, B, A]``, ``targets [T, B]``."""
+
+    observations: Tensor
+    actions: Tensor
+    targets: Tensor
+
+
+class ActorBatch(NamedTuple):
+    """Rows for the actor: ``observations [T, B, D]``, ``noise [T, B, A]``, ``alphas [T, 1]``."""
+
+    observations: Tensor
+    noise: Tensor
+    alphas: Tensor
+
+
+class CriticRows(NamedTuple):
+    """What a critic's rows came to, each ``[K, T, B]``: ``losses`` and the twins' mean ``values``."""
+
+    losses: Tensor
+    values: Tensor
+
+
+class ActorRows(NamedTuple):
+    """What an actor's rows came to, each ``[K, T, B]``: ``losses``, ``log_probs`` and the smaller twin's ``values``."""
+
+    losses: Tensor
+    log_probs: Tensor
+    values: Tensor
+
+
+def action_values(critic: MultiTaskMLP, observations: Tensor, actions: Tensor) -> Tensor:
+    """Both twins' values: ``observations [T, B, D]``, ``actions [T, B, A]`` -> ``[N, T, B]``."""
+    return critic(torch.cat([observations, actions], dim=-1)).squeeze(-1)
+
+
+def weighted(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Losses ``[..., T, B]`` times the tasks' weights ``[T, 1]``, where there are any."""
+    return losses if weights is None else losses * weights
+
+
+class CriticLoss:
+    """Squared TD error, averaged over the twins.
+
+    Args:
+        critic: the twins.
+        weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
+    """
+
+    def __init__(self, critic: MultiTaskMLP, weights: Tensor | None = None) -> None:
+        self.critic, self.weights = critic, weights
+
+    def __call__(
+        self,
+        batch: CriticBatch,
+        trunk: Parameters | None = None,
+        heads: Parameters | None = None,
+        trunk_shares: Tensor | None = None,
+    ) -> CriticRows:
+        """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
+        values = self.critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads, trunk_shares)
+        values = values.view(self.critic.n_nets, -1, *batch.targets.shape)
+        losses = (values - batch.targets).square().mean(dim=0)
+        return CriticRows(weighted(losses, self.weights), values.detach().mean(dim=0))
+
+    def predictions(self, batch: CriticBatch, trunk: Parameters, heads: Parameters | None) -> Tensor:
+        """Both twins' values ``[K, T, B, N]``."""
+        values = self.critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads)
+        return values.view(self.critic.n_nets, -1, *batch.targets.shape).permute(1, 2, 3, 0)
+
+    def loss_of(self, batch: CriticBatch) -> Callable[[Tensor], Tensor]:
+        """Losses ``[T]`` of predictions ``[T, B, N]``: exactly quadratic in them."""
+        return lambda values: weighted((values - batch.targets.unsqueeze(-1)).square().mean(dim=2), self.weights).mean(
+            dim=1
+        )
+
+
+class ActorLoss:
+    """``alpha log pi(a|s) - min Q(s, a)`` at reparameterised actions.
+
+    Args:
+        actor: the policy.
+        critic: the twins; gradients are only ever taken with respect to the actor.
+        weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
+    """
+
+    def __init__(self, actor: MultiTaskMLP, critic: MultiTaskMLP, weights: Tensor | None = None) -> None:
+        self.actor, self.critic, self.weights = actor, critic, weights
+
+    def __call__(
+        self,
+        batch: ActorBatch,
+        trunk: Parameters | None = None,
+        heads: Parameters | None = None,
+        trunk_shares: Tensor | None = None,
+    ) -> ActorRows:
+        """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
+        actions, log_probs = squashed_sample(self.actor(batch.observations, trunk, heads, trunk_shares), batch.noise)
+        n_candidates, n_tasks, rows = log_probs.shape
+        # Candidates join the rows: the critic is the same for all of them.
+        observations = batch.observations.unsqueeze(1).expand(-1, n_candidates, -1, -1).flatten(1, 2)
+        values = action_values(self.critic, observations, actions.transpose(0, 1).flatten(1, 2)).amin(dim=0)
+        values = values.view(n_tasks, n_candidates, rows).transpose(0, 1)
+        return ActorRows(weighted(batch.alphas * log_probs - values, self.weights), log_probs, values)
+
+    def predictions(self, batch: ActorBatch, trunk: Parameters, heads: Parameters | None) -> Tensor:
+        """Mean and log standard deviation ``[K, T, B, 2 A]``."""
+        return self.actor(batch.observations, trunk, heads)
+
+    def loss_of(self, batch: ActorBatch) -> Callable[[Tensor], Tensor]:
+        """Losses ``[T]`` of predictions ``[T, B, 2 A]``; Q by its Taylor expansion about the present actions.
+
+        So candidates need no forward pass of the critics.
+        """
+        with torch.no_grad():
+            present, _ = squashed_sample(self.actor(batch.observations).squeeze(0), batch.noise)
+        with torch.enable_grad():
+            actions = present.clone().requires_grad_()
+            values = action_values(self.critic, batch.observations, actions).amin(dim=0)
+            (slopes,) = torch.autograd.grad(values.sum(), actions)
+        values = values.detach()
+
+        def losses(predictions: Tensor) -> Tensor:
+            actions, log_probs = squashed_sample(predictions, batch.noise)
+            expanded = values + (slopes * (actions - present)).sum(dim=-1)
+            return weighted(batch.alphas * log_probs - expanded, self.weights).mean(dim=-1)
+
+        return losses
+
+
+@torch.no_grad()
+def td_targets(
+    actor: MultiTaskMLP,
+    target_critic: MultiTaskMLP,
+    next_observations: Tensor,
+    rewards: Tensor,
+    discounts: Tensor,
+    noise: Tensor,
+    alphas: Tensor,
+) -> Tensor:
+    """Soft TD target ``r + discount (min Q' - alpha log pi)`` at actions drawn in the *next* state.
+
+    Args:
+        actor: policy network.
+        target_critic: target network.
+        next_observations: ``[T, B, D]``.
+        rewards: ``[T, B]``, scaled.
+        discounts: ``[T, B]``, of the next state's value: 0 where the episode terminated, not where it was truncated.
+        noise: standard normal ``[T, B, A]``.
+        alphas: ``[T, 1]``.
+
+    Returns:
+        ``[T, B]``.
+    """
+    next_actions, log_probs = squashed_sample(actor(next_observations), noise)
+    next_values = action_values(target_critic, next_observations, next_actions.squeeze(0)).amin(dim=0)
+    return rewards + discounts * (next_values - alphas * log_probs.squeeze(0))

@@ -1,0 +1,131 @@
+"""What transference predicted for one network's step, and what the real step then did."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer import candidates
+from mtrl_transfer.agents.mtsac.losses import Parameters
+from mtrl_transfer.agents.mtsac.trunk_lookahead import TrunkLookahead
+from mtrl_transfer.running_stats import Correlation, RunningMeans
+from mtrl_transfer.scales import divide
+from mtrl_transfer.steps import match_norms, matched_step_size
+
+REMEMBERED = 200
+"""Measurements kept for the figure of predicted against realised improvement."""
+_STATISTICS = ("means", "maps", "history", "correlation", "correlation_step", "correlation_first_order")
+
+
+class Measurement:
+    """Measures transference around an update, under any combiner and without changing anything.
+
+    Improvements are divided by the task's loss (critic) or by its standard deviation over rows (actor).
+
+    Attributes:
+        means: running means of ``predicted``, ``realised`` (trunk's real step, heads as they were), ``realised_step``
+            (heads stepped too) and ``given`` (what a task's own step gives all tasks), each ``[T]``, and of
+            ``agreement`` of exact and first order.
+        maps: running means of ``pairwise`` transference (giver, receiver) and ``cosine`` of task gradients, ``[T, T]``.
+        history: for records, running means of ``pairwise``, and of what :meth:`affinity` measures: ``decrease``
+            ``[T, T]`` and ``scale`` ``[T]``.
+        pairs: the latest ``predicted`` and ``realised``, ``[2, T]`` each.
+        correlation: of predicted with realised.
+        correlation_step: of predicted with the whole step's effect.
+        correlation_first_order: of what first order predicts, from inner products of gradients, with realised.
+    """
+
+    def __init__(self, n_tasks: int) -> None:
+        self.n_tasks = n_tasks
+        self.means, self.maps, self.history = RunningMeans(), RunningMeans(), RunningMeans()
+        self.pairs: deque[Tensor] = deque(maxlen=REMEMBERED)
+        self.correlation, self.correlation_step = Correlation(), Correlation()
+        self.correlation_first_order = Correlation()
+        self._made: tuple[Tensor, Tensor] | None = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All statistics, those since the last flush included, as flat named tensors."""
+        parts = {name: getattr(self, name).state_dict() for name in _STATISTICS}
+        saved = {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
+        return {**saved, "pairs": torch.stack(list(self.pairs))} if self.pairs else saved
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore :meth:`state_dict`."""
+        for part in _STATISTICS:
+            prefix = f"{part}."
+            own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+            getattr(self, part).load_state_dict(own)
+        self.pairs.clear()
+        self.pairs.extend(state["pairs"].clone() if "pairs" in state else ())
+
+    def _families(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Singletons and leave-one-out as rows; made once, for bringing them to a device waits for it."""
+        if self._made is None:
+            rows = candidates.singletons(self.n_tasks), candidates.leave_one_out(self.n_tasks)
+            self._made = rows[0].to(like), rows[1].to(like)
+        return self._made
+
+    @torch.no_grad()
+    def affinity(self, before: Tensor, after: Tensor, scales: Tensor | None) -> None:
+        """Note what each task's step alone does to all others, and nothing else.
+
+        Means are taken before dividing: on few rows a single loss is too noisy to divide by.
+
+        Args:
+            before: losses ``[T]``.
+            after: losses ``[T giver, T]``.
+            scales: divisors ``[T]``; None: the losses before the step.
+        """
+        self.history.add("decrease", before - after)
+        self.history.add("scale", before if scales is None else scales)
+
+    @torch.no_grad()
+    def before_step(self, lookahead: TrunkLookahead, weights: Tensor, scales: Tensor | None, heads: Parameters) -> None:
+        """Predict what the step with ``weights [T]`` will do.
+
+        Args:
+            lookahead: of this update.
+            weights: about to be applied.
+            scales: divisors ``[T]``; None: the losses before the step.
+            heads: the network's heads.
+        """
+        gram = lookahead.gramian
+        alone, left_out = self._families(gram)
+        subsets = match_norms(left_out, gram, alone.sum(dim=0), max_factor=2.0)
+        step_size = matched_step_size(gram, lookahead.step_norm)
+        table = lookahead(torch.cat([torch.zeros_like(alone[:1]), weights[None], alone, subsets]), step_size)
+        before, improvements = table[0], table[0] - table[1:]
+        divisor = before if scales is None else scales
+        exact = divide(improvements, divisor)
+        slopes = step_size * lookahead.held_out_gramian()
+        first_order = divide(torch.cat([weights[None], subsets]) @ slopes, divisor)
+        agree = exact[1 + self.n_tasks :].sum(dim=1).argmax() == first_order[1:].sum(dim=1).argmax()
+        pairwise, norms = exact[1 : 1 + self.n_tasks], gram.diagonal().sqrt()
+        self.maps.add("pairwise", pairwise)
+        self.history.add("pairwise", pairwise)
+        self.maps.add("cosine", divide(gram, norms[:, None] * norms))
+        self.means.add("given", pairwise.sum(dim=1))
+        self.means.add("predicted", exact[0])
+        self.means.add("agreement", agree.float())
+        known = lookahead.step_norm > 0  # before the first real step the matched one has no length
+        own_heads = {name: head.clone() for name, head in heads.items()}
+        self._pending = (lookahead, before, divisor, exact[0], first_order[0], known, own_heads)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Compare with the real step, on the same rows."""
+        lookahead, before, divisor, predicted, by_first_order, known, heads = self._pending
+        del self._pending
+        for name, correlation, own_heads in (
+            ("realised", self.correlation, heads),
+            ("realised_step", self.correlation_step, None),
+        ):
+            after = lookahead.loss(lookahead.batch, None, own_heads).losses.squeeze(0).mean(dim=-1)
+            realised = divide(before - after, divisor)
+            if name == "realised":
+                self.pairs.append(torch.stack([predicted, realised]))
+                self.correlation_first_order.add(by_first_order, realised, valid=known)
+            correlation.add(predicted, realised, valid=known)
+            self.means.add(name, realised)

@@ -1,0 +1,230 @@
+"""Checks of a config's values against each other and against what exists, before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+from itertools import count
+
+import torch
+from stable_baselines3.common.utils import get_device
+
+from mtrl_transfer.agents.mtsac.mtsac import ROWS_PER_TASK
+from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS
+from mtrl_transfer.agents.mtsac.roles import role_combiners
+from mtrl_transfer.agents.runs.build import combiner_kwargs, env_options, is_point
+from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems, task_problems
+from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.errors import did_you_mean
+from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
+
+PROTOCOL_GOALS = MetaWorldOptions().n_goals
+
+
+def inconsistencies(config: RunConfig, unknown: Set[str] = frozenset()) -> list[str]:
+    """All that is wrong between sound values.
+
+    Args:
+        config: values that satisfy the schema.
+        unknown: dotted keys whose value is not the user's (it was bad by itself); what depends on them is not checked.
+
+    Returns:
+        One sentence per problem, beginning with the key.
+    """
+    return [
+        problem
+        for needed, check in CHECKS
+        if not any(_overlap(key, section) for key in unknown for section in needed)
+        for problem in check(config)
+    ]
+
+
+def _overlap(one: str, other: str) -> bool:
+    """Whether one dotted key is the other or lies inside it."""
+    return one == other or one.startswith(other + ".") or other.startswith(one + ".")
+
+
+def n_tasks(config: RunConfig) -> int | None:
+    """Number of tasks, or None where the suite does not exist."""
+    try:
+        return len(task_names(config))
+    except ValueError:
+        return None
+
+
+def task_names(config: RunConfig) -> tuple[str, ...]:
+    """The tasks, in order.
+
+    Raises:
+        ValueError: if the suite does not exist.
+    """
+    env = config.env
+    if is_point(env):
+        return tuple(make_vec_env(env.id).get_attr("task_name"))
+    return tuple(parse_metaworld_suite(env.id if isinstance(env.id, str) else list(env.id)).task_names)
+
+
+def _suite(config: RunConfig) -> list[str]:
+    try:
+        task_names(config)
+    except ValueError as error:
+        return [f"env.id: {error}"]
+    if is_point(config.env) and config.env.n_procs != 1:
+        return [f"env.n_procs={config.env.n_procs} should be 1: {config.env.id} steps all tasks in one process"]
+    return []
+
+
+def _suite_options(config: RunConfig) -> list[str]:
+    options = env_options(config.env)
+    if config.env.training_horizon is not None:
+        options["training_horizon"] = config.env.training_horizon
+    if is_point(config.env):
+        return [
+            f"env.{name}={value!r}: {config.env.id} has no such setting; leave it out"
+            for name, value in options.items()
+        ]
+    problems = []
+    for name, value in options.items():
+        try:
+            MetaWorldOptions(**{name.removeprefix("training_"): value})
+        except ValueError as error:
+            problems.append(f"env.{name}: {error}")
+    return problems
+
+
+def _budget(config: RunConfig) -> list[str]:
+    budget, starts = config.total_timesteps, config.agent.learning_starts
+    if budget > starts:
+        return []
+    return [
+        f"total_timesteps={budget} should be above agent.learning_starts={starts}, the transitions of random play "
+        "before learning: nothing would be learned"
+    ]
+
+
+def _goals(config: RunConfig) -> list[str]:
+    """Each goal is to be played once; unseen goals are as many as the training's. Point draws a goal per episode."""
+    there = config.env.n_goals or PROTOCOL_GOALS
+    wanted = {"n_goals": config.evaluation.n_goals, "final_n_goals": config.evaluation.final_n_goals}
+    if is_point(config.env):
+        unseen = config.evaluation.goals == "unseen"
+        return [f"evaluation.goals=unseen: {config.env.id} has no set of training goals; leave it out"] * unseen
+    return [
+        f"evaluation.{name}={number} should be at most env.n_goals={there}: each goal is played once"
+        for name, number in wanted.items()
+        if number > there
+    ]
+
+
+def _batch_size(config: RunConfig) -> list[str]:
+    size, tasks = config.agent.batch_size, n_tasks(config)
+    if size is None or tasks is None or size % tasks == 0:
+        return []
+    below = size // tasks * tasks
+    near = " or ".join(str(multiple) for multiple in (below, below + tasks) if multiple)
+    return [f"agent.batch_size={size} should be a multiple of the {tasks} tasks, e.g. {near}"]
+
+
+def _affinity_rows(config: RunConfig) -> list[str]:
+    agent, tasks = config.agent, n_tasks(config)
+    if agent.affinity_rows is None or tasks is None:
+        return []
+    rows = ROWS_PER_TASK if agent.batch_size is None else max(agent.batch_size // tasks, 1)
+    if agent.affinity_rows <= rows:
+        return []
+    return [f"agent.affinity_rows={agent.affinity_rows} should be at most {rows}, an update's rows of each task"]
+
+
+def _discount(config: RunConfig) -> list[str]:
+    agent = config.agent
+    if agent.gamma < 1:
+        return []
+    forever = {"reward_scaling=max_reward": agent.reward_scaling == "max_reward", "clip_targets": agent.clip_targets}
+    return [
+        f"agent.{setting} needs agent.gamma below 1: it divides by 1 - gamma" for setting, on in forever.items() if on
+    ]
+
+
+def _reweighting(config: RunConfig) -> list[str]:
+    rank, tasks = config.agent.reweighting_rank, n_tasks(config)
+    if rank is None or tasks is None or rank < tasks:
+        return []
+    return [f"agent.reweighting_rank={rank} should be at most {tasks - 1}, below the {tasks} tasks"]
+
+
+def _activation(config: RunConfig) -> list[str]:
+    name = config.agent.net.activation
+    return (
+        []
+        if name in ACTIVATIONS
+        else [f"agent.net.activation={name!r} does not exist{did_you_mean(name, ACTIVATIONS)}"]
+    )
+
+
+def _device(config: RunConfig) -> list[str]:
+    name = config.agent.device
+    if name == "auto":
+        return []
+    try:
+        torch.device(name)
+    except RuntimeError:
+        return [f"agent.device={name!r} should be auto, cpu, cuda or cuda:0, cuda:1, ..."]
+    return []
+
+
+def device_problems(config: RunConfig) -> list[str]:
+    """Why the agent's device cannot be had here. Only training asks: elsewhere another device does."""
+    name = config.agent.device
+    if is_here(name):
+        return []
+    return [f"agent.device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"]
+
+
+def is_here(name: str) -> bool:
+    """Whether this machine has a device."""
+    if name == "auto":
+        return True
+    device = torch.device(name)
+    return device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
+
+
+def device_here(name: str) -> str:
+    """The device, or ``auto`` where this machine does not have it."""
+    return name if is_here(name) else "auto"
+
+
+def cuda_graph_problems(config: RunConfig) -> list[str]:
+    """Why updates cannot be recorded here. Only training asks: its agent can be evaluated anywhere."""
+    if not config.agent.cuda_graph:
+        return []
+    if get_device(config.agent.device).type != "cuda":
+        return ["agent.cuda_graph=true needs a CUDA device, and this run would be on the CPU: leave it false"]
+    combiners = role_combiners(config.combiner.name, combiner_kwargs(config.combiner), count())
+    if all(combiner.recordable for combiner in combiners.values()):
+        return []
+    return [f"agent.cuda_graph=true: combiner {config.combiner.name}, as it is set, cannot be recorded; leave it false"]
+
+
+def _combiner(config: RunConfig) -> list[str]:
+    return combiner_problems(config.combiner)
+
+
+def _combiner_tasks(config: RunConfig) -> list[str]:
+    tasks = n_tasks(config)
+    return [] if tasks is None or combiner_problems(config.combiner) else task_problems(config.combiner, tasks)
+
+
+CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
+    (("env.id", "env.n_procs"), _suite),
+    (("env",), _suite_options),
+    (("total_timesteps", "agent.learning_starts"), _budget),
+    (("env", "evaluation"), _goals),
+    (("env.id", "agent.batch_size"), _batch_size),
+    (("env.id", "agent.batch_size", "agent.affinity_rows"), _affinity_rows),
+    (("agent.gamma", "agent.reward_scaling", "agent.clip_targets"), _discount),
+    (("env.id", "agent.reweighting_rank"), _reweighting),
+    (("agent.net.activation",), _activation),
+    (("agent.device",), _device),
+    (("combiner",), _combiner),
+    (("env.id", "combiner"), _combiner_tasks),
+)

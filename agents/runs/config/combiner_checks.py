@@ -1,0 +1,118 @@
+"""Checks of a combiner's settings against its constructor: names, types, values, and what they need of each other."""
+
+from __future__ import annotations
+
+import re
+import typing
+from collections.abc import Set
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from mtrl_transfer.agents.mtsac.roles import ROLES
+from mtrl_transfer.agents.runs.config.schema import CombinerConfig
+from mtrl_transfer.agents.runs.errors import did_you_mean
+from mtrl_transfer.combiners import COMBINERS, make_combiner
+from mtrl_transfer.scales import POSITIVE_LOSSES_ONLY
+
+Settings = dict[str, tuple[str, Any]]
+"""Name of a setting -> its dotted key in the config, and its value."""
+
+
+def combiner_problems(combiner: CombinerConfig) -> list[str]:
+    """One sentence per problem, beginning with the key."""
+    if combiner.name not in COMBINERS:
+        return [f"combiner.name={combiner.name!r} does not exist{did_you_mean(combiner.name, COMBINERS)}"]
+    sections = {"kwargs": combiner.kwargs, "critic": combiner.critic, "actor": combiner.actor}
+    types = _types(combiner.name)
+    problems: list[str] = []
+    mistyped: set[str] = set()
+    sound: dict[str, Settings] = {}
+    for section, values in sections.items():
+        keyed = {name: (f"combiner.{section}.{name}", value) for name, value in values.items()}
+        told = {name: _wrong_type(types, name, key, value) for name, (key, value) in keyed.items()}
+        problems += [problem for problem in told.values() if problem]
+        mistyped |= {name for name, problem in told.items() if problem}
+        sound[section] = {name: keyed[name] for name, problem in told.items() if not problem}
+    actor = {**sound["kwargs"], **sound["actor"]}
+    for settings in ({**sound["kwargs"], **sound["critic"]}, actor):
+        problems += _wrong_values(combiner.name, settings, mistyped)
+    return [*dict.fromkeys(problems), *_actor_scale(actor)]
+
+
+def task_problems(combiner: CombinerConfig, n_tasks: int) -> list[str]:
+    """What sound settings say of other tasks than there are."""
+    problems: list[str] = []
+    for section in ("kwargs", "critic", "actor"):
+        settings = getattr(combiner, section)
+        rates, candidates = settings.get("rates"), settings.get("candidates")
+        if isinstance(rates, list) and len(rates) != n_tasks:
+            problems.append(f"combiner.{section}.rates has {len(rates)} entries for {n_tasks} tasks")
+        subsets = [part for part in candidates if isinstance(part, list)] if isinstance(candidates, list) else []
+        problems += [
+            f"combiner.{section}.candidates names task {task!r}, but tasks are numbered 0 to {n_tasks - 1}"
+            for task in dict.fromkeys(task for subset in subsets for task in subset)
+            if type(task) is not int or not 0 <= task < n_tasks
+        ]
+        if [] in subsets:
+            problems.append(f"combiner.{section}.candidates holds an empty subset; the step along no task is none")
+    return problems
+
+
+def _types(name: str) -> dict[str, Any]:
+    """The settings that a config can make; a generator is none of them."""
+    hints = typing.get_type_hints(COMBINERS[name].__init__)
+    return {setting: hint for setting, hint in hints.items() if setting not in ("return", "generator")}
+
+
+def _wrong_type(types: dict[str, Any], name: str, key: str, value: Any) -> str | None:
+    if name in ROLES:
+        return f"unknown key {key}; did you mean combiner.{name}?"
+    if name not in types:
+        return f"unknown key {key}" + (did_you_mean(name, types) if types else " (this combiner has no settings)")
+    try:
+        TypeAdapter(types[name]).validate_python(value, strict=True)
+    except ValidationError as error:
+        expected = dict.fromkeys(detail["msg"].removeprefix("Input ") for detail in error.errors())
+        return f"{key}={value!r} {' or '.join(expected)}"
+    return None
+
+
+def _wrong_values(name: str, settings: Settings, told: Set[str]) -> list[str]:
+    """Make the combiner of all settings together; while it refuses, tell why and leave out the one that it refuses.
+
+    A refusal that speaks of a setting left out before (one of ``told`` among them) judges others by that one's default,
+    which is not how they are to be used: it is not told.
+    """
+    problems: list[str] = []
+    left, gone = dict(settings), set(told)
+    refusal = _refusal(name, left)
+    while refusal is not None:
+        guilty = next((one for one in left if _refusal(name, _except(left, one)) != refusal), None)
+        if guilty is None:  # no setting's fault: the combiner itself cannot be had here
+            return [*problems, f"combiner.name={name!r}: {refusal}"]
+        if not any(re.search(rf"\b{other}\b", refusal) for other in gone):
+            problems.append(f"{left[guilty][0]}: {refusal}")
+        left = _except(left, guilty)
+        gone.add(guilty)
+        refusal = _refusal(name, left)
+    return problems
+
+
+def _refusal(name: str, settings: Settings) -> str | None:
+    try:
+        make_combiner(name, **{setting: value for setting, (_, value) in settings.items()})
+    except (ImportError, TypeError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _except(settings: Settings, name: str) -> Settings:
+    return {setting: value for setting, value in settings.items() if setting != name}
+
+
+def _actor_scale(actor: Settings) -> list[str]:
+    key, scale = actor.get("scale", ("", None))
+    if scale not in POSITIVE_LOSSES_ONLY:
+        return []
+    return [f"{key}={scale!r} needs positive losses, and the actor's are not; set combiner.actor.scale=ema"]

@@ -1,0 +1,1 @@
+"""Files that hold agents and training states, without pickle."""

@@ -1,0 +1,1 @@
+"""Worker processes that step shards of the tasks."""

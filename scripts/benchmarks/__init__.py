@@ -1,0 +1,1 @@
+"""Benchmarks, as ratios taken in one run."""

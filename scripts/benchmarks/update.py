@@ -1,0 +1,289 @@
+"""What an update costs: combiners and measures side by side in one interleaved run, beside other libraries."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from rich.table import Table
+from stable_baselines3 import SAC
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import DummyVecEnv
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.mtsac.trunk_lookahead import detached
+from mtrl_transfer.agents.mtsac.trunk_update import TrunkUpdate
+from mtrl_transfer.agents.runs.config.schema import Count, Section
+from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
+from mtrl_transfer.combiners import COMBINERS
+from mtrl_transfer.gradients import TaskGradients
+
+OBSERVATION, ACTION, STORED = 39, 4, 1_000
+"""Widths of Meta-World's observations and actions; vector steps of random transitions to draw from."""
+
+
+class Case(NamedTuple):
+    """One row of the table: ``update()`` takes one update."""
+
+    name: str
+    update: Callable[[], None]
+
+
+class Timing(NamedTuple):
+    """Milliseconds of one update, its ratio to the plain update's (medians over rounds), and its memory.
+
+    ``ratio`` and its quartiles come from the rounds' own ratios: each round runs all cases one after the other.
+    ``megabytes`` is the most that an update's tensors take beyond what is there between updates.
+    """
+
+    name: str
+    milliseconds: float
+    ratio: float
+    low: float
+    high: float
+    megabytes: float
+
+
+class UpdateOptions(Section):
+    """What can be chosen about the benchmark of updates."""
+
+    tasks: Count = 10
+    """Tasks."""
+    rows: Count = 128
+    """Rows of a task in an update."""
+    hidden: tuple[Count, ...] = (400, 400, 400)
+    """Widths of the trunk."""
+    layer_norm: bool = False
+    """LayerNorm in the trunk."""
+    lookahead_rows: Count = 32
+    """Held-out rows of a task."""
+    matmul_precision: Literal["highest", "high", "medium"] = "medium"
+    """For all contenders alike."""
+    threads: Count | None = None
+    """Threads of torch; null: torch's own choice."""
+    rounds: Count = 15
+    """Turns; medians are over them."""
+    only: tuple[str, ...] | None = None
+    """Names of rows to run beside the plain update; null: all."""
+
+
+def benchmark_update(options: UpdateOptions) -> list[Timing]:
+    """Time updates of MTSAC under combiners and measures, of SB3's SAC, and of other ways to task gradients.
+
+    Transitions are random numbers of Meta-World's shapes. Each round runs every case once, in turn, so that the
+    machine's moods meet all alike.
+
+    Raises:
+        InputError: for a name in ``only`` that no row has.
+    """
+    makers = cases(options)
+    for name in options.only or ():
+        if name not in makers:
+            raise InputError(f"only={name!r} is no row of the table{did_you_mean(name, makers)}")
+    wanted = makers if options.only is None else ("plain", *options.only)
+    made = [Case(name, make()) for name, make in makers.items() if name in wanted]
+    for case in made:
+        case.update()
+    peaks = {case.name: peak_megabytes(case.update) for case in made}
+    seconds: dict[str, list[float]] = {case.name: [] for case in made}
+    for _ in range(options.rounds):
+        for case in made:
+            start = time.perf_counter()
+            case.update()
+            seconds[case.name].append(time.perf_counter() - start)
+    return [_timing(case, seconds, peaks[case.name]) for case in made]
+
+
+def cases(options: UpdateOptions) -> dict[str, Callable[[], Callable[[], None]]]:
+    """How each row's update is made, by the row's name; the plain update comes first."""
+    rows, half = options.lookahead_rows, max(options.lookahead_rows // 2, 1)
+    measured: dict[str, dict[str, Any]] = {
+        "first order, same rows": {"measure": "first_order", "lookahead_batch": "same"},
+        f"exact leave-one-out, {rows} held-out rows": {"lookahead_rows": rows},
+        f"exact leave-one-out, {half} held-out rows": {"lookahead_rows": half},
+        "exact leave-one-out, every 10": {"lookahead_rows": rows, "every": 10},
+        f"basis, best of all subsets, {rows} held-out rows": {
+            "lookahead_rows": rows,
+            "measure": "basis",
+            "candidates": "power_set",
+        },
+    }
+    ours: dict[str, tuple[str, dict[str, Any]]] = {"plain": ("mean", {})}
+    ours |= {name: (name, {}) for name in sorted(COMBINERS) if name not in ("mean", "transference")}
+    ours |= {name: ("transference", settings) for name, settings in measured.items()}
+    return {
+        **{name: partial(_ours, options, *method) for name, method in ours.items()},
+        "plain, aligned": partial(_ours, options, "mean", {}, alignment="joint"),
+        "plain, affinity measured": partial(_ours, options, "mean", {}, affinity_every=1),
+        "SB3's SAC, same sizes": partial(_sb3, options),
+        "pcgrad, T autograd.grad calls": partial(_ours, options, "pcgrad", {}, SeparateCalls),
+        "pcgrad, TorchJD's mtl_backward": partial(_ours, options, "pcgrad", {}, TorchJD),
+    }
+
+
+def peak_megabytes(update: Callable[[], None]) -> float:
+    """The most memory that torch's tensors take during a call, beyond what they take before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
+        update()
+    assert watched.profiler is not None
+    events = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
+    changes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return float(np.cumsum([0, *changes]).max()) / 1e6
+
+
+def product_rate(seconds: float = 2.0) -> float:
+    """Best rate of float32 matrix products here at torch's current precision, in floating-point operations a second."""
+    best, until = 0.0, time.perf_counter() + seconds
+    squares = [torch.randn(size, size) for size in (1024, 2048)]
+    while time.perf_counter() < until:
+        for square in squares:
+            start = time.perf_counter()
+            square @ square
+            best = max(best, 2 * len(square) ** 3 / (time.perf_counter() - start))
+    return best
+
+
+def plain_operations(options: UpdateOptions) -> int:
+    """Floating-point operations of the plain update's matrix products."""
+    update = _ours(options, "mean", {})
+    update()
+    with FlopCounterMode(display=False) as counter:
+        update()
+    return int(counter.get_total_flops())
+
+
+def table(timings: Sequence[Timing], title: str) -> Table:
+    """The timings as a table."""
+    shown = Table(title=title)
+    shown.add_column("update")
+    for column in ("ms", "ratio to plain", "quartiles", "peak MB"):
+        shown.add_column(column, justify="right")
+    for row in timings:
+        spread = f"{row.low:.2f} to {row.high:.2f}"
+        shown.add_row(row.name, f"{row.milliseconds:.1f}", f"{row.ratio:.2f}", spread, f"{row.megabytes:.1f}")
+    return shown
+
+
+class SeparateCalls(TrunkUpdate[Any]):
+    """Task gradients by T separate backward passes, as most PCGrad code takes them."""
+
+    def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Any]:
+        rows = self.loss(batch)
+        losses = rows.losses.squeeze(0).mean(dim=-1)
+        parameters = [*self.network.trunk.values(), *self.network.heads.values()]
+        calls = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in losses]
+        n_trunk = len(self.network.trunk)
+        shared = {name: torch.stack([call[i] for call in calls]) for i, name in enumerate(self.network.trunk)}
+        heads = {name: sum(call[n_trunk + i] for call in calls) for i, name in enumerate(self.network.heads)}
+        return TaskGradients(losses.detach(), shared, heads), detached(rows)
+
+
+class TorchJD(TrunkUpdate[Any]):
+    """Task gradients by TorchJD's engine."""
+
+    def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Any]:
+        from torchjd.autojac import mtl_backward
+
+        own, features = self.network.features, []
+        self.network.features = lambda *arguments: features.append(own(*arguments)) or features[-1]  # type: ignore[method-assign, func-returns-value]
+        rows = self.loss(batch)
+        del self.network.features
+        losses = rows.losses.squeeze(0).mean(dim=-1)
+        trunk, heads = dict(self.network.trunk.items()), dict(self.network.heads.items())
+        for head in heads.values():
+            head.grad = None
+        tasks_params = [list(heads.values())] * len(losses)
+        engine = {"features": features[0], "tasks_params": tasks_params, "shared_params": trunk.values()}
+        mtl_backward(list(losses), retain_graph=True, **engine)
+        shared = {name: parameter.jac for name, parameter in trunk.items()}
+        for parameter in trunk.values():
+            del parameter.jac
+        found = TaskGradients(losses.detach(), shared, {name: head.grad for name, head in heads.items()})
+        return found, detached(rows)
+
+
+def _timing(case: Case, seconds: dict[str, list[float]], megabytes: float) -> Timing:
+    own, plain = np.array(seconds[case.name]), np.array(seconds["plain"])
+    low, ratio, high = np.quantile(own / plain, [0.25, 0.5, 0.75])
+    return Timing(case.name, 1e3 * statistics.median(own), ratio, low, high, megabytes)
+
+
+class _RandomTask(gym.Env[np.ndarray, np.ndarray]):
+    """A task of Meta-World's shapes that is never stepped: only its spaces count."""
+
+    def __init__(self, n_tasks: int, task: int) -> None:
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (OBSERVATION + n_tasks,), np.float32)
+        self.action_space = gym.spaces.Box(-1.0, 1.0, (ACTION,), np.float32)
+        self.task_name = f"task-{task}"
+
+
+def _agent(
+    options: UpdateOptions,
+    combiner: str,
+    settings: dict[str, Any],
+    alignment: str | None = None,
+    affinity_every: int | None = None,
+) -> MTSAC:
+    n_tasks = options.tasks
+    env = DummyVecEnv([lambda task=task: _RandomTask(n_tasks, task) for task in range(n_tasks)])
+    agent = MTSAC(
+        "MultiTaskPolicy",
+        env,
+        combiner=combiner,
+        combiner_kwargs=settings,
+        buffer_size=STORED * n_tasks,
+        batch_size=options.rows * n_tasks,
+        affinity_every=affinity_every,
+        policy_kwargs={
+            "net_arch": list(options.hidden),
+            "layer_norm": options.layer_norm,
+            "alignment": alignment,
+        },
+        seed=0,
+    )
+    random = np.random.default_rng(0)
+    infos: list[dict[str, Any]] = [{} for _ in range(n_tasks)]
+    for _ in range(STORED):
+        observations = random.standard_normal((2, n_tasks, OBSERVATION + n_tasks))
+        actions, rewards = random.uniform(-1, 1, (n_tasks, ACTION)), random.uniform(0, 10, n_tasks)
+        before, after = observations
+        agent.replay_buffer.add(before, after, actions, rewards, np.zeros(n_tasks, bool), infos)
+    agent.train(2, options.rows * n_tasks)  # past the first step, which has no length to match
+    return agent
+
+
+def _ours(
+    options: UpdateOptions,
+    combiner: str,
+    settings: dict[str, Any],
+    engine: type[TrunkUpdate[Any]] = TrunkUpdate,
+    alignment: str | None = None,
+    affinity_every: int | None = None,
+) -> Callable[[], None]:
+    """MTSAC's update under a combiner, with task gradients by an engine."""
+    agent = _agent(options, combiner, settings, alignment, affinity_every)
+    for update in agent.updates.values():
+        update.__class__ = engine
+    return lambda: agent.train(1, options.rows * options.tasks)
+
+
+def _sb3(options: UpdateOptions) -> Callable[[], None]:
+    """SB3's SAC with the same networks and total batch, the one-hot in its input."""
+    env = DummyVecEnv([lambda: _RandomTask(options.tasks, 0)])
+    agent = SAC(
+        "MlpPolicy", env, policy_kwargs={"net_arch": list(options.hidden)}, buffer_size=STORED, device="cpu", seed=0
+    )
+    agent.set_logger(Logger(None, []))
+    random, width = np.random.default_rng(0), OBSERVATION + options.tasks
+    for _ in range(STORED):
+        observations = random.standard_normal((2, 1, width))
+        agent.replay_buffer.add(*observations, random.uniform(-1, 1, (1, ACTION)), np.ones(1), np.zeros(1), [{}])
+    return lambda: agent.train(1, options.rows * options.tasks)

@@ -1,0 +1,87 @@
+"""The contenders of the benchmark do the same work: equal task gradients, whoever computes them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmarks.update import (
+    SeparateCalls,
+    TorchJD,
+    UpdateOptions,
+    _agent,
+    benchmark_update,
+    peak_megabytes,
+    plain_operations,
+)
+from mtrl_transfer.agents.mtsac.trunk_update import TrunkUpdate
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.combiners import COMBINERS
+
+SMALL = UpdateOptions(tasks=3, rows=4, hidden=(8, 6), lookahead_rows=2, rounds=1)
+
+
+@pytest.mark.parametrize("engine", [SeparateCalls, TorchJD])
+def test_other_engines_find_the_same_gradients(engine: type[TrunkUpdate]):
+    agent = _agent(SMALL, "pcgrad", {})
+    draws = {"critic": agent._critic_batch, "actor": agent._actor_batch}
+    for role, update in agent.updates.items():
+        batch = draws[role](agent._sample(12, None), agent.noise_generator)
+        ours, _ = update._task_gradients(batch)
+        update.__class__ = engine
+        theirs, _ = update._task_gradients(batch)
+        torch.testing.assert_close(theirs.losses, ours.losses)
+        for name, gradient in ours.shared_grads.items():
+            torch.testing.assert_close(theirs.shared_grads[name], gradient, rtol=1e-4, atol=1e-6)
+        for name, gradient in ours.head_grads.items():
+            torch.testing.assert_close(theirs.head_grads[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_one_row_a_case_with_ratios_to_the_plain_update():
+    timings = benchmark_update(SMALL)
+    assert timings[0].name == "plain"
+    assert timings[0].ratio == 1.0
+    assert len({timing.name for timing in timings}) == len(timings) == 23
+    assert {timing.name for timing in timings} >= COMBINERS.keys() - {"mean", "transference"}
+    for timing in timings:
+        assert timing.ratio == pytest.approx(timing.milliseconds / timings[0].milliseconds)
+
+
+def test_rows_can_be_chosen():
+    timings = benchmark_update(SMALL.model_copy(update={"only": ("upgrad",)}))
+    assert [timing.name for timing in timings] == ["plain", "upgrad"]
+    with pytest.raises(InputError, match="only='upgrd' is no row of the table; did you mean upgrad"):
+        benchmark_update(SMALL.model_copy(update={"only": ("upgrd",)}))
+
+
+def test_peak_memory_is_what_is_alive_at_once():
+    def work() -> None:
+        first = torch.ones(1000, 1000)  # 4 MB
+        second = first * 2  # 8 MB
+        del first
+        third = second + 1  # 8 MB again
+        del second, third
+        torch.ones(500, 1000)  # 2 MB
+
+    assert peak_megabytes(work) == pytest.approx(8.0, rel=1e-3)
+
+
+def test_more_tasks_take_more_memory():
+    """Task gradients are T times as large as the trunk's gradient; the plain update has none of them."""
+    wide = SMALL.model_copy(update={"hidden": (200, 200), "only": ("pcgrad",)})
+    plain, pcgrad = benchmark_update(wide)
+    one = 4 * (43 * 200 + 200 * 200 + 400) * 2 / 1e6  # the larger of the two trunks, of both critics
+    assert pcgrad.megabytes > plain.megabytes + 1.5 * one
+
+
+def test_operations_are_those_of_the_products():
+    """Forward 2 flops a weight and row; backward twice that, without the input's gradient in the first layer."""
+    rows, layers = 12, [(39, 8), (8, 6), (6, 8)]
+    actor_forward = sum(2 * rows * a * b for a, b in layers)
+    critic = [(43, 8), (8, 6), (6, 1)]
+    critic_forward = 2 * sum(2 * rows * a * b for a, b in critic)
+    first_actor, first_critic = 2 * rows * 39 * 8, 2 * 2 * rows * 43 * 8
+    target = actor_forward + critic_forward
+    critic_update = 3 * critic_forward - first_critic
+    actor_update = 3 * actor_forward - first_actor + 2 * critic_forward
+    assert plain_operations(SMALL) == target + critic_update + actor_update
