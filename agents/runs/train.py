@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from stable_baselines3.common.callbacks import CallbackList
 
@@ -24,6 +23,7 @@ from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.estimate import estimate
 from mtrl_transfer.agents.runs.session import Session, open_session
+from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.faults import NotFinite
 
 
@@ -72,10 +72,8 @@ def train(config: RunConfig, console: Console) -> Path:
 
 
 def _train(config: RunConfig, console: Console, held: contextlib.ExitStack) -> Path:
+    held.enter_context(torch_settings(config.matmul_precision, config.threads))
     newest = _checkpoint_to_resume(config, console) if config.resume else None
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    torch.set_float32_matmul_precision(config.matmul_precision)
     done = 0 if newest is None else newest.step
     if config.log.progress:
         tables.print_estimate(console, estimate(config, done), config.total_timesteps - done)

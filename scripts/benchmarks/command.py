@@ -17,6 +17,7 @@ from mtrl_transfer.agents.runs.config.loading import load_config, section
 from mtrl_transfer.agents.runs.config.schema import Count, Section
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.run_folder import to_json
+from mtrl_transfer.agents.runs.torch_settings import torch_settings
 
 
 class EnvsOptions(Section):
@@ -33,9 +34,11 @@ class EnvsOptions(Section):
 def update(overrides: Sequence[str], console: Console) -> None:
     """Print the table of updates: ratios to our own plain update, with quartiles over interleaved rounds."""
     options = section(UpdateOptions, overrides)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    torch.set_float32_matmul_precision(options.matmul_precision)
+    with torch_settings(options.matmul_precision, options.threads):
+        _print_update(options, console)
+
+
+def _print_update(options: UpdateOptions, console: Console) -> None:
     timings = benchmark_update(options)
     floor = 1e3 * plain_operations(options) / product_rate()
     norm = " with LayerNorm" if options.layer_norm else ""

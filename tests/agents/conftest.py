@@ -4,15 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
 from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.envs import make_vec_env
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -6,17 +6,18 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
 from mtrl_transfer.agents.runs.config.loading import section
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.run_folder import folder_problems, write_text
+from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from studies.information.report import draw, markdown, sections
 from studies.information.settings import Settings
 
 
+@torch_settings(threads=1)  # the products are too small for more
 def report(overrides: Sequence[str], console: Console) -> Path:
     """Run the synthetic study that ``key=value`` overrides describe.
 
@@ -30,7 +31,6 @@ def report(overrides: Sequence[str], console: Console) -> Path:
     folder = Path(settings.out)
     if problems := folder_problems("out", folder):
         raise InputError(problems)
-    torch.set_num_threads(1)  # the products are too small for more
     folder.mkdir(parents=True, exist_ok=True)
     found = sections(settings)
     results = {

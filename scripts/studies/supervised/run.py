@@ -6,13 +6,13 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.markdown import Markdown
 
 from mtrl_transfer.agents.runs.config.loading import section
 from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
 from mtrl_transfer.agents.runs.run_folder import RUNS, folder_problems, write_text
+from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from studies.supervised.all_groups import train_every_group
 from studies.supervised.combiners import compare_combiners
 from studies.supervised.report import draw, markdown
@@ -21,6 +21,7 @@ from studies.supervised.study import make_study
 from studies.supervised.suites import SUITES
 
 
+@torch_settings(threads=1)  # the products are too small for more
 def run_study(overrides: Sequence[str], console: Console) -> Path:
     """Do the study that ``key=value`` overrides describe.
 
@@ -39,7 +40,6 @@ def run_study(overrides: Sequence[str], console: Console) -> Path:
         problems.append(f"every={settings.every} should be below steps={settings.steps}: no affinity would be measured")
     if problems:
         raise InputError(problems)
-    torch.set_num_threads(1)  # the products are too small for more
     suite = SUITES[settings.suite]()
     folder.mkdir(parents=True, exist_ok=True)
     compared = compare_combiners(suite, settings, console)
