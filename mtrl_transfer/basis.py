@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.func import grad, vjp, vmap
 
+from mtrl_transfer.precision import float32_products
+
 CHUNK = 4096
 """Candidates whose losses are evaluated at once; bounds memory."""
 
@@ -38,6 +40,7 @@ class Quadratic(NamedTuple):
         return -(rows @ self.slope.mT) - torch.cat(parts)
 
 
+@float32_products()
 def quadratic_from_predictions(predictions: Tensor, amount: float, loss_of: Callable[[Tensor], Tensor]) -> Quadratic:
     """Quadratic in the weights, from the predictions at `θ` and at the end of each task's own step.
 

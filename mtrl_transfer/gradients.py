@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from mtrl_transfer.precision import float32_products
 from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, are_unlike, count_tasks, entry
 
 
@@ -145,6 +146,7 @@ def _as_blocks(gradient: Tensor, layout: _Layout) -> Tensor:
     return ordered.reshape(outer, gradient.shape[0], -1)
 
 
+@float32_products()
 def gramian(grads: Mapping[str, Tensor], other: Mapping[str, Tensor] | None = None) -> Tensor:
     """Inner products of task gradients, each read once.
 
@@ -200,6 +202,7 @@ def _selected(sound: Tensor, values: Tensor) -> Tensor:
     return torch.where(sound.view(-1, *([1] * (values.ndim - 1))), values, 0)
 
 
+@float32_products()
 def combine(grads: Mapping[str, Tensor], weights: Tensor) -> dict[str, Tensor]:
     """Weighted sums `Σ_t w_t g_t` of task gradients.
 

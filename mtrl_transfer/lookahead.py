@@ -12,6 +12,7 @@ from torch.func import vmap
 from mtrl_transfer import candidates, scales
 from mtrl_transfer.choices import check_choice
 from mtrl_transfer.gradients import combine, expand_over_tasks, gramian, per_task_gradients
+from mtrl_transfer.precision import float32_products
 from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, are_unlike, count_tasks, entry
 
 CHUNK = 64
@@ -52,6 +53,7 @@ def lookahead_losses(
     return torch.cat(parts)
 
 
+@float32_products()
 @torch.no_grad()
 def losses_at(
     task_loss: TaskLoss | Sequence[TaskLoss] | None,
@@ -85,6 +87,7 @@ def move(
     return {name: value - steps[name] for name, value in shared.items()}
 
 
+@float32_products()
 @torch.no_grad()
 def over_candidates(function: Any, moved: dict[str, Tensor], heads: Tree, batch: Tree) -> Tensor:
     """`function(shared, head, batch)` for every candidate and task, `[K, T, ...]`; tasks must be alike."""
@@ -110,6 +113,7 @@ def _looped(task_loss: Any, moved: dict[str, Tensor], heads: Tree, batch: Tree, 
     return torch.stack(table)
 
 
+@float32_products()
 def transference(
     task_loss: TaskLoss | Sequence[TaskLoss] | None,
     shared: Shared,

@@ -15,6 +15,7 @@ from mtrl_transfer.context import Context
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, per_task_gradients
 from mtrl_transfer.lookahead import lookahead_losses, losses_at, move, over_candidates
 from mtrl_transfer.optimizer_step import functional_step
+from mtrl_transfer.precision import float32_products
 from mtrl_transfer.steps import matched_step_size
 from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree
 
@@ -90,6 +91,7 @@ class _Model:
         steps = (weights, step_size, self.grads.shared_grads)
         return lookahead_losses(self.task_loss, self.shared, heads, self.rows, *steps, losses=self.losses)
 
+    @float32_products()
     def held_out_gramian(self) -> Tensor:
         held_out = per_task_gradients(self.task_loss, self.shared, self.heads, self.rows, losses=self.losses)
         return gramian(self.grads.shared_grads, held_out.shared_grads)

@@ -10,6 +10,7 @@ from torch import Tensor
 from mtrl_transfer import candidates
 from mtrl_transfer.agents.mtsac.losses import Parameters
 from mtrl_transfer.agents.mtsac.trunk_lookahead import TrunkLookahead
+from mtrl_transfer.precision import float32_products
 from mtrl_transfer.running_stats import Correlation, RunningMeans
 from mtrl_transfer.scales import divide
 from mtrl_transfer.steps import match_norms, matched_step_size
@@ -81,6 +82,7 @@ class Measurement:
         self.history.add("decrease", before - after)
         self.history.add("scale", before if scales is None else scales)
 
+    @float32_products()
     @torch.no_grad()
     def before_step(self, lookahead: TrunkLookahead, weights: Tensor, scales: Tensor | None, heads: Parameters) -> None:
         """Predict what the step with ``weights [T]`` will do.
@@ -113,6 +115,7 @@ class Measurement:
         own_heads = {name: head.clone() for name, head in heads.items()}
         self._pending = (lookahead, before, divisor, exact[0], first_order[0], known, own_heads)
 
+    @float32_products()
     @torch.no_grad()
     def after_step(self) -> None:
         """Compare with the real step, on the same rows."""

@@ -11,6 +11,7 @@ from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
 from mtrl_transfer.agents.mtsac.trunk_lookahead import Loss, TrunkLookahead, detached, task_gradients
 from mtrl_transfer.gradients import expand_over_tasks, gramian
 from mtrl_transfer.low_rank import SteppedWeight, TappedWeight, low_rank_gramian
+from mtrl_transfer.precision import float32_products
 from mtrl_transfer.steps import matched_step_size
 
 FEW = 4
@@ -19,6 +20,7 @@ than its gradient's matrix does.
 """
 
 
+@float32_products()
 def effects_alone(
     network: MultiTaskMLP, loss: Loss, batch: Any, others: Any, step_norm: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, Any]:
@@ -48,6 +50,7 @@ def effects_alone(
     return table[0], table[1:], rows
 
 
+@float32_products()
 def steps_alone(network: MultiTaskMLP, loss: Loss, batch: Any, step_norm: torch.Tensor) -> tuple[Parameters, Any]:
     """The trunk after a step along each task's gradient alone, without copies of its weights.
 

@@ -13,6 +13,7 @@ from mtrl_transfer.agents.mtsac.losses import ActorLoss, CriticLoss, Parameters
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, per_task_gradients
 from mtrl_transfer.optimizer_step import functional_step
+from mtrl_transfer.precision import float32_products
 from mtrl_transfer.scales import squared_norms
 from mtrl_transfer.steps import matched_step_size
 
@@ -77,6 +78,7 @@ class TrunkLookahead:
         """The lookahead's rows."""
         return self._make_batch()
 
+    @float32_products()
     @torch.no_grad()
     def __call__(self, weights: Tensor, step_size: Tensor | float | None = None) -> Tensor:
         """Losses ``[K, T]`` at ``theta - step_size sum_t w_t g_t``; ``step_size=None``: the matched one."""
@@ -85,6 +87,7 @@ class TrunkLookahead:
         heads = self._heads(step_size)
         return torch.cat([self._losses(trunk, heads) for trunk in self._trunks(weights, step_size)])
 
+    @float32_products()
     @torch.no_grad()
     def predictions(self, weights: Tensor, step_size: Tensor) -> Tensor:
         """What the network predicts there: ``[K, T, B, outputs]``."""
@@ -92,6 +95,7 @@ class TrunkLookahead:
         found = [self.loss.predictions(self.batch, trunk, heads) for trunk in self._trunks(weights, step_size)]
         return torch.cat(found)
 
+    @float32_products()
     def loss_of(self, predictions: Tensor) -> Tensor:
         """Losses ``[T]`` of predictions ``[T, B, outputs]`` on the lookahead's rows."""
         return self._loss_of(predictions)
@@ -100,11 +104,13 @@ class TrunkLookahead:
     def _loss_of(self) -> Callable[[Tensor], Tensor]:
         return self.loss.loss_of(self.batch)
 
+    @float32_products()
     def held_out_gramian(self) -> Tensor:
         """Inner products ``[giver, receiver]`` of this update's task gradients with those on the lookahead's rows."""
         held_out, _ = task_gradients(self.network, self.loss, self.batch)
         return gramian(self.tasks.shared_grads, held_out.shared_grads)
 
+    @float32_products()
     @torch.no_grad()
     def after_optimizer(self, weights: Tensor, optimizer: torch.optim.Optimizer, max_grad_norm: float | None) -> Tensor:
         """Losses ``[1 + K, T]``: as they are, and where the optimizer would bring the trunk with each candidate."""

@@ -21,6 +21,7 @@ from mtrl_transfer.faults import Faults
 from mtrl_transfer.generators import restore_generator
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, looking_is_free
 from mtrl_transfer.information.alignment import Trains
+from mtrl_transfer.precision import float32_products
 from mtrl_transfer.running_stats import RunningMeans
 from mtrl_transfer.steps import step_norm
 
@@ -154,6 +155,7 @@ class TrunkUpdate(Generic[Rows]):
     def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Rows]:
         return task_gradients(self.network, self.loss, batch)
 
+    @float32_products()
     def _combine(self, tasks: TaskGradients, rows: Any, batch: Any, draw: Draw) -> Tensor:
         start = time.perf_counter()
         gram = self._gramian(tasks)
@@ -199,6 +201,7 @@ class TrunkUpdate(Generic[Rows]):
         """Magnitude of signed losses: their standard deviation over rows ``[T]``."""
         return rows.losses.squeeze(0).std(dim=-1) if self.signed else None
 
+    @float32_products()
     def _predict(self, rows: Any, batch: Any, draw: Draw, weights: Tensor) -> None:
         # Task gradients of its own: so the update is the same arithmetic with and without it.
         tasks, _ = task_gradients(self.network, self.loss, batch)

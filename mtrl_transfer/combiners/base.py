@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtrl_transfer.context import Context
 from mtrl_transfer.generators import restore_generator
+from mtrl_transfer.precision import float32_products
 
 GENERATOR, SEED = "generator", "seed"
 
@@ -42,6 +43,7 @@ class Combiner:
         self._seed = self.default_seed
         self._pending: Tensor | None = None
 
+    @float32_products()
     def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
         """Weights `[T]` of the task gradients with inner products `gramian [T, T]`; finite, whatever those are."""
         if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:

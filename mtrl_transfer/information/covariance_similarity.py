@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from mtrl_transfer.precision import float32_products
+
 
 def covariance_similarity(x_i: Tensor, x_j: Tensor, share: float = 0.99) -> Tensor:
     """Similarity of the second moments of two tasks' inputs (Wu, Zhang, Ré, arXiv 2005.00944, section 2.3).
@@ -31,6 +33,7 @@ def covariance_similarity(x_i: Tensor, x_j: Tensor, share: float = 0.99) -> Tens
     return pairwise_covariance_similarity([x_i, x_j], share)[0, 1]
 
 
+@float32_products()
 def pairwise_covariance_similarity(inputs: Tensor | Sequence[Tensor], share: float = 0.99) -> Tensor:
     """Covariance similarity of every two of T tasks.
 

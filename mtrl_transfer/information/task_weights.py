@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from mtrl_transfer.precision import float32_products
 
+
+@float32_products()
 def svd_task_weights(x: Tensor, y: Tensor, rank: int) -> Tensor:
     """SVD-based task weights (Wu, Zhang, Ré, arXiv 2005.00944, section 3, algorithm 2).
 
