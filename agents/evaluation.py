@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+import copy
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
-from mtrl_transfer.agents.tasks import check_same_tasks, solvable_tasks_of, task_names_of
+from mtrl_transfer.agents.tasks import attribute_of, check_same_tasks, solvable_tasks_of, succeeded, task_names_of
 
 
 class Predicts(Protocol):
@@ -21,7 +22,7 @@ class Predicts(Protocol):
 class Evaluation(NamedTuple):
     """Result of :func:`evaluate`: ``success [T]`` (share of episodes), ``returns [T]`` (mean, raw rewards).
 
-    ``solvable [T]`` says which tasks can be solved at all: a suite may plant others.
+    ``solvable [T]`` is False for tasks that cannot be solved at all, which a suite may contain on purpose.
     """
 
     task_names: tuple[str, ...]
@@ -32,47 +33,119 @@ class Evaluation(NamedTuple):
 
     @property
     def mean_success(self) -> float:
-        """Mean over the solvable tasks; 0 where there is none."""
+        """Mean over the solvable tasks; 0 if there is none."""
         return float(self.success[self.solvable].mean()) if self.solvable.any() else 0.0
+
+    @property
+    def score(self) -> tuple[float, float]:
+        """Sort key for the better of two agents: mean success, then mean return over the solvable tasks."""
+        counted = self.solvable if self.solvable.any() else np.ones_like(self.solvable)
+        mean_return = float(self.returns[counted].mean())
+        return self.mean_success, mean_return if np.isfinite(mean_return) else -np.inf
 
 
 def evaluate(model: Predicts, env: VecEnv, n_episodes: int) -> Evaluation:
     """Play ``n_episodes`` episodes of every task with the deterministic policy.
 
-    Sub-environments made with ``goal_order="sequential"`` start at their first goal, so that ``n_episodes`` of them
-    play each of ``n_episodes`` goals once.
+    Sub-environments made with ``goal_order="sequential"`` start at their first goal, so that ``n_episodes`` episodes
+    play ``n_episodes`` goals once each.
 
     Args:
         model: the agent.
-        env: environment apart from the training's, sub-environment ``t`` being task ``t``. Success is ``is_success``
-            at an episode's end.
+        env: environment other than the training's; sub-environment ``t`` is task ``t``. Success is ``is_success`` above
+            0 at the end of an episode. See :func:`begin_evaluation` for ``VecNormalize``.
         n_episodes: episodes per task, at least 1.
 
     Returns:
         An :class:`Evaluation`; a task whose environment reports no success counts 0.
 
     Raises:
-        ValueError: if the environment's tasks are not the agent's, in their order, or ``n_episodes`` is below 1.
+        ValueError: if the environment does not suit the agent (:func:`check_evaluation_env`), or ``n_episodes`` is not
+            a whole number of at least 1.
     """
-    if n_episodes < 1:
-        raise ValueError(f"n_episodes={n_episodes} must be at least 1")
-    names = task_names_of(env)
-    check_same_tasks(getattr(model, "task_names", names), names)
-    env.set_options({"goal": 0})
-    observations = env.reset()
-    n_tasks = env.num_envs
+    if n_episodes != int(n_episodes) or n_episodes < 1:
+        raise ValueError(f"n_episodes={n_episodes} must be a whole number of at least 1")
+    n_tasks, normalization = env.num_envs, unwrap_vec_normalize(env)
+    observations = begin_evaluation(model, env)
     played, successes, returns = np.zeros(n_tasks, int), np.zeros(n_tasks), np.zeros(n_tasks)
     running = np.zeros(n_tasks)
     while (played < n_episodes).any():
         actions, _ = model.predict(observations, deterministic=True)
         observations, rewards, dones, infos = env.step(actions)
-        running += rewards
+        running += rewards if normalization is None else normalization.get_original_reward()
         for task in np.flatnonzero(dones):
-            # A task with shorter episodes plays on until the last is through, uncounted.
+            # A task with shorter episodes plays on, uncounted, until the last task has finished.
             if played[task] < n_episodes:
                 played[task] += 1
-                successes[task] += float(infos[task].get("is_success", 0.0))
+                successes[task] += succeeded(infos[task])
                 returns[task] += running[task]
             running[task] = 0.0
-    rates, means = successes / n_episodes, returns / n_episodes
-    return Evaluation(tuple(names), rates, means, n_episodes, solvable_tasks_of(env))
+    names = tuple(task_names_of(env))
+    return Evaluation(names, successes / n_episodes, returns / n_episodes, int(n_episodes), solvable_tasks_of(env))
+
+
+def begin_evaluation(model: Predicts, env: VecEnv) -> np.ndarray:
+    """Reset an environment to the start of an evaluation; return its observations ``[T, D + T]``.
+
+    Suites whose tasks say ``takes_goal_option`` start at their first goal. A ``VecNormalize`` around ``env`` gets the
+    statistics of the agent's own, if the agent has one, and keeps them fixed.
+
+    Raises:
+        ValueError: if the environment does not suit the agent; see :func:`check_evaluation_env`.
+    """
+    check_evaluation_env(model, env)
+    _copy_normalization(_own_normalization(model), unwrap_vec_normalize(env))
+    if all(attribute_of(env, "takes_goal_option", [False] * env.num_envs)):
+        env.set_options({"goal": 0})
+    return env.reset()
+
+
+def check_evaluation_env(model: Predicts, env: VecEnv) -> None:
+    """Check that an agent can be evaluated in an environment.
+
+    Raises:
+        ValueError: if the environment is the one that the agent trains in, has other tasks or the same tasks in another
+            order, or normalises observations in another way than the training environment does.
+    """
+    names = task_names_of(env)
+    check_same_tasks(getattr(model, "task_names", names), names)
+    training = _training_env(model)
+    if training is None:
+        return
+    if training.unwrapped is env.unwrapped:
+        raise ValueError(
+            "the evaluation environment is the training environment, whose episodes an evaluation would break off: "
+            "make another one"
+        )
+    expected, found = (_observation_settings(unwrap_vec_normalize(one)) for one in (training, env))
+    if expected != found:
+        raise ValueError(
+            f"training and evaluation environment are not wrapped the same way: the training environment has "
+            f"{expected}, the evaluation environment {found}. SB3's way is VecNormalize(env, training=False, "
+            "norm_reward=False) around the evaluation environment"
+        )
+
+
+def _training_env(model: Any) -> VecEnv | None:
+    return model.get_env() if hasattr(model, "get_env") else None
+
+
+def _own_normalization(model: Any) -> VecNormalize | None:
+    training = _training_env(model)
+    return None if training is None else unwrap_vec_normalize(training)
+
+
+def _observation_settings(normalization: VecNormalize | None) -> str:
+    if normalization is None or not normalization.norm_obs:
+        return "no VecNormalize(norm_obs=True)"
+    return f"VecNormalize(norm_obs=True, clip_obs={normalization.clip_obs}, epsilon={normalization.epsilon})"
+
+
+def _copy_normalization(own: VecNormalize | None, evaluation: VecNormalize | None) -> None:
+    if evaluation is None:
+        return
+    evaluation.training = False
+    if own is not None:
+        evaluation.ret_rms = copy.deepcopy(own.ret_rms)
+        if own.norm_obs:
+            evaluation.obs_rms = copy.deepcopy(own.obs_rms)

@@ -1,24 +1,30 @@
-"""What the agent knows of its tasks: their names, their one-hots, and how their training episodes went."""
+"""Tasks as the agent knows them: names, one-hots, and results of their training episodes."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 MEAN = "mean"
-"""What stands in a tag for the mean over tasks, where others have a task's name."""
+"""Ends the tag of a mean over tasks, in place of a task's name."""
+
+
+def attribute_of(env: VecEnv, name: str, default: Sequence[Any]) -> Sequence[Any]:
+    """Attribute of each sub-environment ``[T]``, or ``default`` if they do not all have it.
+
+    ``has_attr`` is asked first: in SB3's ``SubprocVecEnv`` a ``get_attr`` of what is missing kills the worker.
+    """
+    return env.get_attr(name) if env.has_attr(name) else default
 
 
 def task_names_of(env: VecEnv) -> list[str]:
-    """Names of a vector environment's tasks in order; ``task-0``, ``task-1``, … where it has none."""
-    try:
-        return [str(name) for name in env.get_attr("task_name")]
-    except AttributeError:
-        return [f"task-{task}" for task in range(env.num_envs)]
+    """Names of a vector environment's tasks in order; ``task-0``, ``task-1``, … if it has none."""
+    names = attribute_of(env, "task_name", [f"task-{task}" for task in range(env.num_envs)])
+    return [str(name) for name in names]
 
 
 def check_same_tasks(trained: Sequence[str], names: Sequence[str]) -> None:
@@ -35,11 +41,14 @@ def check_same_tasks(trained: Sequence[str], names: Sequence[str]) -> None:
 
 
 def solvable_tasks_of(env: VecEnv) -> np.ndarray:
-    """Which tasks can be solved at all ``[T]``: the environment's ``solvable``; all, where it says nothing."""
-    try:
-        return np.array(env.get_attr("solvable"), bool)
-    except AttributeError:
-        return np.ones(env.num_envs, bool)
+    """Mask ``[T]`` of tasks that can be solved: the environment's ``solvable``, or all tasks if it has none."""
+    return np.array(attribute_of(env, "solvable", [True] * env.num_envs), bool)
+
+
+def succeeded(info: Mapping[str, Any]) -> bool:
+    """Return True if ``info["is_success"]`` is above 0; a missing value, None, nan and negative numbers are not."""
+    success = info.get("is_success")
+    return success is not None and bool(success > 0)
 
 
 def check_one_hot(observations: Any, n_tasks: int) -> None:
@@ -62,7 +71,7 @@ class EpisodeWindows:
 
     Args:
         task_names: in order.
-        size: episodes remembered per task.
+        size: number of episodes remembered per task.
     """
 
     def __init__(self, task_names: list[str], size: int) -> None:
@@ -71,15 +80,15 @@ class EpisodeWindows:
         self.successes: list[deque[float]] = [deque(maxlen=size) for _ in task_names]
 
     def update(self, infos: list[dict[str, Any]], dones: np.ndarray | None) -> None:
-        """Take one vector step's infos, as SB3 gives them."""
+        """Add the episodes that ended in one vector step, from SB3's infos."""
         for task, info in enumerate(infos):
             if "episode" in info:
                 self.returns[task].append(float(info["episode"]["r"]))
-            if dones is not None and dones[task] and "is_success" in info:
-                self.successes[task].append(float(info["is_success"]))
+            if dones is not None and dones[task] and info.get("is_success") is not None:
+                self.successes[task].append(float(succeeded(info)))
 
     def state_dict(self) -> dict[str, list[list[float]]]:
-        """What is remembered of each task."""
+        """Returns and successes of each task's remembered episodes."""
         return {"returns": [list(window) for window in self.returns], "successes": [list(w) for w in self.successes]}
 
     def load_state_dict(self, state: dict[str, list[list[float]]]) -> None:
@@ -90,7 +99,7 @@ class EpisodeWindows:
                 window.extend(values)
 
     def means(self) -> dict[str, float]:
-        """``train_success/<task>``, ``train_return/<task>`` of tasks that finished an episode, and the tasks' means."""
+        """Means ``train_success/<task>`` and ``train_return/<task>``, and ``.../mean`` over tasks with an episode."""
         tags = {}
         for tag, windows in (("train_success", self.successes), ("train_return", self.returns)):
             values = {

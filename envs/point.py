@@ -197,7 +197,7 @@ class PointVecEnv(VecEnv):
         """Nothing to free."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Per task: `task_name`, `family` (its number, or None for the harmful task), `solvable` or `render_mode`."""
+        """Per task: `task_name`, `family` (its number, or None for the harmful task), `solvable`, and others."""
         if attr_name not in self._attributes:
             raise AttributeError(
                 f"Point tasks have no attribute {attr_name!r}; they have: {', '.join(self._attributes)}"
@@ -277,6 +277,7 @@ def _task_attributes(members: np.ndarray) -> dict[str, list[Any]]:
         "task_name": [*names, "noise"],
         "family": [*members[:-1].tolist(), None],
         "solvable": [*([True] * (n_tasks - 1)), False],
+        "takes_goal_option": [True] * n_tasks,
         "render_mode": ["rgb_array"] * n_tasks,
     }
 

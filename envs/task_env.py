@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -14,7 +16,7 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
 
     - Observation: float32 `[D + n_tasks]`, unbounded box, where `D` is the number of elements of the wrapped one's.
     - `info["is_success"]` (bool): success at any step of the episode so far, read from the wrapped environment's
-      `info["success"]` or else `info["is_success"]`; absent where it gives neither.
+      `info["success"]` (or `info["is_success"]`) above 0; absent if it gives neither.
     - Everything else is the wrapped environment's.
 
     Args:
@@ -30,14 +32,18 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
         self._width = int(np.prod(env.observation_space.shape))
         self._one_hot = np.eye(n_tasks, dtype=np.float32)[index]
         self._succeeded = False
+        self._takes_seed = _takes(env.reset, "seed")
+        if not self._takes_seed:
+            warnings.warn(f"the reset of task {task_name!r} takes no seed: no seed fixes its episodes", stacklevel=2)
         self.observation_space = spaces.Box(-np.inf, np.inf, (self._width + n_tasks,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode; seed and options go to the wrapped environment."""
+        """Begin an episode; the wrapped environment gets seed and options only if they are given, and it takes them."""
         self._succeeded = False
-        observation, info = self.env.reset(seed=seed, options=options)
+        given = {"seed": seed if self._takes_seed else None, "options": options}
+        observation, info = self.env.reset(**{name: value for name, value in given.items() if value is not None})
         return self._encode(observation), info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -45,7 +51,7 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         success = info.get("success", info.get("is_success"))
         if success is not None:
-            self._succeeded = self._succeeded or bool(success)
+            self._succeeded = self._succeeded or bool(success > 0)
             info = {**info, "is_success": self._succeeded}
         return self._encode(observation), float(reward), bool(terminated), bool(truncated), info
 
@@ -63,3 +69,8 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
         encoded[: self._width] = np.ravel(observation)
         encoded[self._width :] = self._one_hot
         return encoded
+
+
+def _takes(function: Any, name: str) -> bool:
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())

@@ -10,27 +10,28 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtrl_transfer.agents.evaluation import Evaluation, evaluate
+from mtrl_transfer.agents.evaluation import Evaluation, check_evaluation_env, evaluate
 from mtrl_transfer.agents.storage.outage import Outage, Tell
 
 
 class MultiTaskEvalCallback(BaseCallback):
-    """Evaluate every task now and then; keep the best agent by mean success.
+    """Evaluate every task regularly; keep the best agent by mean success, ties by mean return of the solvable tasks.
 
-    Records ``success/<task>``, ``success/mean``, ``return/<task>`` and ``return/mean``, at the evaluation's own step.
-    Beside them, ``time/training_seconds``: what environments, updates and transference have taken until then.
+    Records ``success/<task>``, ``success/mean``, ``return/<task>`` and ``return/mean`` at the evaluation's step, and
+    ``time/training_seconds``: the seconds of environments, updates and transference until then.
 
     Args:
-        eval_env: environment apart from the training's, see :func:`mtrl_transfer.agents.evaluation.evaluate`.
+        eval_env: environment other than the training's, see :func:`mtrl_transfer.agents.evaluation.evaluate`. It is
+            checked when training begins. A ``VecNormalize`` gets the training's statistics, as in SB3.
         eval_freq: vector steps between evaluations.
         n_episodes: episodes per task.
         best_model_save_path: folder for ``best_model.zip``; None: it is not saved.
         verbose: 1 prints each result.
-        tell: takes a line for the user where the best agent cannot be saved; training goes on.
+        tell: takes a line for the user if the best agent cannot be saved; training goes on.
 
     Attributes:
         last: latest :class:`Evaluation`, None before the first.
-        best_mean_success: of the best agent that is kept, None before the first.
+        best_score: mean success and mean return of the best agent so far, None before the first evaluation.
         seconds: spent in evaluation so far.
     """
 
@@ -49,17 +50,22 @@ class MultiTaskEvalCallback(BaseCallback):
         self.eval_env, self.eval_freq, self.n_episodes = eval_env, eval_freq, n_episodes
         self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
         self.last: Evaluation | None = None
-        self.best_mean_success: float | None = None
+        self.best_score: tuple[float, float] | None = None
         self.seconds = 0.0
         self._outage = Outage("best_model.zip", "the next that is better than the one there is tried", tell)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the next evaluations go on from."""
-        return {"seconds": self.seconds, "best_mean_success": self.best_mean_success}
+        """State that later evaluations depend on."""
+        success, mean_return = (None, None) if self.best_score is None else self.best_score
+        return {"seconds": self.seconds, "best_mean_success": success, "best_mean_return": mean_return}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict`."""
-        self.seconds, self.best_mean_success = state["seconds"], state["best_mean_success"]
+        success, mean_return = state["best_mean_success"], state["best_mean_return"]
+        self.seconds, self.best_score = state["seconds"], None if success is None else (success, mean_return)
+
+    def _init_callback(self) -> None:
+        check_evaluation_env(self.model, self.eval_env)
 
     def _on_step(self) -> bool:
         if self.n_calls % self.eval_freq == 0:
@@ -87,9 +93,9 @@ class MultiTaskEvalCallback(BaseCallback):
 
     def _keep_best(self) -> None:
         assert self.last is not None
-        if self.best_mean_success is not None and self.last.mean_success <= self.best_mean_success:
+        if self.best_score is not None and self.last.score <= self.best_score:
             return
         with self._outage.bridged():
             if self.best_model_save_path is not None:
                 self.model.save(self.best_model_save_path / "best_model")
-            self.best_mean_success = self.last.mean_success
+            self.best_score = self.last.score

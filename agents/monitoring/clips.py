@@ -1,4 +1,4 @@
-"""Clips of an agent at work: pictures of one episode of each task."""
+"""Video clips of an agent: one episode of each task."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtrl_transfer.agents.evaluation import Predicts
-from mtrl_transfer.agents.tasks import task_names_of
+from mtrl_transfer.agents.evaluation import Predicts, begin_evaluation
+from mtrl_transfer.agents.tasks import succeeded, task_names_of
 
 SUCCESS = (40, 200, 60)
 MARGIN = 4
 
 
 class Clip(NamedTuple):
-    """One episode of a task: ``frames [F, H, W, 3]`` uint8, framed in green once it has succeeded."""
+    """One episode of a task: ``frames [F, H, W, 3]`` uint8, with a green frame once it has succeeded."""
 
     task_name: str
     frames: np.ndarray
@@ -26,15 +26,17 @@ def record_clips(model: Predicts, env: VecEnv, every: int = 1, shrink: int = 1) 
 
     Args:
         model: the agent.
-        env: environment whose ``get_images`` gives pictures, apart from the training's.
+        env: environment other than the training's, whose ``get_images`` gives pictures.
         every: steps between pictures.
-        shrink: a square of so many pixels becomes one.
+        shrink: side length in pixels of the squares that are averaged to one pixel each.
 
     Returns:
         A clip per task, in order.
+
+    Raises:
+        ValueError: if the environment does not suit the agent, as in :func:`mtrl_transfer.agents.evaluation.evaluate`.
     """
-    env.set_options({"goal": 0})
-    observations = env.reset()
+    observations = begin_evaluation(model, env)
     frames: list[list[np.ndarray]] = [[] for _ in range(env.num_envs)]
     playing, solved = np.ones(env.num_envs, bool), np.zeros(env.num_envs, bool)
     step = 0
@@ -45,7 +47,7 @@ def record_clips(model: Predicts, env: VecEnv, every: int = 1, shrink: int = 1) 
                     frames[task].append(_frame(picture, shrink, solved[task]))
         actions, _ = model.predict(observations, deterministic=True)
         observations, _, dones, infos = env.step(actions)
-        solved |= [bool(info.get("is_success", False)) for info in infos]
+        solved |= [succeeded(info) for info in infos]
         playing &= ~dones
         step += 1
     return [Clip(name, np.stack(own)) for name, own in zip(task_names_of(env), frames, strict=True)]

@@ -48,6 +48,7 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
         fast: Use `mtrl_transfer.envs.metaworld.fast`, which has equal results.
     """
 
+    takes_goal_option = True
     metadata = {"render_modes": ["rgb_array"], "render_fps": 80}  # noqa: RUF012 - gymnasium's own form
 
     def __init__(

@@ -159,6 +159,7 @@ def test_tasks_visit_goals_at_random_and_not_in_lockstep():
 
 def test_sequential_order_visits_every_goal_once_from_any_start():
     env = make_vec_env(TASKS, horizon=2, n_goals=4, goal_order="sequential")
+    assert env.get_attr("takes_goal_option") == [True, True]
     env.set_options({"goal": 0})
     env.reset()
     visited = [env.get_attr("goal")]

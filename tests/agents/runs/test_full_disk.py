@@ -122,7 +122,7 @@ def test_the_best_agent_is_the_best_that_could_be_kept(tmp_path: Path, monkeypat
     results = [0.2, 0.9, 0.5, 0.4]
 
     def evaluated(success: float) -> None:
-        watch.last = type("Result", (), {"mean_success": success})()  # type: ignore[assignment]
+        watch.last = type("Result", (), {"score": (success, 0.0)})()  # type: ignore[assignment]
         watch._keep_best()
 
     evaluated(results[0])
@@ -132,7 +132,7 @@ def test_the_best_agent_is_the_best_that_could_be_kept(tmp_path: Path, monkeypat
     (tmp_path / "best").unlink()
     for success in results[2:]:
         evaluated(success)
-    assert watch.best_mean_success == 0.5
+    assert watch.best_score == (0.5, 0.0)
     assert (tmp_path / "best" / "best_model.zip").is_file()
     assert [line.split(":")[0] for line in lines] == [
         "best_model.zip CANNOT BE WRITTEN",
