@@ -35,7 +35,7 @@ from mtrl_transfer.agents.mtsac.losses import (
     td_targets,
 )
 from mtrl_transfer.agents.mtsac.overlap import WorkMeanwhile
-from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
+from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy, checked_policy_kwargs
 from mtrl_transfer.agents.mtsac.return_bounds import ReturnBounds
 from mtrl_transfer.agents.mtsac.reward_scaling import REWARD_SCALINGS
 from mtrl_transfer.agents.mtsac.roles import role_combiners
@@ -104,9 +104,8 @@ class MTSAC(OffPolicyAlgorithm):
             that are ``recordable``. Updates that measure are taken as they are.
         exploration_correlation: correlation of successive exploration noise, warm-up included, in [0, 1); see
             :class:`mtrl_transfer.agents.mtsac.exploration.CorrelatedNoise`. 0: SB3's independent noise.
-        policy_kwargs: JSON-able arguments of the policy: ``net_arch``, ``critic_net_arch``, ``activation``,
-            ``layer_norm``, ``one_hot_in_trunk``, ``alignment``, ``alignment_period``, ``standardize_inputs`` (by what
-            is stored at the first update, then for good), ``actor_tau``.
+        policy_kwargs: arguments of :class:`mtrl_transfer.agents.MultiTaskPolicy`, by SB3's names where SB3 has them
+            (``net_arch``, ``activation_fn``, ``n_critics``, ``optimizer_class``, ``optimizer_kwargs``).
         stats_window_size: episodes per task behind the rollout statistics.
         tensorboard_log: folder for TensorBoard events; None: none.
         verbose: 0 silent, 1 info, 2 debug.
@@ -120,6 +119,7 @@ class MTSAC(OffPolicyAlgorithm):
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MultiTaskPolicy": MultiTaskPolicy}
     policy: MultiTaskPolicy
+    policy_kwargs: dict[str, Any]
     replay_buffer: MultiTaskReplayBuffer
 
     def __init__(
@@ -216,6 +216,7 @@ class MTSAC(OffPolicyAlgorithm):
             self.gamma,
             self.n_steps,
         )
+        self.policy_kwargs = checked_policy_kwargs(self.policy_class, self.policy_kwargs)
         self.policy = self.policy_class(
             self.observation_space, self.action_space, self.lr_schedule, n_tasks=self.n_tasks, **self.policy_kwargs
         ).to(self.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,8 @@ from mtrl_transfer.choices import check_choice
 from mtrl_transfer.information.alignment import identities
 from mtrl_transfer.shared_linear import shared_linear
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "relu": F.relu,
-    "elu": F.elu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "tanh": torch.tanh,
-}
+Activation = Literal["relu", "elu", "gelu", "leaky_relu", "mish", "selu", "silu", "softplus", "tanh"]
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {name: getattr(F, name) for name in get_args(Activation)}
 
 
 class MultiTaskMLP(nn.Module):

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from pydantic import BeforeValidator, Field
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
 from mtrl_transfer import AlignmentSchedule
+from mtrl_transfer.agents.declarations import Count, Fraction, Settings, checked, explained, json_able, section_of
 from mtrl_transfer.agents.mtsac.distributions import mean_and_log_std, squashed_sample
-from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
+from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, Activation, MultiTaskMLP
 
-PUBLISHED_NET_ARCH = (400, 400, 400)
 LEAST_SPREAD = 0.1
 """Of the widest dimension's: below it, another dimension is not scaled up any further."""
+
+
+def _name_of_class(value: Any) -> Any:
+    """Name of a class of torch, as stable-baselines3 takes it: ``nn.ReLU`` -> ``relu``, ``optim.Adam`` -> ``Adam``."""
+    if not (isinstance(value, type) and value.__module__.startswith("torch.")):
+        return value
+    same = (name for name in ACTIVATIONS if name.replace("_", "") == value.__name__.lower())
+    return next(same, value.__name__)
+
+
+Widths = Annotated[list[Count], Field(min_length=1)]
+NetArch = Annotated[
+    Widths | Annotated[dict[Literal["pi", "qf"], Widths], Field(min_length=2)],
+    explained("should be the widths of the trunk's layers, e.g. [256, 256] or {'pi': [256], 'qf': [256, 256]}"),
+]
 
 
 class MultiTaskPolicy(BasePolicy):
@@ -30,23 +45,27 @@ class MultiTaskPolicy(BasePolicy):
         action_space: box ``[A]``.
         lr_schedule: learning rate as a function of the remaining progress.
         n_tasks: ``T``.
-        net_arch: widths of the trunk's layers; default 400, 400, 400 (Meta-World+, arXiv 2505.11289).
-        critic_net_arch: widths of the critics' trunks, where they differ.
-        activation: ``relu``, ``elu``, ``gelu``, ``silu`` or ``tanh``.
+        net_arch: widths of the shared trunks' layers: one list for actor and critics, or
+            ``{pi: [...], qf: [...]}``. The default is the published one (Meta-World+, arXiv 2505.11289).
+        activation_fn: activation of the trunks, by name or as a class of ``torch.nn``.
         layer_norm: LayerNorm before each activation of the trunks.
         one_hot_in_trunk: feed the one-hot to the trunks too; by default it only selects the head.
         alignment: a linear map of each task's input before the trunks of actor and critics (Wu, Zhang, Ré, arXiv
-            2005.00944): ``alternating`` trains it in turn with the trunks, ``joint`` together with them, None: there
-            is none. See :class:`mtrl_transfer.AlignmentSchedule`.
+            2005.00944), trained in turn with the trunks or together with them; None: no map. See
+            :class:`mtrl_transfer.AlignmentSchedule`.
         alignment_period: updates of a turn.
-        standardize_inputs: actor and critics see observations less their mean, over their spread, as
-            :meth:`standardize` was told them; actions as they are.
-        actor_tau: deterministic actions are those of a running average of the actor, into which such a share of it
-            moves per update (Polyak and Juditsky, 1992): a policy swings far more than its average. None: of the actor.
+        standardize_inputs: centre observations and divide them by their spread over all tasks, both measured on the
+            transitions that are stored at the first update. Meta-World's goals and objects differ by centimetres, which
+            networks otherwise learn to see late.
+        actor_tau: deterministic actions are those of a running average of the actor, into which this share of it
+            moves per update (Polyak and Juditsky, 1992): a policy swings far more than its average. None: those of the
+            actor.
+        n_critics: critics, of whose values the smallest counts.
+        optimizer_class: optimizer of actor and critics, by name or as a class of ``torch.optim``.
+        optimizer_kwargs: further arguments of the optimizer.
 
     Raises:
-        ValueError: for an unknown activation or alignment, an ``actor_tau`` out of range, an empty ``net_arch`` or an
-            observation that has no room for the one-hot.
+        ValueError: for an argument out of range, or an observation that has no room for the one-hot.
     """
 
     def __init__(
@@ -55,16 +74,20 @@ class MultiTaskPolicy(BasePolicy):
         action_space: spaces.Box,
         lr_schedule: Schedule,
         n_tasks: int,
-        net_arch: Sequence[int] | None = None,
-        critic_net_arch: Sequence[int] | None = None,
-        activation: str = "relu",
+        net_arch: NetArch = (400, 400, 400),  # type: ignore[assignment] # a tuple cannot be changed by accident
+        activation_fn: Annotated[Activation, BeforeValidator(_name_of_class)] = "relu",
         layer_norm: bool = False,
         one_hot_in_trunk: bool = False,
         alignment: Literal["alternating", "joint"] | None = None,
-        alignment_period: int = 1_000,
+        alignment_period: Count = 1_000,
         standardize_inputs: bool = False,
-        actor_tau: float | None = None,
+        actor_tau: Fraction | None = None,
+        n_critics: Count = 2,
+        optimizer_class: Annotated[Literal["Adam", "AdamW", "SGD"], BeforeValidator(_name_of_class)] = "Adam",
+        optimizer_kwargs: Settings | None = None,
     ) -> None:
+        given = locals()
+        own: Any = checked(POLICY_ARGUMENTS, {name: given[name] for name in POLICY_ARGUMENTS.model_fields})
         super().__init__(observation_space, action_space, squash_output=True)
         self.n_tasks = n_tasks
         self.obs_dim = observation_space.shape[0] - n_tasks
@@ -73,27 +96,26 @@ class MultiTaskPolicy(BasePolicy):
                 f"observations of width {observation_space.shape[0]} leave no room beside a one-hot of {n_tasks} "
                 "tasks: expected [features, one-hot]"
             )
-        if actor_tau is not None and not 0 < actor_tau <= 1:
-            raise ValueError(f"actor_tau={actor_tau} must be above 0 and at most 1, or None")
         action_dim = action_space.shape[0]
-        hidden = list(PUBLISHED_NET_ARCH if net_arch is None else net_arch)
+        widths = own.net_arch if isinstance(own.net_arch, dict) else {"pi": own.net_arch, "qf": own.net_arch}
         common: dict[str, Any] = {
             "n_tasks": n_tasks,
-            "activation": activation,
+            "activation": own.activation_fn,
             "layer_norm": layer_norm,
             "one_hot_in_trunk": one_hot_in_trunk,
             "alignment": alignment is not None,
             "standardize": standardize_inputs,
         }
         self.alignment_schedule = None if alignment is None else AlignmentSchedule(alignment, alignment_period)
-        self.actor = MultiTaskMLP(self.obs_dim, 2 * action_dim, hidden, **common)
-        self.critic = MultiTaskMLP(self.obs_dim + action_dim, 1, critic_net_arch or hidden, n_nets=2, **common)
+        self.actor = MultiTaskMLP(self.obs_dim, 2 * action_dim, widths["pi"], **common)
+        self.critic = MultiTaskMLP(self.obs_dim + action_dim, 1, widths["qf"], n_nets=own.n_critics, **common)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_tau = actor_tau
         self.actor_average = None if actor_tau is None else copy.deepcopy(self.actor).requires_grad_(False)
-        rate = lr_schedule(1)
-        self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=rate, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.critic.parameters(), lr=rate, fused=True)
+        optimizer = getattr(torch.optim, own.optimizer_class)
+        settings = {"lr": lr_schedule(1), "fused": True, **(own.optimizer_kwargs or {})}
+        self.actor_optimizer: torch.optim.Optimizer = optimizer(self.actor.parameters(), **settings)
+        self.critic_optimizer: torch.optim.Optimizer = optimizer(self.critic.parameters(), **settings)
 
     @property
     def standardizes(self) -> bool:
@@ -149,3 +171,23 @@ class MultiTaskPolicy(BasePolicy):
     def _outputs(self, actor: MultiTaskMLP, observations: Tensor) -> Tensor:
         features, one_hot = observations.split([self.obs_dim, self.n_tasks], dim=-1)
         return actor.of_tasks(features, one_hot.argmax(dim=-1)).squeeze(0)
+
+
+POLICY_ARGUMENTS = section_of(MultiTaskPolicy, without=("observation_space", "action_space", "lr_schedule", "n_tasks"))
+"""What ``policy_kwargs`` may hold."""
+
+
+def checked_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a policy as a file can hold them: classes by name, tuples as lists.
+
+    Args:
+        policy_class: :class:`MultiTaskPolicy` or a subclass; those of a subclass's own are only brought to that form.
+        given: arguments by name.
+
+    Raises:
+        ValueError: for an unknown name, a value out of range, or one that cannot be stored.
+    """
+    extends = policy_class.__init__ is not MultiTaskPolicy.__init__
+    others = {name: value for name, value in given.items() if extends and name not in POLICY_ARGUMENTS.model_fields}
+    known = {name: value for name, value in given.items() if name not in others}
+    return {**json_able(others), **checked(POLICY_ARGUMENTS, known).model_dump(exclude_unset=True)}

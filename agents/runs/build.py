@@ -76,9 +76,8 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
         overlap=agent.overlap,
         cuda_graph=agent.cuda_graph,
         policy_kwargs={
-            "net_arch": list(net.hidden),
-            "critic_net_arch": None if net.critic_hidden is None else list(net.critic_hidden),
-            "activation": net.activation,
+            "net_arch": {"pi": net.hidden, "qf": net.critic_hidden or net.hidden},
+            "activation_fn": net.activation,
             "layer_norm": net.layer_norm,
             "one_hot_in_trunk": net.one_hot_in_trunk,
             "alignment": net.alignment,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
+
+from mtrl_transfer.choices import nearest
 
 
 class InputError(ValueError):
@@ -16,12 +17,6 @@ class InputError(ValueError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
-
-
-def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name most like ``name``, or None where nothing is near."""
-    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
 
 
 def did_you_mean(name: object, known: Iterable[str], listed: str = "known") -> str:

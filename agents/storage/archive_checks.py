@@ -81,8 +81,8 @@ def check_archive(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Non
 
 def _check_widths(policy_kwargs: Mapping[str, Any], there: int) -> None:
     """A network is not made where the file cannot hold its parameters."""
-    for name in ("net_arch", "critic_net_arch"):
-        widths = policy_kwargs.get(name) or [1]
+    net_arch = policy_kwargs.get("net_arch") or [1]
+    for widths in net_arch.values() if isinstance(net_arch, dict) else [net_arch]:
         needed = sum(int(one) * int(next_one) for one, next_one in zip([1, *widths], widths, strict=False))
         if needed > there:
-            raise ValueError(f"{name}={widths} needs more than the {there:,} numbers that are stored")
+            raise ValueError(f"net_arch={net_arch} needs more than the {there:,} numbers that are stored")

@@ -117,7 +117,7 @@ def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[.
     "net",
     [
         {"net_arch": [6, 5]},
-        {"net_arch": [6], "critic_net_arch": [7, 4], "layer_norm": True, "activation": "elu", "one_hot_in_trunk": True},
+        {"net_arch": {"pi": [6], "qf": [7, 4]}, "layer_norm": True, "activation_fn": "elu", "one_hot_in_trunk": True},
         {"net_arch": [6, 5], "layer_norm": True, "alignment": "joint"},
     ],
     ids=str,
