@@ -22,11 +22,12 @@ raise SystemExit(train(sys.argv[2:]))
 @pytest.mark.slow
 def test_a_wheel_without_the_checkout_trains_point(tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)], check=True)
+    # The source distribution first, and the wheel from that.
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(tmp_path), str(ROOT)], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     installed = tmp_path / "installed"
     subprocess.run([*pip, "install", "--no-deps", "--target", str(installed), str(wheel)], check=True)
-    assert {path.name for path in installed.iterdir() if path.is_dir()} == {"bin", "mtrl_transfer"}
+    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"bin", "mtrl_transfer"}
     arguments = ["point", "total_timesteps=1750", "evaluation.final_n_goals=1", "run_dir=run", "log.progress=false"]
     subprocess.run(
         [sys.executable, "-c", TRAIN, str(installed), *arguments],
