@@ -1,6 +1,7 @@
 # Every target sets up what it needs: a virtual environment in .venv with the pinned dependencies.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+LOWEST ?= .venv-lowest
 BIN := $(VENV)/bin
 CONFIG ?= configs/mt10_quick.yaml
 COMPARISON ?= configs/compare/point.yaml
@@ -9,7 +10,7 @@ RUNS ?= runs
 PORT ?= 6006
 STAMP := $(VENV)/.installed
 
-.PHONY: train compare test test-all docs lint monitor install
+.PHONY: train compare test test-all test-lowest docs lint monitor install
 .DEFAULT_GOAL := train
 
 install: $(STAMP)
@@ -27,6 +28,12 @@ compare: $(STAMP)  ## Compare methods on the Point suite: COMPARISON=... ARGS="k
 
 test: lint  ## The test suite
 	@$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+test-lowest: $(STAMP)  ## The suite on the lowest versions that pyproject.toml allows, in an environment apart
+	@test -x $(LOWEST)/bin/python || $(PYTHON) -m venv $(LOWEST)
+	@$(BIN)/python scripts/lowest_versions.py > $(LOWEST)/constraints.txt
+	@$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/constraints.txt -e ".[dev,baselines]"
+	@$(LOWEST)/bin/python -m pytest -n 2 -m "not slow" $(ARGS)
 
 test-all: lint  ## Also what is too slow for every commit
 	@$(BIN)/python -m pytest -n 2 $(ARGS)

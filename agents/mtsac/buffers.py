@@ -236,8 +236,8 @@ class MultiTaskReplayBuffer(ReplayBuffer):
             restore_generator(self.generator, generator)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"{path} is no replay saved by MTSAC ({error}). A pickle of stable-baselines3's is not opened, for it "
-                "runs any code: if you trust who made it, load_replay_buffer(path, trust=True) takes over SAC's"
+                f"{path} is no replay saved by MTSAC ({error}); replay pickled by stable-baselines3 is not opened, "
+                "because a pickle can run any code"
             ) from None
         # Of a buffer of another capacity the slots differ; these then count as all that were ever added.
         added = max(added, size) if size == self.buffer_size else size

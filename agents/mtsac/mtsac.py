@@ -44,7 +44,6 @@ from mtrl_transfer.agents.mtsac.trunk_update import EVERYTHING, TrunkUpdate
 from mtrl_transfer.agents.storage import archive
 from mtrl_transfer.agents.storage.agent_archive import agent_from_archive, agent_to_archive
 from mtrl_transfer.agents.storage.archive_checks import LIES
-from mtrl_transfer.agents.storage.sb3_files import agent_from_sac, is_pickle, is_sb3_archive, load_sb3_replay
 from mtrl_transfer.agents.tasks import MEAN, EpisodeWindows, check_one_hot, check_same_tasks, task_names_of
 from mtrl_transfer.combiners import Combiner
 from mtrl_transfer.faults import NotFinite
@@ -577,20 +576,17 @@ class MTSAC(OffPolicyAlgorithm):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
-        trust: bool = False,
         **kwargs: Any,
     ) -> MTSAC:
-        """Load an agent. Opening a file runs no code from it, unless it is trusted.
+        """Load an agent. Opening a file runs no code from it.
 
         Args:
-            path: what :meth:`save` wrote; with ``trust`` also what ``stable_baselines3.SAC.save`` wrote.
-            env: environment with the same tasks, to train on; not needed for prediction, but for a SAC.
+            path: what :meth:`save` wrote.
+            env: environment with the same tasks, to train on; not needed for prediction.
             device: as in SB3.
             custom_objects: arguments that replace stored ones, as in SB3; the same as ``kwargs``.
             print_system_info: print the versions of the libraries here.
             force_reset: must be True: training always goes on from a reset environment.
-            trust: run the pickles in a file of SB3's SAC, to make an MTSAC that computes the same for every task, and
-                whose heads then learn apart; see :func:`mtrl_transfer.agents.storage.sb3_files.agent_from_sac`.
             **kwargs: arguments that replace stored ones, such as ``combiner`` where the agent had an object. Another
                 combiner, or one with other ``combiner_kwargs``, begins anew.
 
@@ -604,8 +600,6 @@ class MTSAC(OffPolicyAlgorithm):
             get_system_info()
         replaced = {**(custom_objects or {}), **kwargs}
         try:
-            if trust and is_sb3_archive(path):
-                return agent_from_sac(cls, path, env, device, replaced)
             return agent_from_archive(cls, *archive.read_archive(path), env, device, replaced)
         except LIES as error:
             what = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -615,22 +609,17 @@ class MTSAC(OffPolicyAlgorithm):
         """Write the stored transitions as safetensors (SB3 would pickle them)."""
         self.replay_buffer.save(path)
 
-    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True, trust: bool = False) -> None:
+    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
         """Read stored transitions.
 
         Args:
-            path: what :meth:`save_replay_buffer` wrote; with ``trust`` also what SB3's SAC wrote, trained on the same
-                tasks side by side.
-            truncate_last_traj: of SB3's signature; training ends it where it resets the environment.
-            trust: run SB3's pickle, whatever code is in it.
+            path: what :meth:`save_replay_buffer` wrote.
+            truncate_last_traj: of SB3's signature; training ends the last episode where it resets the environment.
 
         Raises:
             ValueError: if the file holds something else.
         """
-        if trust and is_pickle(path):
-            load_sb3_replay(self.replay_buffer, path)
-        else:
-            self.replay_buffer.load(path)
+        self.replay_buffer.load(path)
         if self.return_bounds is not None and self.replay_buffer.size():
             stored, size = self.replay_buffer.storage, self.replay_buffer.size()
             rewards = stored.rewards[:size].cpu().numpy()

@@ -83,9 +83,8 @@ def read_archive(source: Target) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = safetensors.torch.load(archive.read(TENSORS))
     except (*_DAMAGE, SafetensorError) as error:
         raise ValueError(
-            f"{source} is not an agent saved by MTSAC ({error}); expected a zip of {DATA} and {TENSORS}. Files of "
-            "other algorithms of stable-baselines3 hold pickles and are not opened, for a pickle runs any code: if you "
-            "trust who made it, MTSAC.load(..., env=env, trust=True) makes an MTSAC of a SAC"
+            f"{source} is not an agent saved by MTSAC ({error}); expected a zip of {DATA} and {TENSORS}; files of "
+            "stable-baselines3's own algorithms hold pickles and are not opened, because a pickle can run any code"
         ) from None
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
         raise ValueError(f"{source} was written in another format; this version reads format {FORMAT}")
