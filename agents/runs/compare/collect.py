@@ -1,4 +1,4 @@
-"""Reading finished runs' folders for a report, and telling what is missing or does not belong."""
+"""Read the folders of finished runs for a report, and name what is missing or does not belong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mtrl_transfer.agents.runs.compare.plan import Plan, different_keys, method_of, protocol_of
+from mtrl_transfer.agents.runs.compare.plan import MethodRun, Plan, different_keys, method_of, protocol_of
 from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
@@ -85,29 +85,24 @@ class Collected(NamedTuple):
 
 
 def collect(plan: Plan, errors: dict[str, str | None]) -> Collected:
-    """Read every planned and imported run that is finished.
+    """Read every planned run that is finished.
 
     Args:
         plan: the comparison.
-        errors: label -> why a run failed, as far as it was tried.
+        errors: label -> why a run failed, for the runs that were tried.
 
     Returns:
         The runs that belong together; for all others a sentence.
     """
     found, missing, notes = list[FinishedRun](), list[str](), list[str]()
-    wanted = [(run.planned.label, run.method, run.planned.run_dir) for run in plan.runs]
-    wanted += [
-        (f"{Path(folder).name} (imported)", method, Path(folder))
-        for method, folders in plan.config.imports.items()
-        for folder in folders
-    ]
-    for label, method, folder in wanted:
+    for planned in plan.runs:
+        label = planned.planned.label
         try:
-            run, told = _read(label, method, folder)
+            run, told = _read(label, planned.method, planned.planned.run_dir)
         except _NotWhole as reason:
             missing.append(f"{label}: {errors.get(label) or reason}")
             continue
-        foreign = _foreign(run, plan, found)
+        foreign = _foreign(run, planned, found)
         if foreign and not plan.config.allow_differences:
             missing.append(f"{label} is left out, for it does not belong: {'; '.join(foreign)}")
             continue
@@ -255,19 +250,14 @@ def _whole(steps: np.ndarray, values: np.ndarray) -> History:
     return History(steps[whole], values[whole])
 
 
-def _foreign(run: FinishedRun, plan: Plan, found: Sequence[FinishedRun]) -> list[str]:
-    """In what a run differs from the comparison's protocol, its method or the runs before it, though it must not."""
-    planned = {one.method: one.planned.config for one in plan.runs}
-    expected = planned.get(run.method, plan.runs[0].planned.config)
+def _foreign(run: FinishedRun, planned: MethodRun, found: Sequence[FinishedRun]) -> list[str]:
+    """Differences of a run from what was planned, and of its protocol from that of the runs before it."""
+    expected = planned.planned.config
     told = _differing("", protocol_of(run.config), protocol_of(expected))
     for part in PROTOCOL_PARTS if found else ():
         told += _differing(f"{part}.", run.card[part], found[0].card[part])
-    of_method = [one for one in found if one.method == run.method]
-    method = planned.get(run.method, of_method[0].config if of_method else run.config)
-    told += _differing(f"{run.method}'s ", method_of(run.config), method_of(method))
-    if run.seed in [one.seed for one in of_method]:
-        told.append(f"{run.method} has a run with seed {run.seed} already")
-    return told
+    told += _differing(f"{run.method}'s ", method_of(run.config), method_of(expected))
+    return told + _differing("", {"seed": run.seed}, {"seed": planned.seed})
 
 
 def _differing(prefix: str, ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:

@@ -41,8 +41,7 @@ def run_comparison(plan: Plan, console: Console) -> Summary:
         results = run_all([run.planned for run in plan.runs], plan.config, console)
         errors = {result.label: result.error for result in results}
     collected = collect(plan, errors)
-    order = dict.fromkeys([*plan.config.methods, *plan.config.imports])
-    summary = summarise(collected.runs, list(order), plan.config.baseline)
+    summary = summarise(collected.runs, list(plan.config.methods), plan.config.baseline)
     written = write_report(plan, collected, summary)
     _tell(console, summary)
     for note in collected.notes:
@@ -60,8 +59,8 @@ def _tell(console: Console, summary: Summary) -> None:
     for column in ("method", "seeds", "IQM", "P(better)"):
         table.add_column(column, justify="left" if column == "method" else "right", no_wrap=True)
     for method in summary.methods.values():
-        estimates = content.number(method.iqm), content.number(method.improvement)
-        table.add_row(method.method, str(len(method.seeds)), *estimates)
+        improvement = "–" if method.improvement is None else str(method.improvement)
+        table.add_row(method.method, str(len(method.seeds)), str(method.iqm), improvement)
     console.print(table)
-    for told in (*content.answer(summary), *content.doubts(summary)):
-        console.print(told, highlight=False, soft_wrap=True, markup=False)
+    for sentence in (*content.verdicts(summary), *content.warnings(summary)):
+        console.print(sentence, highlight=False, soft_wrap=True, markup=False)

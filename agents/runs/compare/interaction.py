@@ -1,4 +1,4 @@
-"""Whether tasks act on each other at all, and whether what was measured of it repeats."""
+"""Effects of tasks on each other, and the repeatability of their measurement."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import t as t_distribution
+from scipy.stats import t as student
 
 from mtrl_transfer.agents.monitoring.similarity import rank_correlation
 from mtrl_transfer.agents.runs.compare.collect import FinishedRun, History
 
 PHASES = ("first third", "second third", "last third")
-"""Of a run's records."""
+"""Phases of a run's records."""
 
 
 class Interaction(NamedTuple):
     """Pairwise transference in one network's trunk: medians of records within a phase, then means over phases and runs.
 
     Attributes:
-        own: what a step along a task's gradient does to its own loss.
-        others: to each other task's.
+        own: effect of a step along a task's gradient on the task's own loss.
+        others: effect on each other task's loss.
         harmful: share of pairs of different tasks in which it harms.
-        split_half: rank correlation, over pairs of different tasks, of every second record with the others; nan where
-            it is not known. Near 0, who helps whom can't be told from what was recorded.
-        between_runs: the same of two runs, mean over all pairs of runs; nan for one run.
+        split_half: rank correlation, over pairs of different tasks, of every second record with the others; nan if
+            unknown. Near 0, the records cannot tell which task helps which.
+        between_runs: the same for two runs, mean over all pairs of runs; nan for one run.
     """
 
     own: float
@@ -36,14 +36,14 @@ class Interaction(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """What the choices of a `Transference` combiner are worth by its own measure: leads over the full set.
+    """Worth of the choices of a `Transference` combiner by its own measure: leads over the full set.
 
     Attributes:
         seen: mean lead of the best candidate at a decision.
-        lasting: mean lead over a phase of the candidate that is best there, mean over phases and runs: the best of
-            every second record by the records between them, and the other way round. Chance alone gives 0.
+        lasting: mean lead over a phase of the candidate that is best there, mean over phases and runs. The candidate is
+            selected on every second record and judged on the others, and the other way round. Chance alone gives 0.
         ahead: share of candidates (in each phase and run) whose mean lead is above 0 by a t-test at 2.5%.
-        behind: likewise, below 0.
+        behind: share of candidates whose mean lead is below 0.
     """
 
     seen: float
@@ -53,15 +53,15 @@ class Choices(NamedTuple):
 
 
 def by_phase(history: History) -> list[np.ndarray]:
-    """The values of each of :data:`PHASES`, which may hold none."""
+    """Return the values of each of :data:`PHASES`; a phase may have none."""
     return np.array_split(history.values, len(PHASES))
 
 
 def interaction(runs: Sequence[FinishedRun], role: str) -> Interaction | None:
-    """How tasks acted on each other, over a method's runs; None where that was not recorded.
+    """Measure how tasks acted on each other; None where that was not recorded.
 
     Args:
-        runs: of one method.
+        runs: runs of one method.
         role: ``critic`` or ``actor``.
     """
     histories = [run.pairwise[role] for run in runs if role in run.pairwise]
@@ -76,9 +76,7 @@ def interaction(runs: Sequence[FinishedRun], role: str) -> Interaction | None:
         for values in phases
     ]
     pairs = [
-        rank_correlation(one[phase], other[phase])
-        for one, other in combinations(medians, 2)
-        for phase in range(len(PHASES))
+        rank_correlation(*phases) for one, other in combinations(medians, 2) for phases in zip(one, other, strict=True)
     ]
     return Interaction(
         own=float(medians[..., ~different].mean()),
@@ -90,10 +88,10 @@ def interaction(runs: Sequence[FinishedRun], role: str) -> Interaction | None:
 
 
 def choices(runs: Sequence[FinishedRun], role: str) -> Choices | None:
-    """What choosing was worth, over a method's runs; None where nothing was chosen, or it was not recorded.
+    """Measure the worth of choosing; None where nothing was chosen, or it was not recorded.
 
     Args:
-        runs: of one method.
+        runs: runs of one method.
         role: ``critic`` or ``actor``.
     """
     histories = [run.leads[role] for run in runs if role in run.leads]
@@ -115,9 +113,9 @@ def choices(runs: Sequence[FinishedRun], role: str) -> Choices | None:
 
 
 def _t_scores(values: np.ndarray) -> np.ndarray:
-    """Means of ``[n, K]`` over ``n``, in units of what a one-sided t-test at 2.5% asks for."""
+    """Means of ``[n, K]`` over ``n``, in units of what a one-sided t-test at 2.5% requires."""
     errors = values.std(axis=0, ddof=1) / np.sqrt(len(values))
-    needed = t_distribution.ppf(0.975, len(values) - 1) * errors
+    needed = student.ppf(0.975, len(values) - 1) * errors
     return np.divide(values.mean(axis=0), needed, out=np.zeros_like(needed), where=needed > 0)
 
 

@@ -123,17 +123,11 @@ def _comparison(tree: Tree) -> tuple[CompareConfig | None, list[str]]:
 
 def _names(config: CompareConfig) -> list[str]:
     problems = []
-    known = {*config.methods, *config.imports}
-    if config.baseline not in known:
-        problems.append(f"baseline={config.baseline!r} is none of the methods{did_you_mean(config.baseline, known)}")
+    if config.baseline not in config.methods:
+        nearest = did_you_mean(config.baseline, config.methods)
+        problems.append(f"baseline={config.baseline!r} is none of the methods{nearest}")
     if len(set(config.seeds)) < len(config.seeds):
         problems.append(f"seeds={list(config.seeds)} names a seed twice")
-    problems += [
-        f"imports.{method}: {folder} is no folder"
-        for method, folders in config.imports.items()
-        for folder in folders
-        if not Path(folder).is_dir()
-    ]
     return problems
 
 

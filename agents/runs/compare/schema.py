@@ -33,5 +33,3 @@ class CompareConfig(EngineConfig):
     """Of runs and report; null: runs/compare_<name>."""
     run: bool = True
     """Do what is missing; false: only report what is there."""
-    imports: dict[Name, tuple[str, ...]] = Field(default_factory=dict)
-    """For a method, one of the above or another, finished or unfinished run folders from elsewhere."""

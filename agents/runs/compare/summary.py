@@ -1,9 +1,9 @@
-"""All figures of a comparison: per method, from its finished runs."""
+"""All numbers of a comparison, per method, from its finished runs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,23 +12,22 @@ from mtrl_transfer.agents.runs.compare.collect import MEASURES, ROLES, FinishedR
 from mtrl_transfer.agents.runs.compare.interaction import PHASES, Choices, Interaction, by_phase, choices, interaction
 from mtrl_transfer.agents.runs.compare.statistics import (
     ENOUGH_SEEDS,
-    Estimate,
     area_under_curve,
     estimate,
+    holm,
     improvement,
     iqm,
     mean,
-    profile,
     seeds_needed,
     value_at,
 )
+from mtrl_transfer.agents.runs.report.numbers import Estimate
 
 BOOTSTRAP_SEED = 0
 SHARES = (0.25, 0.5, 1.0)
-"""Of the budget, and of the shortest run's training time: where success is read off."""
+"""Shares of the budget, and of the shortest run's training time, at which success is read off the curves."""
 TIME_POINTS = 40
 WORST = 3
-THRESHOLDS = np.linspace(0.0, 1.0, 51)
 
 
 class Band(NamedTuple):
@@ -42,26 +41,31 @@ class Band(NamedTuple):
 
 @dataclass(frozen=True)
 class MethodSummary:
-    """What a method reached; success counts over the tasks that can be solved.
+    """Results of a method; success counts over the solvable tasks.
 
     Attributes:
-        method: by name.
-        seeds: of the finished runs.
-        scores: success of the final evaluation ``[seeds, tasks]``; ``returns`` likewise.
-        iqm: interquartile mean over seeds and tasks; ``mean`` likewise.
+        method: its name.
+        seeds: seeds of the finished runs.
+        scores: success of the final evaluation ``[seeds, tasks]``.
+        returns: returns of the final evaluation ``[seeds, tasks]``.
+        iqm: interquartile mean over seeds and tasks.
+        mean: mean over seeds and tasks.
         worst: mean success of the method's worst tasks, and their names.
         area: mean height of the learning curve over transitions; None without curves.
-        at_transitions: IQM at shares of the budget; ``at_seconds`` at training times.
+        at_transitions: IQM at shares of the budget.
+        at_seconds: IQM at training times.
         improvement: probability of improvement over the baseline; None for the baseline itself or without one.
-        seeds_needed: per method, to find the difference from the baseline; None where it cannot be told.
-        over_transitions: IQM of the learning curves; ``over_seconds`` over training time; None without curves.
+        p_value: two-sided p-value of no improvement, corrected by `holm` for all methods of the summary.
+        seeds_needed: seeds per method to find the difference from the baseline; None if unknown.
+        over_transitions: IQM of the learning curves over transitions; None without curves.
+        over_seconds: the same over training time.
         prediction: by role and measure, correlation of predicted with realised improvement in each of :data:`PHASES`,
-            mean over seeds; None where it is not known.
-        interaction: by role, whether tasks acted on each other; None where that was not recorded.
-        choices: by role, what choosing by transference was worth; None for other methods, or where it was not recorded.
-        profile: share of scores that reach each of :data:`THRESHOLDS`.
-        update_ms: milliseconds of an update; ``transference_ms``: of which measuring and combining task gradients.
-        seconds: of a run in all, mean.
+            mean over seeds; None where it is unknown.
+        interaction: by role, effects of tasks on each other; None where that was not recorded.
+        choices: by role, the worth of choosing by transference; None for other methods, or where it was not recorded.
+        update_ms: milliseconds of an update.
+        transference_ms: the part of it that measures and combines task gradients.
+        seconds: duration of a run, mean.
     """
 
     method: str
@@ -75,20 +79,20 @@ class MethodSummary:
     at_transitions: dict[int, Estimate | None]
     at_seconds: dict[float, Estimate | None]
     improvement: Estimate | None
+    p_value: float | None
     seeds_needed: int | None
     over_transitions: Band | None
     over_seconds: Band | None
     prediction: dict[str, tuple[Estimate | None, ...]]
     interaction: dict[str, Interaction | None]
     choices: dict[str, Choices | None]
-    profile: np.ndarray
     update_ms: float
     transference_ms: float
     seconds: float
 
     @property
     def trusted(self) -> bool:
-        """Whether there are seeds enough for the intervals to mean what they say."""
+        """Return whether there are enough seeds for the intervals to mean what they say."""
         return len(self.seeds) >= ENOUGH_SEEDS
 
 
@@ -97,22 +101,27 @@ class Summary:
     """All methods with at least one finished run, in the order of the comparison.
 
     Attributes:
-        tasks: that can be solved.
+        tasks: names of the solvable tasks.
         methods: by name.
-        baseline: its name, whether or not it has runs.
+        baseline: its name, even if it has no runs.
     """
 
     tasks: tuple[str, ...]
     methods: dict[str, MethodSummary]
     baseline: str
 
+    @property
+    def compared(self) -> list[MethodSummary]:
+        """Methods that are compared with the baseline."""
+        return [method for method in self.methods.values() if method.improvement is not None]
+
 
 def summarise(runs: Sequence[FinishedRun], order: Sequence[str], baseline: str) -> Summary:
-    """Compute everything that the report tells.
+    """Compute all numbers of the report.
 
     Args:
-        runs: finished, of one protocol.
-        order: of the methods.
+        runs: finished runs of one protocol.
+        order: names of the methods, in the order of the report.
         baseline: the method that the others are measured against.
     """
     if not runs:
@@ -120,48 +129,57 @@ def summarise(runs: Sequence[FinishedRun], order: Sequence[str], baseline: str) 
     tasks = tuple(name for name, solvable in zip(runs[0].task_names, runs[0].solvable, strict=True) if solvable)
     by_method = {method: [run for run in runs if run.method == method] for method in order}
     shortest = min((run.training_seconds[-1] for run in runs if len(run.steps)), default=0.0)
-    points = _Points(
-        tuple(int(share * runs[0].config.total_timesteps) for share in SHARES),
-        tuple(float(share * shortest) for share in SHARES) if shortest else (),
-    )
-    compared = by_method.get(baseline, [])
-    methods = {method: _method(method, own, compared, tasks, points) for method, own in by_method.items() if own}
+    transitions = [int(share * runs[0].config.total_timesteps) for share in SHARES]
+    seconds = [float(share * shortest) for share in SHARES] if shortest else []
+    methods = {
+        method: _method(
+            method, own, [] if method == baseline else by_method.get(baseline, []), tasks, transitions, seconds
+        )
+        for method, own in by_method.items()
+        if own
+    }
+    compared = {name: method.p_value for name, method in methods.items() if method.p_value is not None}
+    for name, p_value in zip(compared, holm(list(compared.values())), strict=True):
+        methods[name] = replace(methods[name], p_value=p_value)
     return Summary(tasks, methods, baseline)
 
 
-class _Points(NamedTuple):
-    """Where success is read off the curves."""
-
-    transitions: tuple[int, ...]
-    seconds: tuple[float, ...]
-
-
 def _method(
-    method: str, runs: Sequence[FinishedRun], baseline: Sequence[FinishedRun], tasks: tuple[str, ...], points: _Points
+    method: str,
+    runs: Sequence[FinishedRun],
+    baseline: Sequence[FinishedRun],
+    tasks: tuple[str, ...],
+    transitions: Sequence[int],
+    seconds: Sequence[float],
 ) -> MethodSummary:
     generator = np.random.default_rng(BOOTSTRAP_SEED)
     scores = _scores(runs)
     per_task = scores.mean(axis=0)
     worst = np.argsort(per_task, kind="stable")[:WORST]
-    other = _scores(baseline) if baseline and baseline[0].method != method else None
     updates = sum(run.n_updates for run in runs)
     transference = sum(run.seconds["transference"] for run in runs)
-    curves = _Curves([run for run in runs if len(run.steps)])
+    whole_iqm, whole_mean = estimate(scores, iqm, generator), estimate(scores, mean, generator)
+    curves = _Curves([run for run in runs if len(run.steps)], generator)
+    area = curves.area()
+    at_transitions = {at: curves.at_transitions(at) for at in transitions}
+    at_seconds = {at: curves.at_seconds(at) for at in seconds}
+    better, p_value = improvement(scores, _scores(baseline), generator) if baseline else (None, None)
     return MethodSummary(
         method=method,
         seeds=tuple(run.seed for run in runs),
         scores=scores,
         returns=np.stack([run.returns[run.solvable] for run in runs]),
-        iqm=estimate(scores, iqm, generator),
-        mean=estimate(scores, mean, generator),
+        iqm=whole_iqm,
+        mean=whole_mean,
         worst=(float(per_task[worst].mean()), tuple(tasks[task] for task in worst)),
-        area=curves.area(generator),
-        at_transitions={at: curves.at_transitions(at, generator) for at in points.transitions},
-        at_seconds={at: curves.at_seconds(at, generator) for at in points.seconds},
-        improvement=None if other is None else improvement(scores, other, generator),
-        seeds_needed=None if other is None else seeds_needed(scores, other),
-        over_transitions=curves.over_transitions(generator),
-        over_seconds=curves.over_seconds(generator),
+        area=area,
+        at_transitions=at_transitions,
+        at_seconds=at_seconds,
+        improvement=better,
+        p_value=p_value,
+        seeds_needed=seeds_needed(scores, _scores(baseline)) if baseline else None,
+        over_transitions=curves.over_transitions(),
+        over_seconds=curves.over_seconds(),
         prediction={
             f"{role}, {measure}": _prediction([run.prediction[role, measure] for run in runs], generator)
             for role in ROLES
@@ -169,7 +187,6 @@ def _method(
         },
         interaction={role: interaction(runs, role) for role in ROLES},
         choices={role: choices(runs, role) for role in ROLES},
-        profile=profile(scores, THRESHOLDS),
         update_ms=_per_update(sum(run.seconds["update"] for run in runs) + transference, updates),
         transference_ms=_per_update(transference, updates),
         seconds=float(np.mean([sum(run.seconds.values()) for run in runs])),
@@ -195,48 +212,40 @@ def _per_update(seconds: float, updates: int) -> float:
 class _Curves:
     """Learning curves of one method's runs: success of the solvable tasks at the evaluations in training."""
 
-    def __init__(self, runs: Sequence[FinishedRun]) -> None:
-        self.runs = runs
+    def __init__(self, runs: Sequence[FinishedRun], generator: np.random.Generator) -> None:
+        self.runs, self.generator = runs, generator
+        self.heights = [run.curve[:, run.solvable] for run in runs]
         common = set.intersection(*({*run.steps.tolist()} for run in runs)) if runs else set()
         self.steps = np.array(sorted(common))
 
-    def area(self, generator: np.random.Generator) -> Estimate | None:
+    def area(self) -> Estimate | None:
         if not len(self.steps):
             return None
-        heights = np.stack([self._on_common_steps(run) for run in self.runs])
-        return estimate(area_under_curve(self.steps, np.moveaxis(heights, 1, -1)), mean, generator)
+        common = [height[np.isin(run.steps, self.steps)].T for run, height in zip(self.runs, self.heights, strict=True)]
+        return estimate(area_under_curve(self.steps, np.stack(common)), mean, self.generator)
 
-    def at_transitions(self, at: float, generator: np.random.Generator) -> Estimate | None:
-        return self._iqm(np.array([value_at(run.steps, _solvable(run), at) for run in self.runs]), generator)
+    def at_transitions(self, at: float) -> Estimate | None:
+        return self._iqm([run.steps for run in self.runs], at)
 
-    def at_seconds(self, at: float, generator: np.random.Generator) -> Estimate | None:
-        return self._iqm(np.array([value_at(run.training_seconds, _solvable(run), at) for run in self.runs]), generator)
+    def at_seconds(self, at: float) -> Estimate | None:
+        return self._iqm([run.training_seconds for run in self.runs], at)
 
-    def over_transitions(self, generator: np.random.Generator) -> Band | None:
-        return _band(self.steps, [self.at_transitions(step, generator) for step in self.steps])
+    def over_transitions(self) -> Band | None:
+        return _band(self.steps, self.at_transitions)
 
-    def over_seconds(self, generator: np.random.Generator) -> Band | None:
+    def over_seconds(self) -> Band | None:
         if not self.runs:
             return None
         first = max(run.training_seconds[0] for run in self.runs)
         last = min(run.training_seconds[-1] for run in self.runs)
-        times = np.linspace(first, last, TIME_POINTS) if last > first else np.array([last])
-        return _band(times, [self.at_seconds(at, generator) for at in times])
+        return _band(np.linspace(first, last, TIME_POINTS) if last > first else np.array([last]), self.at_seconds)
 
-    def _on_common_steps(self, run: FinishedRun) -> np.ndarray:
-        return _solvable(run)[np.isin(run.steps, self.steps)]
-
-    def _iqm(self, scores: np.ndarray, generator: np.random.Generator) -> Estimate | None:
-        return None if not len(scores) or np.isnan(scores).any() else estimate(scores, iqm, generator)
+    def _iqm(self, xs: Sequence[np.ndarray], at: float) -> Estimate | None:
+        """IQM of what each run had reached at a value of ``x``; None if a run has no evaluation by then."""
+        scores = np.array([value_at(x, height, at) for x, height in zip(xs, self.heights, strict=True)])
+        return None if not len(scores) or np.isnan(scores).any() else estimate(scores, iqm, self.generator)
 
 
-def _solvable(run: FinishedRun) -> np.ndarray:
-    return run.curve[:, run.solvable]
-
-
-def _band(x: np.ndarray, estimates: Sequence[Estimate | None]) -> Band | None:
-    known = [(at, one) for at, one in zip(x, estimates, strict=True) if one is not None]
-    if not known:
-        return None
-    at, values = zip(*known, strict=True)
-    return Band(np.array(at), *np.array(values).T)
+def _band(x: np.ndarray, estimate_at: Callable[[float], Estimate | None]) -> Band | None:
+    known = [(at, *found) for at in x if (found := estimate_at(at)) is not None]
+    return Band(*np.array(known).T) if known else None

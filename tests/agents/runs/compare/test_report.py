@@ -1,4 +1,4 @@
-"""From run folders to the report: numbers, what is missing, imports, and that the page needs nothing else."""
+"""From run folders to the report: numbers, what is missing, and that the page needs nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from finished_runs import STEPS, TASKS, correlation, curve, finish, finish_all, plan, scores, seconds
+from finished_runs import STEPS, TASKS, correlation, curve, finish_all, plan, scores, seconds
 from rich.console import Console
 
 from mtrl_transfer import Record, Recorder
@@ -106,9 +106,11 @@ def test_the_page_holds_everything_and_needs_nothing(tmp_path: Path):
     assert "@import" not in html
     assert "url(" not in html
     assert html.count("Transference of the critic in the") == 2 * 3  # alt text and caption, three phases
-    shown = set(re.findall(r"!\[.*?\]\[(picture-\d+)\]", markdown))
-    assert shown
-    assert shown == set(re.findall(r"^\[(picture-\d+)\]: data:image", markdown, re.MULTILINE))
+    files = {path.name: path.read_text(encoding="utf-8") for path in (made.folder / "figures").iterdir()}
+    assert {f"figures/{name}" for name in files} == set(re.findall(r"!\[.*?\]\((.*?)\)", markdown))
+    assert {"final_success_by_method.svg", "success_over_transitions.svg", "mean_critic_last_third.svg"} <= files.keys()
+    assert len(files) == html.count("<figure>")
+    assert all(text.rstrip().endswith("</svg>") for text in files.values())
     for page in (html, markdown):
         for label in numbered:
             assert f"scripts/train.py {made.folder / 'runs' / label}.yaml" in page
@@ -118,10 +120,6 @@ def test_the_page_holds_everything_and_needs_nothing(tmp_path: Path):
             estimate = told["methods"][method]["iqm"]
             assert f"{estimate['value']:.2f} [{estimate['low']:.2f}, {estimate['high']:.2f}]" in page
     assert told["missing"] == []
-    files = {path.name: path.read_text(encoding="utf-8") for path in (made.folder / "figures").iterdir()}
-    assert {"final_success_by_method.svg", "success_over_transitions.svg", "cost_of_an_update.svg"} <= files.keys()
-    assert len(files) == html.split("<details>")[0].count("<figure>")  # what is folded has no file
-    assert all(text.rstrip().endswith("</svg>") for text in files.values())
 
 
 def test_how_true_predictions_are_is_told_by_phase(tmp_path: Path):
@@ -274,30 +272,18 @@ def test_one_seed_has_no_spread(tmp_path: Path):
     assert "pcgrad is not shown to differ from mean" in markdown
 
 
-def test_a_run_from_elsewhere_joins_its_method(tmp_path: Path):
+def test_a_run_copied_from_another_machine_is_noted(tmp_path: Path):
     made = plan(tmp_path)
     finish_all(made)
-    elsewhere = made.runs[0].planned.resolved.model_copy(update={"seed": 9})
-    folder = finish(elsewhere, tmp_path / "usb" / "stick", 7)
-    card = json.loads((folder / "protocol.json").read_text(encoding="utf-8"))
-    card["machine"]["cpu"] = "another"
-    card["versions"]["torch"] = "2.6.0"
-    (folder / "protocol.json").write_text(json.dumps(card), encoding="utf-8")
-    before = {path: path.read_bytes() for path in folder.iterdir()}
-
-    with_it = plan(tmp_path, f"imports.mean=[{folder}]")
-    _, markdown, numbers = report(with_it)
-    assert numbers["methods"]["mean"]["seeds"] == [1, 2, 3, 9]
-    np.testing.assert_allclose(numbers["methods"]["mean"]["scores"][3], scores(7)[:3])
-    assert (
-        "Not all runs have the same machine: seconds can't be compared between them (unlike the other 6: mean 9)"
-        in markdown
-    )
-    assert "Not all runs have the same versions (unlike the other 6: mean 9)" in markdown
-    assert {path: path.read_bytes() for path in folder.iterdir()} == before
-
-    as_other = collect(plan(tmp_path, f"imports.theirs=[{folder}]"), {})
-    assert [run.method for run in as_other.runs] == [*["mean", "pcgrad"] * 3, "theirs"]
+    path = made.folder / "runs" / "mean_s3" / "protocol.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    card["machine"]["cpu"], card["versions"]["torch"] = "another", "2.6.0"
+    path.write_text(json.dumps(card), encoding="utf-8")
+    _, markdown, numbers = report(made)
+    assert numbers["methods"]["mean"]["seeds"] == [1, 2, 3]
+    others = "(unlike the other 5: mean 3)"
+    assert f"Not all runs have the same machine: seconds can't be compared between them {others}" in markdown
+    assert f"Not all runs have the same versions {others}" in markdown
 
 
 def test_commits_that_differ_are_told_by_method_and_seeds(tmp_path: Path):
@@ -314,19 +300,18 @@ def test_commits_that_differ_are_told_by_method_and_seeds(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("method", "seed", "told"),
-    [
-        ("pcgrad", 9, "pcgrad's combiner.name is 'mean', not 'pcgrad'"),
-        ("mean", 2, "mean has a run with seed 2 already"),
-    ],
+    ("copied", "told"),
+    [("mean_s2", "pcgrad's combiner.name is 'mean', not 'pcgrad'"), ("pcgrad_s1", "seed is 1, not 2")],
 )
-def test_a_run_that_does_not_belong_is_left_out(tmp_path: Path, method: str, seed: int, told: str):
+def test_a_run_under_another_name_is_left_out(tmp_path: Path, copied: str, told: str):
     made = plan(tmp_path)
     finish_all(made)
-    folder = finish(made.runs[0].planned.resolved.model_copy(update={"seed": seed}), tmp_path / "x", 7)
-    collected = collect(plan(tmp_path, f"imports.{method}=[{folder}]"), {})
-    assert collected.missing == [f"x (imported) is left out, for it does not belong: {told}"]
-    assert len(collected.runs) == 6
+    runs = made.folder / "runs"
+    shutil.rmtree(runs / "pcgrad_s2")
+    shutil.copytree(runs / copied, runs / "pcgrad_s2")
+    collected = collect(made, {})
+    assert collected.missing == [f"pcgrad_s2 is left out, for it does not belong: {told}"]
+    assert len(collected.runs) == 5
 
 
 def test_differences_that_were_allowed_are_told(tmp_path: Path):
