@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from mtrl_transfer import candidates, scales
+from mtrl_transfer import scales
 from mtrl_transfer.choices import check_choice
-from mtrl_transfer.gradients import combine, expand_over_tasks, gramian, per_task_gradients
+from mtrl_transfer.gradients import combine, expand_over_tasks, per_task_gradients
 from mtrl_transfer.precision import float32_products
 from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, are_unlike, count_tasks, entry
 
@@ -141,46 +141,20 @@ def transference(
         step_size: `η`, a number or a `[]` tensor.
         shared_grads: task gradients on `batch`; computed where not given.
         lookahead_batch: rows that the lookahead losses are taken on; `batch` where not given.
-        scale: what divides the improvement: `ratio`, `log_ratio`, `cosine`, `self` (see `scales`), or a tensor `[T]`.
-            Running scales belong to the `Transference` combiner.
+        scale: what divides the improvement: `ratio`, the loss before the step, or a tensor `[T]`. Running scales belong
+            to the `Transference` combiner.
         losses: losses of all tasks at once, as in `per_task_gradients`.
 
     Returns:
         `[K, T]`: positive where the candidate helps the task, negative where it harms.
     """
     if not isinstance(scale, Tensor):
-        check_choice("scale", scale, scales.STATELESS)
+        check_choice("scale", scale, ("ratio",))
     n_tasks = count_tasks(task_loss, heads, batch)
     _check_weights(weights, n_tasks)
     if shared_grads is None:
         shared_grads = per_task_gradients(task_loss, shared, heads, batch, losses=losses).shared_grads
-    n_rows = len(weights)
-    rows = [weights.new_zeros(1, n_tasks), weights]
-    if isinstance(scale, str) and scale == "self":
-        rows.append(candidates.singletons(n_tasks).to(weights))
+    rows = torch.cat([weights.new_zeros(1, n_tasks), weights])
     rows_batch = batch if lookahead_batch is None else lookahead_batch
-    table = lookahead_losses(
-        task_loss, shared, heads, rows_batch, torch.cat(rows), step_size, shared_grads, losses=losses
-    )
-    decrease = table[0] - table[1:]
-    own = decrease[n_rows:].diagonal()
-    return _scaled(scale, table[0], decrease[:n_rows], own, shared_grads, weights, step_size)
-
-
-def _scaled(
-    scale: str | Tensor,
-    before: Tensor,
-    decrease: Tensor,
-    own: Tensor,
-    shared_grads: Mapping[str, Tensor],
-    weights: Tensor,
-    step_size: Tensor | float,
-) -> Tensor:
-    """The decrease `[K, T]` of the losses by the scale, without running means."""
-    if isinstance(scale, Tensor):
-        return scales.divide(decrease, scale)
-    if scale == "log_ratio":
-        return scales.log_ratio(before, before - decrease, torch.zeros_like(before))
-    if scale == "cosine":
-        return scales.divide(decrease, scales.cosine(gramian(shared_grads), weights, step_size))
-    return scales.divide(decrease, own.clamp(min=0) if scale == "self" else before)
+    table = lookahead_losses(task_loss, shared, heads, rows_batch, rows, step_size, shared_grads, losses=losses)
+    return scales.divide(table[0] - table[1:], scale if isinstance(scale, Tensor) else table[0])

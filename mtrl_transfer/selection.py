@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CHOICES = ("argmax", "softmax")
-
 
 def choose(scores: Tensor, step_size: Tensor, allowed: Tensor | None = None) -> Tensor:
     """Index `[]` of the best of `scores [K]`; 0, the full set, on a tie with it or where the step has no length.
@@ -27,19 +25,6 @@ def usable_scores(scores: Tensor, step_size: Tensor, allowed: Tensor | None = No
     scores = torch.where(usable, scores, -torch.inf)
     scores[0] = torch.where(usable.any(), scores[0], 0)
     return scores
-
-
-def softmax_shares(scores: Tensor, temperature: float) -> Tensor:
-    """Shares `[K]` of candidates with `scores [K]` (minus infinity: none), measured in their standard deviation.
-
-    The spread of scores changes by orders of magnitude during training, so a temperature in their own unit would not
-    mean the same twice. Without a spread all usable candidates share alike.
-    """
-    usable = scores.isfinite()
-    count = usable.sum()
-    mean = torch.where(usable, scores, 0).sum() / count
-    spread = (torch.where(usable, scores - mean, 0).square().sum() / count).sqrt()
-    return torch.softmax((scores - mean) / torch.where(spread > 0, temperature * spread, 1), 0)
 
 
 def lets_return(members: Tensor, absence: Tensor, calls: int, max_absence: int) -> Tensor:

@@ -186,8 +186,7 @@ class TrunkUpdate(Generic[Rows]):
                 return _first_rows(batch, n_rows)
             return draw(n_rows, self.generators["lookahead"])
 
-        step_heads = asks is not None and asks.heads == "stepped"
-        return TrunkLookahead(self.network, self.loss, tasks, gram, self.step_norm, make_batch, step_heads)
+        return TrunkLookahead(self.network, self.loss, tasks, gram, self.step_norm, make_batch)
 
     def _gramian(self, tasks: TaskGradients) -> Tensor:
         gram = gramian(tasks.shared_grads)

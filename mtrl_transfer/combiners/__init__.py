@@ -3,13 +3,11 @@
 from mtrl_transfer.combiners.base import Combiner
 from mtrl_transfer.combiners.famo import FAMO
 from mtrl_transfer.combiners.gradnorm import GradNorm
-from mtrl_transfer.combiners.gradvac import GradVac
 from mtrl_transfer.combiners.mean import Mean
-from mtrl_transfer.combiners.normalized_sum import NormalizedSum
 from mtrl_transfer.combiners.pcgrad import PCGrad
 from mtrl_transfer.combiners.random_drop import RandomDrop, RandomWeights
 from mtrl_transfer.combiners.registry import COMBINERS, make_combiner
-from mtrl_transfer.combiners.torchjd import IMTLG, MGDA, AlignedMTL, CAGrad, UPGrad
+from mtrl_transfer.combiners.torchjd import IMTLG, MGDA, AlignedMTL, CAGrad, FairGrad, GradVac, UPGrad
 from mtrl_transfer.combiners.transference import Transference
 from mtrl_transfer.decision import Decision
 
@@ -22,10 +20,10 @@ __all__ = [
     "CAGrad",
     "Combiner",
     "Decision",
+    "FairGrad",
     "GradNorm",
     "GradVac",
     "Mean",
-    "NormalizedSum",
     "PCGrad",
     "RandomDrop",
     "RandomWeights",

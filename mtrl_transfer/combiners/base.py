@@ -1,4 +1,4 @@
-"""What all combiners have in common."""
+"""The base class of all combiners."""
 
 from __future__ import annotations
 
@@ -14,12 +14,22 @@ from mtrl_transfer.precision import float32_products
 GENERATOR, SEED = "generator", "seed"
 
 
+def live_tasks(gramian: Tensor) -> Tensor:
+    """Return which tasks have a gradient, `[T]` bool: those with a positive squared norm in `gramian [T, T]`."""
+    return gramian.diagonal() > 0
+
+
 class Combiner:
     """Turns T task gradients into one trunk gradient `Σ_t w_t g_t`, knowing only their Gramian and a context.
 
     `combiner(gramian [T, T], context=None) -> weights [T]`; subclasses implement `weigh`. All combiners share one
     scale: a Gramian equal to the identity gives weights `1/T`, so that learning rate and clipping mean the same for
     all of them. None waits for the device, unless its docstring says so.
+
+    A task whose gradient is zero or not finite (one that was left out of the update) is not seen: its weight is 0, and
+    of T tasks the n others get what the method gives those n alone, times `n/T`. So each weighs as much as under the
+    mean, where it is `1/T` whatever the others do. A method sees zeros in such a task's row and column, and leaves out
+    of sums and means what `live_tasks` does not name.
 
     Attributes:
         needs_gramian: False where the weights are always `1/T`: the caller may then leave the Gramian and the call out.
@@ -45,19 +55,20 @@ class Combiner:
 
     @float32_products()
     def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
-        """Weights `[T]` of the task gradients with inner products `gramian [T, T]`; finite, whatever those are."""
+        """Return the weights `[T]` of task gradients with inner products `gramian [T, T]`; always finite."""
         if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
             raise ValueError(f"gramian must be [T, T], got {list(gramian.shape)}")
         for name, value in self.state.items():  # a loaded state may come from another device
             self.state[name] = value.to(gramian.device)
         finite = gramian.diagonal().isfinite()
-        weights = self.weigh(torch.where(gramian.isfinite(), gramian, 0), context)
-        # What overflows inside a method says nothing: then all tasks count alike. What is no gradient has no weight.
+        gramian = torch.where(gramian.isfinite() & finite & finite[:, None], gramian, 0)
+        weights = self.weigh(gramian, context)
+        # What overflows inside a method says nothing: then all tasks count alike.
         weights = torch.where(weights.isfinite().all(), weights, 1 / len(weights))
-        return torch.where(finite, weights, 0)
+        return torch.where(live_tasks(gramian), weights, 0)
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
-        """What `__call__` returns; a combiner implements this."""
+        """Return the weights `[T]`; a combiner implements this."""
         raise NotImplementedError
 
     def reuse(self) -> Tensor | None:

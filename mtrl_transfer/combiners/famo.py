@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
 
@@ -20,9 +20,10 @@ class FAMO(Combiner):
     """Fast Adaptive Multitask Optimization (Liu et al., 2023, arXiv 2306.03792, Algorithm 1).
 
     The step is along `c Σ_t z_t ∇log L_t` with `z = softmax(ξ)` and `1/c = Σ_t z_t / L_t`, so weights sum to 1 (one
-    scale: for equal losses and `ξ = 0` they are `1/T`). `after_step` lowers `ξ_t` of tasks whose log-loss fell more
-    than average, by Adam as in the authors' experiments. For signed losses, whose logarithm does not exist, `log L_t`
-    is replaced by `L_t` over its magnitude (`context.scales`, or the absolute loss).
+    scale: for equal losses and `ξ = 0` they are `1/T`), or to `n/T` where only n of T tasks have a loss and a gradient.
+    `after_step` lowers `ξ_t` of tasks whose log-loss fell more than average, by Adam as in the authors' experiments.
+    For signed losses, whose logarithm does not exist, `log L_t` becomes `L_t` over its magnitude (`context.scales`,
+    or the absolute loss).
 
     Args:
         learning_rate: of `ξ`.
@@ -55,14 +56,14 @@ class FAMO(Combiner):
         if context.signed and context.scales is not None:
             magnitude = context.scales
         # A loss of 0 is of a task that is solved or was masked: it has no logarithm, and its 1 / L would take all.
-        known = context.losses.isfinite() & (magnitude > 0) & magnitude.isfinite()
+        known = live_tasks(gramian) & context.losses.isfinite() & (magnitude > 0) & magnitude.isfinite()
         known = known | ~known.any()
         largest = torch.where(known, magnitude, 0).max()
         least = torch.finfo(magnitude.dtype).eps * largest
         magnitude = torch.where(known & (largest > 0), torch.maximum(magnitude, least), 1)
         self._before = (context.losses, magnitude, known, context.signed)
         shares = torch.softmax(logits, 0) * known / magnitude
-        return (shares / shares.sum()).to(gramian.dtype)
+        return (shares / shares.sum() * (known.sum() / len(known))).to(gramian.dtype)
 
     def after_step(self, losses: Tensor) -> None:
         """Compare with the losses `[T]` on the same rows before the step, and step `ξ`."""

@@ -7,9 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
+from mtrl_transfer.scales import divide
 
 LEAST_WEIGHT = 1e-3
 
@@ -21,7 +22,8 @@ class GradNorm(Combiner):
     Weights `v_t` follow the gradient of `Σ_t |v_t ‖g_t‖ − Ḡ r_t^α|`, where `Ḡ` is the mean of `v_t ‖g_t‖` and `r_t` the
     task's loss relative to its first one, over the mean of that ratio. After each step they are brought to sum T. The
     paper sums weighted losses; here the weights are divided by T (one scale). Norms are taken relative to their mean,
-    so that the rate does not depend on the losses' unit. Signed losses have no training rate: there `r_t = 1`.
+    so that the rate does not depend on the losses' unit. Signed losses have no training rate: there `r_t = 1`. The
+    weight of a task without a gradient rests, and the others keep their sum.
 
     Args:
         asymmetry: the paper's `α`: how strongly slow tasks are favoured.
@@ -49,20 +51,29 @@ class GradNorm(Combiner):
             raise ValueError("GradNorm needs a context with the losses of the tasks")
         weights = self.state.setdefault("weights", torch.ones_like(gramian[0]))
         applied = weights / len(gramian)
+        live = live_tasks(gramian)
         norms = gramian.diagonal().clamp(min=0).sqrt()
-        norms = torch.where(norms.mean() > 0, norms / norms.mean(), 0)
+        norms = divide(norms, _mean(norms, live))
         scaled = weights * norms
-        target = scaled.mean() * self._rates(context) ** self.asymmetry
+        target = _mean(scaled, live) * self._rates(context, live) ** self.asymmetry
         stepped = weights - self.learning_rate * torch.sign(scaled - target) * norms
-        stepped = stepped.clamp(min=LEAST_WEIGHT)
-        weights.copy_(stepped * len(gramian) / stepped.sum())
+        stepped = torch.where(live, stepped.clamp(min=LEAST_WEIGHT), 0)
+        total = torch.where(live, weights, 0).sum()
+        weights.copy_(torch.where(live, stepped * total / stepped.sum(), weights))
         return applied
 
-    def _rates(self, context: Context) -> Tensor:
-        """Inverse training rates `r_t`, `[T]`."""
+    def _rates(self, context: Context, live: Tensor) -> Tensor:
+        """Return the inverse training rates `r_t [T]`; a task's first loss is the first with a gradient."""
         losses = context.losses
-        first = self.state.setdefault("first_losses", losses.clone())
+        first = self.state.setdefault("first_losses", torch.zeros_like(losses))
+        first.copy_(torch.where((first == 0) & live, losses, first))
         if context.signed:
             return torch.ones_like(losses)
         remaining = torch.where(first > 0, losses / torch.where(first > 0, first, 1), 1)
-        return torch.where(remaining.mean() > 0, remaining / remaining.mean(), 1)
+        mean = _mean(remaining, live)
+        return torch.where(mean > 0, remaining / mean, 1)
+
+
+def _mean(values: Tensor, live: Tensor) -> Tensor:
+    """Return the mean `[]` of `values [T]` over the live tasks."""
+    return torch.where(live, values, 0).sum() / live.sum()

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
 from mtrl_transfer.steps import match_norms
@@ -65,8 +65,9 @@ class RandomDrop(_RandomControl):
         if isinstance(self.rates, list) and len(self.rates) != n_tasks:
             raise ValueError(f"rates has {len(self.rates)} entries for {n_tasks} tasks")
         draws = torch.rand(n_tasks, generator=self.generator(gramian.device), device=gramian.device)
-        kept = draws >= self._rates_on(gramian)
-        kept = kept | ~kept.any()
+        live = live_tasks(gramian)
+        kept = (draws >= self._rates_on(gramian)) & live
+        kept = torch.where(kept.any(), kept, live)
         return self._matched(kept.to(gramian.dtype) / n_tasks, gramian)
 
     def _rates_on(self, gramian: Tensor) -> Tensor | float:
@@ -99,4 +100,6 @@ class RandomWeights(_RandomControl):
         """Weights `[T]`, positive."""
         generator = self.generator(gramian.device)
         draws = torch.randn(len(gramian), generator=generator, device=gramian.device, dtype=torch.float64)
-        return self._matched(torch.softmax(draws, 0).to(gramian.dtype), gramian)
+        live = live_tasks(gramian)
+        shares = torch.softmax(torch.where(live, draws, -torch.inf), 0) * (live.sum() / len(live))
+        return self._matched(shares.to(gramian.dtype), gramian)

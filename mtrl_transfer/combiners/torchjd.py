@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
 
@@ -17,13 +17,14 @@ INSTALL = 'pip install "mtrl-transfer[baselines]"'
 class TorchJDWeighting(Combiner):
     """Adapter of one of TorchJD's weightings (github.com/TorchJD/torchjd), which map a Gramian to weights.
 
-    One scale: weights are multiplied by the constant that makes a Gramian equal to the identity give `1/T`. The
-    Gramian is first divided by its largest diagonal entry, since some have absolute tolerances; where it is
-    zero, or the solver returns what is not finite, every task gets `1/T`.
+    The weighting sees the tasks that have a gradient; selecting them waits for the device. One scale: its weights are
+    multiplied by the constant that makes a Gramian equal to the identity give `1/T`. The Gramian is first divided by
+    its largest diagonal entry, since some weightings have absolute tolerances. Where the solver returns what is not
+    finite, every task gets `1/T`.
 
     Args:
-        name: of the class in `torchjd.aggregation`, without `Weighting`.
-        kwargs: of that class.
+        name: name of the class in `torchjd.aggregation`, without `Weighting`.
+        kwargs: arguments of that class.
 
     Raises:
         ImportError: where TorchJD, or the solver that this weighting needs, is not installed.
@@ -37,19 +38,28 @@ class TorchJDWeighting(Combiner):
             self._weighting = getattr(aggregation, f"{name}Weighting")(**kwargs)
         except ImportError as error:
             raise ImportError(f"combiner {type(self).__name__} needs TorchJD with its solvers: {INSTALL}") from error
-        self._factors: dict[int, float] = {}
+        self._sums: dict[int, float] = {}
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
-        """Weights `[T]`."""
-        n_tasks = len(gramian)
-        if n_tasks not in self._factors:
-            self._factors[n_tasks] = 1 / float(self._weighting(torch.eye(n_tasks, dtype=torch.float64)).sum())
-        largest = gramian.diagonal().max()
-        mean = torch.full_like(gramian[0], 1 / n_tasks)
-        unit = torch.eye(n_tasks, dtype=gramian.dtype, device=gramian.device)
-        scaled = torch.where(largest > 0, gramian / torch.where(largest > 0, largest, 1), unit)
-        weights = self._weighting(scaled).to(gramian) * self._factors[n_tasks]
-        return torch.where(weights.isfinite().all(), weights, mean)
+        """Return the weights `[T]`."""
+        weights, (live,) = torch.zeros_like(gramian[0]), live_tasks(gramian).nonzero(as_tuple=True)
+        if not len(live):
+            return weights
+        seen = gramian[live][:, live]
+        found = self._solve(seen / seen.diagonal().max(), live).to(gramian)
+        # On the identity of n tasks it gives a sum s: times 1/s that is 1/n each, times n/T it is 1/T.
+        found = found * (len(live) / (self._sum(len(live)) * len(gramian)))
+        return weights.index_copy(0, live, torch.where(found.isfinite().all(), found, 1 / len(gramian)))
+
+    def _solve(self, gramian: Tensor, live: Tensor) -> Tensor:
+        """Return TorchJD's weights `[n]` for `gramian [n, n]` of the tasks `live [n]`."""
+        return self._weighting(gramian)
+
+    def _sum(self, n_tasks: int) -> float:
+        """Return the sum of the weights of an identity Gramian."""
+        if n_tasks not in self._sums:
+            self._sums[n_tasks] = float(self._weighting(torch.eye(n_tasks, dtype=torch.float64)).sum())
+        return self._sums[n_tasks]
 
 
 @register("upgrad")
@@ -75,6 +85,7 @@ class CAGrad(TorchJDWeighting):
 
     def __init__(self, c: float = 0.5) -> None:
         super().__init__("CAGrad", c=c)
+        self.c = c
 
 
 @register("mgda")
@@ -108,3 +119,59 @@ class AlignedMTL(TorchJDWeighting):
 
     def __init__(self) -> None:
         super().__init__("AlignedMTL")
+
+
+@register("fairgrad")
+class FairGrad(TorchJDWeighting):
+    """Weights with `(Gw)_t = w_t^(-1/α)`: α-fair shares of the tasks' improvements (Ban & Ji, 2024, arXiv 2402.15638).
+
+    The weights of an identity Gramian are 1 each, as in the paper; one scale divides them by T. Solves on the CPU: it
+    waits for the device.
+
+    Args:
+        alpha: kind of fairness; 0 is the mean, 1 proportional fairness, 2 the paper's choice for most of its tasks.
+    """
+
+    def __init__(self, alpha: float = 2.0) -> None:
+        if alpha < 0:
+            raise ValueError(f"alpha={alpha} must be at least 0")
+        super().__init__("FairGrad", alpha=alpha)
+        self.alpha = alpha
+
+
+@register("gradvac")
+class GradVac(TorchJDWeighting):
+    """As PCGrad, up to the usual cosine of two gradients rather than 0 (Wang et al., 2021, arXiv 2010.05874).
+
+    The paper sums the corrected gradients; one scale divides the sum by T. TorchJD draws the orders from torch's global
+    generator, which is lent the combiner's own stream. Runs on the CPU: it waits for the device.
+
+    Args:
+        beta: share of the newest cosine in the running mean of cosines; the paper's 0.01.
+        generator: source of the orders.
+    """
+
+    def __init__(self, beta: float = 0.01, generator: torch.Generator | None = None) -> None:
+        super().__init__("GradVac", beta=beta)
+        self.beta, self._generator = beta, generator
+
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
+        """Return the weights `[T]`; running cosines of tasks without a gradient rest."""
+        self.state.setdefault("cosines", torch.zeros_like(gramian))
+        return super().weigh(gramian, context)
+
+    def _solve(self, gramian: Tensor, live: Tensor) -> Tensor:
+        generator, cosines, rows = self.generator(torch.device("cpu")), self.state["cosines"], live[:, None]
+        # TorchJD keeps one running mean for one set of tasks; this one outlives the absence of some.
+        self._weighting._phi_t = cosines[rows, live].to("cpu", copy=True)
+        self._weighting._state_key = (len(gramian), gramian.dtype)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator.get_state())
+            weights = self._weighting(gramian)
+            generator.set_state(torch.get_rng_state())
+        cosines[rows, live] = self._weighting._phi_t.to(cosines)
+        return weights
+
+    def _sum(self, n_tasks: int) -> float:
+        """Return the number of tasks: orthogonal gradients are left as they are."""
+        return float(n_tasks)

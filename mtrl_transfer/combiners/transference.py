@@ -10,15 +10,14 @@ from torch import Tensor
 from mtrl_transfer import leads, measures, scales, search
 from mtrl_transfer.basis import Quadratic
 from mtrl_transfer.candidates import MAX_POWER_SET
-from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.combiners.transference_options import CONTINUOUS, check_options, is_named
 from mtrl_transfer.context import Context
 from mtrl_transfer.decision import Decision
 from mtrl_transfer.proposals import Listed, Proposals, Proposed
-from mtrl_transfer.scales import Scale
-from mtrl_transfer.selection import choose, lets_return, softmax_shares, usable_scores
-from mtrl_transfer.steps import match_norms, matched_step_size
+from mtrl_transfer.selection import choose, lets_return
+from mtrl_transfer.steps import matched_step_size
 
 
 @register("transference")
@@ -44,13 +43,10 @@ class Transference(Combiner):
         max_norm_factor: cap on the factor of norm matching.
         every: measure on every n-th call; in between the last choice is applied again.
         inner: `pcgrad` runs PCGrad within each subset; None adds its gradients up.
-        choice: `argmax`, or `softmax`: a mixture of all candidates.
-        temperature: of the softmax, in standard deviations of the scores.
         max_absence: most calls in a row that a task may be left out of; None sets no bound.
         smoothing: share of the past in the running mean of transference that is chosen by; 0 takes the newest alone.
         confidence: by how many standard errors a candidate's mean score must lead the full set's to be applied in its
             stead (needs `smoothing`); None asks for no more than the largest score.
-        heads: heads that the caller should look ahead with: `fixed`, or `stepped` by their own gradients first.
         generator: source of PCGrad's orders.
 
     Attributes:
@@ -73,12 +69,9 @@ class Transference(Combiner):
         max_norm_factor: float = 2.0,
         every: int = 1,
         inner: str | None = None,
-        choice: str = "argmax",
-        temperature: float = 1.0,
         max_absence: int | None = None,
         smoothing: float = 0.0,
         confidence: float | None = None,
-        heads: str = "fixed",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(generator)
@@ -92,12 +85,9 @@ class Transference(Combiner):
         self.max_norm_factor = max_norm_factor
         self.every = every
         self.inner = inner
-        self.choice = choice
-        self.temperature = temperature
         self.max_absence = max_absence
         self.smoothing = smoothing
         self.confidence = confidence
-        self.heads = heads
         check_options(self)
         continuous = is_named(candidates, CONTINUOUS)
         self._proposals = Proposals("full" if continuous else candidates, inner, norm_matching, max_norm_factor)
@@ -132,7 +122,7 @@ class Transference(Combiner):
             proposed, self.last = self._decide(gramian, context)
         else:
             proposed = self._propose(gramian, context, None)
-        weights = self._weights(proposed, gramian)
+        weights = proposed.rows.index_select(0, self.state["choice"][None])[0]
         if self.last is not None:
             self.last = self.last._replace(weights=weights, fresh=self.due)
         self._store("weights", weights)
@@ -196,19 +186,18 @@ class Transference(Combiner):
     def _decide(self, gramian: Tensor, context: Context) -> tuple[Proposed, Decision]:
         proposed = self._propose(gramian, context, None)
         step = self._step(gramian, context, proposed.rows[0])
-        alone = self._alone(gramian, proposed.rows[0])
         if self.measure == "exact":
-            before, decrease = self._look_ahead(context, torch.cat([proposed.rows, alone]), step)
-            scale = self._scale_now(gramian, context, step, before, decrease[len(proposed.rows) :])
-            decrease = decrease[: len(proposed.rows)]
+            before, decrease = self._look_ahead(context, proposed.rows, step)
+            divisor = self._divisor(context, before)
         else:
             model = self._model(gramian, context, step)
-            scale = self._scale_now(gramian, context, step, model.before, model.decrease(alone))
+            divisor = self._divisor(context, model.before)
             if self._searches(len(gramian)):
-                found = self._search(model, scale, gramian, proposed.rows)
+                found = self._search(model, divisor, gramian, proposed.rows)
                 proposed = self._propose(gramian, context, found)
             before, decrease = model.before, model.decrease(proposed.rows)
-        transference = scale.transference(decrease, proposed.rows)
+        known = live_tasks(gramian) & before.isfinite()  # a task that was left out has no say
+        transference = torch.where(known, scales.divide(decrease, divisor), 0)
         scores = self._choose(transference, proposed, step)
         decision = Decision(
             candidates=proposed.rows,
@@ -219,7 +208,7 @@ class Transference(Combiner):
             step_size=step,
             fresh=True,
             losses=before,
-            divisor=scale.divisor(proposed.rows),
+            divisor=divisor,
         )
         return proposed, decision
 
@@ -227,13 +216,6 @@ class Transference(Combiner):
         if self.step_size == "matched":
             return matched_step_size(gramian, context.step_norm, full_set)
         return torch.full_like(gramian[0, 0], 1.0 if self.step_size == "optimizer" else float(self.step_size))
-
-    def _alone(self, gramian: Tensor, full_set: Tensor) -> Tensor:
-        """Each task's own step `[T, T]`, at the candidates' length; only the scale `self` looks at it."""
-        if self.scale != "self":
-            return gramian[:0]
-        alone = torch.eye(len(gramian), dtype=gramian.dtype, device=gramian.device) / len(gramian)
-        return match_norms(alone, gramian, full_set, self.max_norm_factor) if self.norm_matching else alone
 
     def _look_ahead(self, context: Context, rows: Tensor, step: Tensor) -> measures.Improvement:
         if self.step_size == "optimizer":
@@ -246,43 +228,35 @@ class Transference(Combiner):
         received = measures.receiving_gramian(context, gramian, self.lookahead_batch)
         return measures.first_order(context.losses, received, step)
 
-    def _scale_now(self, gramian: Tensor, context: Context, step: Tensor, before: Tensor, alone: Tensor) -> Scale:
+    def _divisor(self, context: Context, before: Tensor) -> Tensor:
         name = self.scale
         if name == "auto":
             name = "ema" if context.signed else "ratio"
-        if context.signed and name in scales.POSITIVE_LOSSES_ONLY:
+        if context.signed and name == "ratio":
             raise ValueError(f"scale={name!r} needs positive losses and these are signed; choose 'ema' or 'auto'")
-        return Scale(
-            name,
-            self.state,
-            before=before,
-            own=alone.diagonal(),
-            magnitude=before.abs() if context.scales is None else context.scales,
-            gramian=gramian,
-            step_size=step,
-        )
+        if name == "ratio":
+            return scales.floored(self.state, before)
+        return scales.magnitude(self.state, before.abs() if context.scales is None else context.scales)
 
-    def _search(self, model: Quadratic, scale: Scale, gramian: Tensor, full_set: Tensor) -> Tensor:
+    def _search(self, model: Quadratic, divisor: Tensor, gramian: Tensor, full_set: Tensor) -> Tensor:
         """The best row `[T]` that no list holds: a subset, or continuous weights."""
-        gain = -scales.divide(model.slope, scale.divisor(full_set).view(-1, 1)).sum(0)
+        gain = -scales.divide(model.slope, divisor.view(-1, 1)).sum(0)
         curvature = torch.zeros_like(gramian)
         if model.curvature is not None:
-            curvature = scales.divide(model.curvature, scale.divisor(full_set).view(-1, 1, 1)).sum(0)
+            curvature = scales.divide(model.curvature, divisor.view(-1, 1, 1)).sum(0)
         if is_named(self.candidates, CONTINUOUS):
             limit = scales.squared_norms(gramian, full_set[0])
             return search.best_weights(gain, curvature, gramian, limit)
 
         def score(subsets: Tensor) -> Tensor:
             rows = self._searched.matched(torch.cat([full_set, subsets / len(gramian)]), gramian)[1:]
-            if scale.is_linear:  # then one quadratic is the sum of all tasks'
-                return rows @ gain - ((rows @ curvature) * rows).sum(1)
-            return scale.transference(model.decrease(rows), rows).sum(1)
+            return rows @ gain - ((rows @ curvature) * rows).sum(1)  # one quadratic: the sum of all tasks'
 
         starts = search.starting_subsets(score, gain, gramian.diagonal().clamp(min=0).sqrt())
         return search.best_subset(score, starts).to(gain.dtype) / len(gain)
 
     def _choose(self, transference: Tensor, proposed: Proposed, step: Tensor) -> Tensor:
-        """Scores `[K]`; notes the choice (and shares) in the state."""
+        """Scores `[K]`; notes the choice in the state."""
         newest = scores = transference.sum(1)
         if self.smoothing:
             mean = self.state.setdefault("transference", torch.zeros_like(transference))
@@ -296,15 +270,7 @@ class Transference(Combiner):
             ahead = leads.lasting(self.state, newest, self.smoothing, self.confidence)
             allowed = ahead if allowed is None else allowed & ahead
         self._store("choice", choose(scores, step, allowed))
-        if self.choice == "softmax":
-            self._store("shares", softmax_shares(usable_scores(scores, step, allowed), self.temperature))
         return scores
-
-    def _weights(self, proposed: Proposed, gramian: Tensor) -> Tensor:
-        if self.choice == "argmax":
-            return proposed.rows.index_select(0, self.state["choice"][None])[0]
-        mixture = self.state["shares"] @ proposed.rows
-        return self._proposals.matched(torch.stack([proposed.rows[0], mixture]), gramian)[1]
 
     def _note_members(self, members: Tensor) -> None:
         absence = self.state.setdefault("absence", torch.zeros_like(members, dtype=torch.long))

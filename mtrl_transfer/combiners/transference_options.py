@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 from mtrl_transfer import leads, measures, scales
 from mtrl_transfer.choices import check_choice
 from mtrl_transfer.proposals import Listed
-from mtrl_transfer.selection import CHOICES
 
 if TYPE_CHECKING:
     from mtrl_transfer.combiners.transference import Transference
 
 LOOKAHEAD_BATCHES = ("held_out", "same")
-HEADS = ("fixed", "stepped")
 CONTINUOUS = "continuous"
 
 
@@ -22,8 +20,6 @@ def check_options(options: Transference) -> None:
     check_choice("measure", options.measure, measures.MEASURES)
     check_choice("scale", options.scale, ("auto", *scales.SCALES))
     check_choice("lookahead_batch", options.lookahead_batch, LOOKAHEAD_BATCHES)
-    check_choice("heads", options.heads, HEADS)
-    check_choice("choice", options.choice, CHOICES)
     if options.inner is not None:
         check_choice("inner", options.inner, ("pcgrad",))
     if isinstance(options.step_size, str):
@@ -34,8 +30,6 @@ def check_options(options: Transference) -> None:
         value = getattr(options, name)
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
-    if options.temperature <= 0:
-        raise ValueError(f"temperature={options.temperature} must be positive")
     if not 0 <= options.smoothing < 1:
         raise ValueError(f"smoothing={options.smoothing} must be at least 0 and below 1")
     if options.confidence is not None and not options.confidence >= 0:
@@ -53,14 +47,10 @@ def _check_together(options: Transference) -> None:
         )
     if options.step_size == "optimizer" and options.measure != "exact":
         raise ValueError(f"step_size='optimizer' is not linear in the weights; measure={options.measure!r} needs that")
-    if options.step_size == "optimizer" and options.scale == "cosine":
-        raise ValueError("scale='cosine' needs a gradient step, not step_size='optimizer'")
     if is_named(options.candidates, CONTINUOUS) and options.measure == "exact":
         raise ValueError("candidates='continuous' needs measure='basis' or 'first_order'")
     if is_named(options.candidates, CONTINUOUS) and (options.inner or options.smoothing):
         raise ValueError("candidates='continuous' is searched; that needs inner=None and smoothing=0")
-    if is_named(options.candidates, CONTINUOUS) and options.scale in ("cosine", "log_ratio"):
-        raise ValueError(f"candidates='continuous' needs scale 'ratio', 'ema' or 'self', not {options.scale!r}")
     if options.max_absence is not None and options.max_absence < options.every:
         raise ValueError(f"max_absence={options.max_absence} cannot be kept: a choice stands for every={options.every}")
 

@@ -83,16 +83,15 @@ def test_no_combiner_waits(make_agent: Callable[..., MTSAC], combiner: str) -> N
         {"measure": "basis", "candidates": "power_set"},
         {"measure": "basis", "candidates": "continuous"},
         {"step_size": "optimizer"},
-        {"inner": "pcgrad", "choice": "softmax"},
+        {"inner": "pcgrad"},
         {
             "every": 2,
             "max_absence": 4,
             "smoothing": 0.9,
             "confidence": 1.0,
-            "heads": "stepped",
             "lookahead_batch": "same",
         },
-        {"candidates": ["leave_one_out", "pcgrad", "gradvac"]},
+        {"candidates": ["leave_one_out", "pcgrad", "gradnorm"]},
     ],
     ids=str,
 )

@@ -97,7 +97,7 @@ def state(agent: MTSAC) -> dict[str, torch.Tensor]:
     return tensors
 
 
-OTHERS = ["gradnorm", "gradvac", "normalized_sum", "pcgrad", "random_drop", "random_weights"]
+OTHERS = ["gradnorm", "pcgrad", "random_drop", "random_weights"]
 SETTINGS: list[dict[str, Any]] = [
     {"reward_scaling": "max_reward", "clip_targets": True, "n_steps": 3, "reweighting_rank": 1, "reweighting_every": 4},
     {"policy_kwargs": {"net_arch": [8], "alignment": "alternating", "alignment_period": 7, "actor_tau": 0.1}},
@@ -114,8 +114,8 @@ SETTINGS: list[dict[str, Any]] = [
         "combiner_kwargs": {"step_size": "optimizer", "max_absence": 2, "smoothing": 0.9, "confidence": 1.0},
     },
     {"combiner": "transference", "combiner_kwargs": {"every": 4}, "measure_every": 3},
-    {"combiner": "transference", "combiner_kwargs": {"every": 3, "inner": "pcgrad", "choice": "softmax"}},
-    {"combiner": "transference", "combiner_kwargs": {"critic": {"every": 2}, "actor": {"every": 3, "scale": "self"}}},
+    {"combiner": "transference", "combiner_kwargs": {"every": 3, "inner": "pcgrad"}},
+    {"combiner": "transference", "combiner_kwargs": {"critic": {"every": 2}, "actor": {"every": 3, "scale": "ema"}}},
     {"combiner": "transference", "combiner_kwargs": {"measure": "basis", "candidates": "power_set"}},
     {"combiner": "transference", "combiner_kwargs": {"measure": "first_order", "candidates": "continuous"}},
 ]

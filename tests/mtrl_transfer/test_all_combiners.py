@@ -11,7 +11,6 @@ from mtrl_transfer.combiners import pcgrad
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 from mtrl_transfer.measures import MEASURES
 from mtrl_transfer.scales import SCALES
-from mtrl_transfer.selection import CHOICES
 
 N_TASKS = 5
 RANDOM_CONTROLS = ("random_drop", "random_weights")
@@ -87,7 +86,8 @@ def test_identity_gives_one_over_t(name, n_tasks):
 
 
 def test_follows_a_permutation_of_the_tasks(name, monkeypatch):
-    skip_random_controls(name)
+    if name in (*RANDOM_CONTROLS, "gradvac"):
+        pytest.skip("random by design, or by TorchJD's own orders")
     vectors = awkward_gradients()["random"]
     permutation = torch.tensor([3, 0, 4, 1, 2])
     orders = pcgrad.random_orders(N_TASKS, torch.Generator().manual_seed(1))
@@ -217,6 +217,51 @@ def test_weights_are_finite_whatever_the_gramian(name, extreme):
     assert combiner(sound, context_for(sound)).isfinite().all()
 
 
+@pytest.mark.parametrize("fault", [0.0, torch.nan, torch.inf])
+def test_a_dead_task_leaves_the_step_of_the_others(name, fault, monkeypatch):
+    """With a task more that is dead, weights are those without it, times the share of live tasks."""
+    skip_random_controls(name)
+    draw, dead = torch.Generator().manual_seed(3), 2
+    live = torch.tensor([t for t in range(N_TASKS) if t != dead])
+    without, among = make(name), make(name)
+    for _ in range(4):
+        vectors = torch.randn(N_TASKS, 8, generator=draw, dtype=torch.float64)
+        losses = torch.rand(N_TASKS, generator=draw, dtype=torch.float64) + 0.5
+        orders = pcgrad.random_orders(N_TASKS, draw)
+        gram, small = vectors @ vectors.T, vectors[live] @ vectors[live].T
+        gram[dead], gram[:, dead], losses[dead] = fault, fault, fault
+        met = orders[live][orders[live] != dead].view(N_TASKS - 1, N_TASKS - 1)
+        monkeypatch.setattr(pcgrad, "random_orders", lambda *_, met=met: met - (met > dead).long())
+        expected = without(small, context_for(small, losses[live]))
+        monkeypatch.setattr(pcgrad, "random_orders", lambda *_, orders=orders: orders)
+        found = among(gram, context_for(gram, losses))
+        torch.testing.assert_close(found[live], expected * len(live) / N_TASKS)
+        assert found[dead] == 0
+        without.after_step(losses[live] * torch.linspace(0.8, 1, len(live)))
+        among.after_step(losses.index_put((live,), losses[live] * torch.linspace(0.8, 1, len(live))))
+
+
+def test_a_task_that_comes_back_is_weighed_again(name):
+    vectors = awkward_gradients()["random"]
+    gram, combiner = vectors @ vectors.T, make(name)
+    gone = gram * (torch.arange(N_TASKS) != 1) * (torch.arange(N_TASKS) != 1)[:, None]
+    for one in (gone, gram, gram):
+        weights = combiner(one, context_for(one))
+        combiner.after_step(context_for(one).losses)
+    assert weights.isfinite().all()
+    assert name in ("mgda", "transference", *RANDOM_CONTROLS) or weights[1] != 0
+
+
+@pytest.mark.parametrize("name", RANDOM_CONTROLS)
+def test_random_controls_do_not_draw_dead_tasks(name):
+    vectors = awkward_gradients()["one zero"]
+    vectors[1:] = vectors[1]
+    combiner = make(name)
+    for _ in range(20):
+        weights = combiner(vectors @ vectors.T)
+        torch.testing.assert_close(weights @ vectors, vectors.mean(0))
+
+
 LOSSES = {
     "zero": torch.zeros(N_TASKS),
     "tiny": torch.full((N_TASKS,), 1e-30),
@@ -229,7 +274,6 @@ OPTIONS = {
     "measure": MEASURES,
     "scale": ("auto", *SCALES),
     "candidates": ("leave_one_out", "power_set", "singletons", "continuous", ["mean", "pcgrad"]),
-    "choice": CHOICES,
     "step_size": ("matched", "optimizer", 0.1),
     "inner": (None, "pcgrad"),
     "smoothing": (0.0, 0.9),

@@ -5,72 +5,13 @@ import pytest
 import torch
 
 from mtrl_transfer import Context, make_combiner
-from mtrl_transfer.combiners import FAMO, GradNorm, NormalizedSum, RandomDrop, RandomWeights
+from mtrl_transfer.combiners import FAMO, GradNorm, RandomDrop, RandomWeights
 from mtrl_transfer.combiners.gradnorm import LEAST_WEIGHT
-from mtrl_transfer.combiners.gradvac import gradvac_weights
 from mtrl_transfer.combiners.torchjd import MGDA, TorchJDWeighting
 
 
 def gram_of(vectors):
     return vectors @ vectors.T
-
-
-def test_normalized_sum(gradients):
-    vectors = gradients(0)
-    vectors[2] = 0
-    weights = NormalizedSum()(gram_of(vectors))
-    units = torch.nn.functional.normalize(vectors)
-    torch.testing.assert_close(weights @ vectors, units.sum(0) * vectors.norm(dim=1).mean() / 5)
-    torch.testing.assert_close(NormalizedSum()(9 * gram_of(vectors)), weights)
-
-
-def literal_gradvac(vectors, orders, targets, beta):
-    """Algorithm 1 of Wang et al. (2021) on real vectors."""
-    total, targets = torch.zeros_like(vectors[0]), targets.clone()
-    for i, order in enumerate(orders.tolist()):
-        corrected = vectors[i].clone()
-        for j in (j for j in order if j != i):
-            cosine = torch.cosine_similarity(corrected, vectors[j], dim=0)
-            goal = targets[i, j].clone()
-            if cosine < goal:
-                factor = goal * (1 - cosine**2).sqrt() - cosine * (1 - goal**2).sqrt()
-                length = corrected.norm() / (vectors[j].norm() * (1 - goal**2).sqrt())
-                corrected = corrected + length * factor * vectors[j]
-            targets[i, j] = (1 - beta) * goal + beta * cosine
-        total = total + corrected
-    return total / len(vectors), targets
-
-
-def test_gradvac_equals_a_literal_loop(gradients):
-    targets, expected_targets = torch.zeros(2, 5, 5, dtype=torch.float64)
-    for seed in range(5):
-        vectors = gradients(seed, size=4)
-        orders = torch.stack([torch.randperm(5, generator=torch.Generator().manual_seed(seed + i)) for i in range(5)])
-        weights, cosines = gradvac_weights(gram_of(vectors), orders, targets)
-        targets = targets.lerp(cosines, 0.3)
-        expected, expected_targets = literal_gradvac(vectors, orders, expected_targets, 0.3)
-        torch.testing.assert_close(weights @ vectors, expected)
-        torch.testing.assert_close(targets, expected_targets)
-
-
-def test_gradvac_reaches_the_target_cosine():
-    vectors = torch.tensor([[1.0, 0.0], [-0.2, 1.0]]).double()
-    orders = torch.tensor([[0, 1], [1, 0]])
-    alone = torch.tensor([[0.0, 0.6], [-1.0, 0.0]]).double()
-    weights, _ = gradvac_weights(gram_of(vectors), orders, alone)
-    corrected = 2 * weights @ vectors - vectors[1]
-    torch.testing.assert_close(torch.cosine_similarity(corrected, vectors[1], dim=0), torch.tensor(0.6).double())
-
-
-def test_gradvac_updates_its_targets(gradients):
-    combiner = make_combiner("gradvac", beta=0.5)
-    gram = gram_of(gradients(0, size=50) + 1)
-    for _ in range(30):
-        combiner(gram)
-    norms = gram.diagonal().sqrt()
-    cosines = gram / norms[:, None] / norms
-    off = ~torch.eye(5, dtype=torch.bool)
-    torch.testing.assert_close(combiner.state["targets"][off], cosines[off], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("asymmetry", [0.0, 0.7, 4.0])
@@ -143,7 +84,7 @@ def test_famo_gives_nothing_to_a_task_without_a_loss_nor_lets_it_disturb_others(
         for losses in (torch.tensor([1.0, 100.0]), torch.tensor([0.9, 50.0])):
             weights = sound(torch.eye(2), Context(losses=losses))
             with_fault = torch.cat([losses, torch.tensor([lost])])
-            torch.testing.assert_close(faulty(torch.eye(3), Context(losses=with_fault))[:2], weights)
+            torch.testing.assert_close(faulty(torch.eye(3), Context(losses=with_fault))[:2], weights * 2 / 3)
             sound.after_step(losses * torch.tensor([0.9, 0.5]))
             faulty.after_step(torch.cat([losses * torch.tensor([0.9, 0.5]), torch.tensor([7.0])]))
     assert faulty.state["logits"][2] == 0
@@ -206,6 +147,7 @@ def test_random_controls_match_the_mean_norm(gradients, kind):
         ("mgda", "MGDAWeighting", {}, 1.0),
         ("imtl_g", "IMTLGWeighting", {}, 1.0),
         ("aligned_mtl", "AlignedMTLWeighting", {}, 1.0),
+        ("fairgrad", "FairGradWeighting", {"alpha": 1.0}, 1 / 5),
     ],
 )
 def test_torchjd_weightings_at_our_scale(gradients, name, weighting, kwargs, factor):
@@ -235,7 +177,8 @@ def test_missing_extra_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "kwargs", "message"),
     [
-        ("gradvac", {"beta": 1.5}, "beta=1.5 must be between 0 and 1"),
+        ("gradvac", {"beta": 1.5}, r"must be in \[0, 1\]. Found beta=1.5"),
+        ("fairgrad", {"alpha": -1.0}, "alpha=-1.0 must be at least 0"),
         ("gradnorm", {"learning_rate": 0.0}, "learning_rate=0.0 must be positive"),
         ("famo", {"learning_rate": -1.0}, "learning_rate=-1.0 must be positive"),
         ("random_drop", {"rates": 1.0}, "rates must be at least 0 and below 1, got 1.0"),

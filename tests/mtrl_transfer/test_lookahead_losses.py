@@ -79,19 +79,11 @@ def test_first_order_is_the_limit_of_small_steps(problem):
 
 def test_scales_of_the_plain_function(problem):
     arguments = {**problem.form("mapped"), "batch": problem.batch, "weights": candidates.leave_one_out(4).double()}
-    grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
-    before = grads.losses
+    before = per_task_gradients(batch=problem.batch, **problem.form("mapped")).losses
     ratio = transference(**arguments, step_size=0.2)
     after = before * (1 - ratio)
     given = transference(**arguments, step_size=0.2, scale=torch.tensor([1.0, 2.0, 4.0, 8.0]).double())
     torch.testing.assert_close(given, (before - after) / torch.tensor([1.0, 2.0, 4.0, 8.0]).double())
-    torch.testing.assert_close(transference(**arguments, step_size=0.2, scale="log_ratio"), (before / after).log())
-    own = transference(**{**arguments, "weights": candidates.singletons(4).double()}, step_size=0.2).diagonal()
-    torch.testing.assert_close(transference(**arguments, step_size=0.2, scale="self"), ratio / own)
-    vectors = problem.literal_gradients()
-    directions = torch.nn.functional.normalize(candidates.leave_one_out(4).double() @ vectors)
-    tiny = transference(**arguments, step_size=1e-6, scale="cosine")
-    torch.testing.assert_close(tiny, directions @ torch.nn.functional.normalize(vectors).T, rtol=1e-4, atol=1e-5)
 
 
 def test_errors(problem):

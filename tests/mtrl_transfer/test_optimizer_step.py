@@ -90,5 +90,3 @@ def test_errors(problem):
         functional_step(torch.optim.RMSprop(shared.values()), shared, grads)
     with pytest.raises(ValueError, match=r"shared\['0.bias'\] is not a parameter of the optimizer"):
         functional_step(torch.optim.SGD([shared["0.weight"]]), shared, grads)
-    with pytest.raises(ValueError, match="needs a gradient step"):
-        Transference(step_size="optimizer", scale="cosine")

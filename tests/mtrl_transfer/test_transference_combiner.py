@@ -3,9 +3,7 @@ import torch
 
 from mtrl_transfer import Context, PCGrad, Transference, candidates, gramian, make_context, per_task_gradients
 from mtrl_transfer.combiners.pcgrad import pcgrad_weights, random_orders
-from mtrl_transfer.decision import agrees_with_first_order
 from mtrl_transfer.scales import running_mean
-from mtrl_transfer.steps import match_norms
 
 STEP_NORM = torch.tensor(0.05, dtype=torch.float64)
 
@@ -34,7 +32,7 @@ PLANTED = torch.tensor([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0], [-4.0, -4.0, 0.1], [1.
 LOSSES = torch.tensor([1.0, 1.0, 50.0, 1.0]).double()
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"measure": "first_order", "lookahead_batch": "same"}, {"scale": "log_ratio"}])
+@pytest.mark.parametrize("kwargs", [{}, {"measure": "first_order", "lookahead_batch": "same"}, {"scale": "ema"}])
 def test_leaves_out_the_planted_harmful_task(kwargs):
     gram, context = linear_tasks(PLANTED, step_norm=0.1)
     combiner = Transference(**kwargs)
@@ -179,7 +177,7 @@ def test_first_order_on_held_out_rows(problem):
     torch.testing.assert_close(combiner.last.transference, expected)
 
 
-@pytest.mark.parametrize("scale", ["ratio", "log_ratio", "ema", "cosine", "self"])
+@pytest.mark.parametrize("scale", ["ratio", "ema"])
 def test_first_order_and_exact_agree_for_short_steps(problem, scale):
     gram, context = context_of(problem, step_norm=torch.tensor(1e-6).double(), lookahead_batch=None)
     tables = []
@@ -187,16 +185,7 @@ def test_first_order_and_exact_agree_for_short_steps(problem, scale):
         combiner = Transference(measure=measure, scale=scale, lookahead_batch="same")
         combiner(gram, context)
         tables.append(combiner.last.transference)
-        assert agrees_with_first_order(combiner.last, gram)
     torch.testing.assert_close(tables[0], tables[1], rtol=1e-3, atol=1e-3 * tables[1].abs().max().item())
-
-
-def test_disagreement_is_seen():
-    gram, context = linear_tasks(PLANTED)
-    combiner = Transference()
-    combiner(gram, context)
-    assert agrees_with_first_order(combiner.last, gram)
-    assert not agrees_with_first_order(combiner.last, -gram)
 
 
 @pytest.mark.parametrize("first", [0.0, float("nan")])
@@ -231,31 +220,6 @@ def test_ema_is_the_running_magnitude():
     combiner(gram, context)
     expected = torch.where(losses == 0, 4.0, 0.99 * losses.abs() + 0.04)  # the mean begins where there is a value
     torch.testing.assert_close(combiner.last.divisor, expected)
-
-
-def test_own_step_scale_says_nothing_where_the_own_step_does_not_help():
-    gram, context = linear_tasks(PLANTED, step_norm=0.1)
-    plain = context.lookahead
-
-    def lookahead(weights, step_size):
-        losses = plain(weights, step_size)
-        losses[:, 1] = 2 - losses[:, 1]  # task 1 gets worse by its own gradient
-        return losses
-
-    context.lookahead = lookahead
-    combiner = Transference(scale="self", norm_matching=False)
-    combiner(gram, context)
-    z = combiner.last.transference
-    assert not z[:, 1].any()
-    torch.testing.assert_close(z[:, 0], (combiner.last.candidates @ gram)[:, 0] * 4 / gram[0, 0])
-
-
-def test_own_steps_are_as_long_as_the_candidates():
-    gram, context = linear_tasks(PLANTED, step_norm=0.1)
-    combiner = Transference(scale="self")
-    combiner(gram, context)
-    alone = match_norms(candidates.singletons(4).double(), gram, candidates.full(4)[0].double(), 2.0)
-    torch.testing.assert_close(combiner.last.divisor, (combiner.last.step_size * alone @ gram).diagonal())
 
 
 def test_running_scale_survives_a_value_that_is_not_finite():
@@ -306,7 +270,6 @@ def test_what_the_context_must_have():
         Transference()(gram, Context(losses=context.losses, step_norm=context.step_norm))
     with pytest.raises(ValueError, match=r"needs context.step_norm"):
         Transference()(gram, Context(losses=context.losses, lookahead=context.lookahead))
-    for scale in ("ratio", "log_ratio"):
-        context.signed = True
-        with pytest.raises(ValueError, match=f"scale='{scale}' needs positive losses"):
-            Transference(scale=scale)(gram, context)
+    context.signed = True
+    with pytest.raises(ValueError, match="scale='ratio' needs positive losses"):
+        Transference(scale="ratio")(gram, context)

@@ -13,7 +13,6 @@ from mtrl_transfer.agents.mtsac.roles import ROLES
 from mtrl_transfer.agents.runs.config.schema import CombinerConfig
 from mtrl_transfer.agents.runs.errors import did_you_mean
 from mtrl_transfer.combiners import COMBINERS, make_combiner
-from mtrl_transfer.scales import POSITIVE_LOSSES_ONLY
 
 Settings = dict[str, tuple[str, Any]]
 """Name of a setting -> its dotted key in the config, and its value."""
@@ -113,6 +112,6 @@ def _except(settings: Settings, name: str) -> Settings:
 
 def _actor_scale(actor: Settings) -> list[str]:
     key, scale = actor.get("scale", ("", None))
-    if scale not in POSITIVE_LOSSES_ONLY:
+    if scale != "ratio":
         return []
     return [f"{key}={scale!r} needs positive losses, and the actor's are not; set combiner.actor.scale=ema"]

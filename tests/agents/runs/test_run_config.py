@@ -116,7 +116,7 @@ def test_a_preset_and_its_path_are_the_same():
 
 
 def test_a_resolved_config_reads_back_as_itself(tmp_path: Path):
-    config = load_config("mt10_quick", ["agent.learning_rate=1e-5", "combiner.actor.scale=self", "env.id=[reach-v3]"])
+    config = load_config("mt10_quick", ["agent.learning_rate=1e-5", "combiner.actor.scale=ema", "env.id=[reach-v3]"])
     assert load_config(write(tmp_path / "c.yaml", to_yaml(config))) == config
 
 
@@ -221,7 +221,7 @@ def test_all_problems_are_told_at_once_each_with_the_nearest_good_key():
         ("max_absence=5 every=10", ("max_absence",)),
         ("max_absence=0 every=two", ("every", "max_absence")),
         ("step_size=optimizer measure=bases", ("measure",)),
-        ("step_size=optimizer measure=basis temperature=0", ("step_size", "temperature")),
+        ("step_size=optimizer measure=basis every=0", ("step_size", "every")),
     ],
 )
 def test_settings_are_judged_together(settings: str, keys: tuple[str, ...]):
