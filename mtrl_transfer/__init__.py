@@ -14,6 +14,7 @@ from mtrl_transfer.grouping import (
     random_groups,
     select_groups,
 )
+from mtrl_transfer.horizon import horizon_transference
 from mtrl_transfer.information import (
     AlignmentSchedule,
     TaskAlignment,
@@ -51,6 +52,7 @@ __all__ = [
     "covariance_similarity",
     "gramian",
     "grouping",
+    "horizon_transference",
     "keep_finite",
     "lookahead_losses",
     "make_combiner",

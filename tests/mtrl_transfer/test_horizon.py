@@ -1,0 +1,114 @@
+"""Transference over a horizon, against literal loops over copied modules and their own optimizers."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from mtrl_transfer import candidates, horizon_transference, transference
+
+OPTIMIZERS = {
+    "sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    "adam": (torch.optim.Adam, {"lr": 0.02}),
+    "adamw": (torch.optim.AdamW, {"lr": 0.02, "weight_decay": 0.1, "amsgrad": True}),
+    "rmsprop": (torch.optim.RMSprop, {"lr": 0.02, "centered": True}),
+}
+
+
+def batches_of(problem, n: int):
+    draw = torch.Generator().manual_seed(5)
+    return [
+        tuple(torch.randn(part.shape, generator=draw, dtype=part.dtype) for part in problem.batch) for _ in range(n)
+    ]
+
+
+def warmed_up(problem, name: str) -> torch.optim.Optimizer:
+    kind, options = OPTIMIZERS[name]
+    optimizer = kind(problem.model.trunk.parameters(), **options)
+    for batch in batches_of(problem, 3):
+        optimizer.zero_grad()
+        problem.losses(batch).sum().backward()
+        optimizer.step()
+    optimizer.zero_grad()
+    return optimizer
+
+
+def literal(problem, batches, weights, optimizer, max_grad_norm=None) -> torch.Tensor:
+    """One deep copy of model and optimizer for each candidate, stepped by itself."""
+    before, rows = problem.losses(problem.held_out).detach(), []
+    for row in weights:
+        model, steps = copy.deepcopy((problem.model, optimizer))
+        for batch in batches:
+            steps.zero_grad()
+            (row @ problem.losses(batch, model)).backward()
+            if max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.trunk.parameters(), max_grad_norm)
+            steps.step()
+        rows.append(1 - problem.losses(problem.held_out, model).detach() / before)
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("max_grad_norm", [None, 0.3])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_equals_really_stepped_copies(problem, name, max_grad_norm):
+    optimizer = warmed_up(problem, name)
+    batches = batches_of(problem, 4)
+    weights = torch.cat([candidates.leave_one_out(4), candidates.singletons(4)]).double()
+    arguments = {**problem.form("mapped"), "batches": batches, "weights": weights, "step": optimizer}
+    del arguments["losses"]
+    found = horizon_transference(**arguments, held_out=problem.held_out, max_grad_norm=max_grad_norm)
+    torch.testing.assert_close(found, literal(problem, batches, weights, optimizer, max_grad_norm))
+
+
+@pytest.mark.parametrize("given", ["mapped", "list of heads", "list of losses"])
+def test_one_gradient_step_is_transference(problem, given):
+    arguments = problem.form(given)
+    del arguments["losses"]
+    weights = candidates.power_set(4).double()
+    found = horizon_transference(
+        **arguments, batches=[problem.batch], weights=weights, step=0.3, held_out=problem.held_out
+    )
+    expected = transference(
+        **arguments, batch=problem.batch, weights=weights, step_size=0.3, lookahead_batch=problem.held_out
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_nothing_is_changed(problem):
+    optimizer = warmed_up(problem, "adam")
+    before = copy.deepcopy((problem.model.state_dict(), optimizer.state_dict(), torch.get_rng_state()))
+    arguments = {**problem.form("mapped"), "batches": batches_of(problem, 2), "step": optimizer}
+    del arguments["losses"]
+    horizon_transference(**arguments, weights=candidates.singletons(4).double(), held_out=problem.held_out)
+    after = (problem.model.state_dict(), optimizer.state_dict(), torch.get_rng_state())
+    torch.testing.assert_close(after, before, rtol=0, atol=0)
+    assert all(parameter.grad is None for parameter in problem.model.trunk.parameters())
+
+
+def test_a_divisor_replaces_the_loss_before(problem):
+    arguments = {**problem.form("mapped"), "batches": batches_of(problem, 2), "step": 0.1}
+    del arguments["losses"]
+    arguments |= {"weights": candidates.full(4).double(), "held_out": problem.held_out}
+    by_ratio = horizon_transference(**arguments)
+    divisors = problem.losses(problem.held_out).detach()
+    torch.testing.assert_close(horizon_transference(**arguments, scale=2 * divisors), by_ratio / 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batches": []}, "at least one step"),
+        ({"weights": torch.ones(4)}, r"\[K, 4\]"),
+        ({"scale": "cosine"}, "'ratio' or a tensor"),
+        ({"step": torch.optim.LBFGS([torch.nn.Parameter(torch.ones(1))])}, "LBFGS couples parameters"),
+        ({"step": torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], lr=1.0)}, "not a parameter of the optimizer"),
+    ],
+)
+def test_bad_arguments_are_named(problem, change, message):
+    arguments = {**problem.form("mapped"), "batches": [problem.batch], "step": 0.1}
+    del arguments["losses"]
+    arguments |= {"weights": candidates.full(4).double(), "held_out": problem.held_out, **change}
+    with pytest.raises(ValueError, match=message):
+        horizon_transference(**arguments)
