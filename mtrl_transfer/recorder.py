@@ -18,6 +18,8 @@ from mtrl_transfer.appending import AppendingFile
 from mtrl_transfer.decision import Decision
 
 FORMAT = "mtrl_transfer.recorder 2"
+MAX_SIZE = 1 << 20
+"""Bytes of the first line, and candidates, at most."""
 DECIDED = ("candidates", "transference", "scores", "step_size")
 
 
@@ -156,13 +158,18 @@ def _numbers(values: Tensor | None) -> np.ndarray | float:
 
 def _read_header(path: Path) -> tuple[bytes, dict]:
     with path.open("rb") as file:
-        header = file.readline()
+        header = file.readline(MAX_SIZE)
     try:
         about = json.loads(header)
-    except ValueError:
+    except (ValueError, RecursionError):
         about = {}
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError(f"{path} is not a recording: its first line does not say {FORMAT!r}")
+    tasks, sizes = about.get("tasks"), about.get("candidates")
+    named = isinstance(tasks, list) and all(isinstance(name, str) for name in tasks)
+    sized = isinstance(sizes, dict) and all(type(size) is int and 0 <= size < MAX_SIZE for size in sizes.values())
+    if not (named and sized):
+        raise ValueError(f"{path} is not a recording: its first line is damaged")
     return header, about
 
 

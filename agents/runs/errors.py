@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from pydantic import ValidationError
+
 from mtrl_transfer.choices import nearest
 
 
@@ -17,6 +19,13 @@ class InputError(ValueError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+def first_problem(error: ValidationError) -> str:
+    """First of pydantic's errors as one clause: ``tasks.reach-v3.success: should be a finite number``."""
+    detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return ": ".join(part for part in (".".join(map(str, detail["loc"])), text) if part)
 
 
 def did_you_mean(name: object, known: Iterable[str], listed: str = "known") -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from mtrl_transfer.agents.runs.config.loading import load_config, to_yaml
 from mtrl_transfer.agents.runs.config.schema import RunConfig
@@ -24,30 +25,26 @@ PROTOCOL_FILE = "protocol.json"
 AGENT_FILE = "agent.zip"
 EVALUATION_FILE = "evaluation.json"
 RECORD_FILE = "transference.records"
+BEST_FILE = "best_model.zip"
 
-MAY_CHANGE = (
-    "run_dir",
-    "resume",
-    "total_timesteps",
-    "threads",
-    "env.n_procs",
-    "env.worker_timeout",
-    "agent.device",
-    "checkpoint",
-    "log",
-)
-"""Keys and sections that may differ when a run is continued: none of them changes what is learned, but for the last
-bits on another device."""
+HARMLESS = ("run_dir", "resume", "threads", "env.n_procs", "env.worker_timeout", "agent.device", "checkpoint", "log")
+"""Keys and sections that change nothing of what is learned from given data, except the last bits."""
+MAY_CHANGE = (*HARMLESS, "total_timesteps", "evaluation.every")
+"""Keys and sections that may differ when a run is continued. All others are refused by name."""
 
 
 def load_run(argument: str, overrides: Sequence[str]) -> RunConfig:
-    """As :func:`~mtrl_transfer.agents.runs.config.loading.load_config`, for training.
+    """Load the config of a training run; see :func:`~mtrl_transfer.agents.runs.config.loading.load_config`.
 
     Raises:
-        InputError: also where a copied or moved run's own config would continue the run that it names, another one.
+        InputError: also where the config of the run to resume is missing, and where a copied or moved run's config
+            names another folder than its own.
     """
-    config = load_config(argument, overrides)
     path, given = Path(argument), parse_overrides(overrides)[0]
+    folder = Path(str(given.get("run_dir", path.parent)))
+    if given.get("resume") is True and (path.name == CONFIG_FILE or "run_dir" in given) and folder.is_dir():
+        check_is_run(folder)
+    config = load_config(argument, overrides)
     of_a_run = path.name == CONFIG_FILE and path.is_file() and (path.parent / PROTOCOL_FILE).is_file()
     if not (config.resume and of_a_run) or config.run_dir is None or "run_dir" in given:
         return config
@@ -57,6 +54,16 @@ def load_run(argument: str, overrides: Sequence[str]) -> RunConfig:
         f"{path} says run_dir={config.run_dir}, another folder than its own, as in a copied or moved run; to continue "
         f"the run here, add run_dir={path.parent}"
     )
+
+
+def check_is_run(folder: Path) -> None:
+    """Refuse to resume what holds no run.
+
+    Raises:
+        InputError: if its config is missing.
+    """
+    if not (folder / CONFIG_FILE).is_file():
+        raise InputError(f"cannot resume {folder}: {CONFIG_FILE} is missing in it")
 
 
 def check_run_dir(config: RunConfig) -> None:
@@ -73,8 +80,8 @@ def check_run_dir(config: RunConfig) -> None:
     if problems := folder_problems("run_dir", folder):
         raise InputError(problems)
     if config.resume:
-        _check_same_run(config, folder)
-    elif folder.is_dir() and any(folder.iterdir()):
+        check_is_run(folder)
+    elif folder.is_dir() and any(path.suffix != ".partial" for path in folder.iterdir()):
         raise InputError(f"run_dir={config.run_dir} is not empty; choose another, or continue its run with resume=true")
 
 
@@ -172,22 +179,33 @@ def _new_folder(config: RunConfig) -> Path:
     raise InputError(f"{RUNS / name} and a thousand more exist")
 
 
-def _check_same_run(config: RunConfig, folder: Path) -> None:
-    stored = folder / CONFIG_FILE
-    if not stored.is_file():
-        raise InputError(f"run_dir={config.run_dir} holds no run to resume: {CONFIG_FILE} is missing")
-    changed = changed_keys(config, folder)
+def check_same_run(config: RunConfig, folder: Path, trained: Mapping[str, Any] | None) -> None:
+    """Refuse to continue a run with keys that may not change; see :data:`MAY_CHANGE`.
+
+    Args:
+        config: to continue with.
+        folder: the run's.
+        trained: its config as in its checkpoint; None: as in its ``config.yaml``.
+
+    Raises:
+        InputError: naming each such key, its old and its new value.
+    """
+    try:
+        before = load_config(str(folder / CONFIG_FILE)) if trained is None else RunConfig.model_validate(trained)
+    except ValidationError as error:
+        raise InputError(f"cannot resume {folder}: its checkpoint has a config of another version") from error
+    changed = changed_keys(before, config, MAY_CHANGE)
     if changed:
-        raise InputError([f"cannot resume {folder} with another config; its own is {stored}", *changed])
+        raise InputError([f"cannot resume {folder} with other values of", *changed])
 
 
-def changed_keys(config: RunConfig, folder: Path) -> list[str]:
-    """What a config would change about the run that lies in a folder, one phrase per key; see :data:`MAY_CHANGE`."""
-    before, now = flat(load_config(str(folder / CONFIG_FILE))), flat(config)
+def changed_keys(before: RunConfig, now: RunConfig, free: Sequence[str]) -> list[str]:
+    """Phrases ``key was old, is new`` for keys that differ; ``free`` lists keys and sections that may."""
+    old, new = flat(before), flat(now)
     return [
-        f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not f"{key}.".startswith(tuple(f"{free}." for free in MAY_CHANGE))
+        f"{key} was {old.get(key)!r}, is {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not f"{key}.".startswith(tuple(f"{one}." for one in free))
     ]
 
 

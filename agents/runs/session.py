@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
@@ -29,7 +30,7 @@ from mtrl_transfer.agents.runs.logs.metrics import hyperparameters, make_logger
 from mtrl_transfer.agents.runs.logs.time_split import TimeSplit
 from mtrl_transfer.agents.runs.logs.videos import Camera
 from mtrl_transfer.agents.runs.protocol import run_protocol
-from mtrl_transfer.agents.runs.streams import STDERR
+from mtrl_transfer.agents.runs.streams import STDERR, say
 from mtrl_transfer.agents.storage.archive import read_archive, unflatten
 from mtrl_transfer.agents.storage.archive_checks import LIES
 from mtrl_transfer.agents.storage.training_state import restore_training_state, training_state
@@ -90,44 +91,92 @@ class Session:
         return {type(one).__name__: one for one in self.callbacks if hasattr(one, "load_state_dict")}
 
 
-def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
-    """Make a run, or bring one back.
+def checkpoint_to_resume(config: RunConfig, console: Console) -> Checkpoint | None:
+    """Find where a run goes on; None where it was killed before its first checkpoint and starts over.
 
     Args:
-        config: what to run.
-        checkpoint: where to continue; None: a new run in a folder of its own.
+        config: of the run; ``run_dir`` is its folder.
+        console: prints what the user should know.
 
     Raises:
-        InputError: if the checkpoint is not this run's.
+        InputError: if the run is complete, if all its checkpoints are damaged, or if a key that may not change has.
     """
-    camera = None if config.log.videos_every is None else Camera(config)
-    env = training_env(config)
-    model = make_agent(config, env) if checkpoint is None else _agent(config, env, checkpoint)
-    apart = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
-    protocol = run_protocol(config, protocol_card(env), apart.protocol["horizon"], model.device.type)
-    folder = run_folder.create(config, protocol) if checkpoint is None else _reopen(config, checkpoint)
-    texts = {"config": (to_yaml(config), "yaml"), "protocol": (run_folder.to_json(protocol), "json")}
-    model.set_logger(make_logger(folder, texts, model.num_timesteps, _tell))
-    if checkpoint is None:
-        model.logger.record("hparams", hyperparameters(config), exclude=TENSORBOARD_ONLY)
-        model.logger.dump(0)
-    evaluation = _evaluation(config, folder, apart)
-    callbacks = [evaluation, LogEvery(config.log.every), *_watching(config, folder, env, camera)]
-    state = None if checkpoint is None else _training(checkpoint)
-    time = TimeSplit(model, evaluation, 0.0 if state is None else state["seconds"])
-    writer = CheckpointWriter(folder, config.checkpoint.keep, _tell)
-    session = Session(config, folder, env, model, evaluation, callbacks, time, writer, camera)
-    if checkpoint is not None:
-        assert state is not None
-        writer.continue_from(checkpoint.manifest)
-        with _refusing(checkpoint):
-            session.restore(checkpoint, state)
+    assert config.run_dir is not None
+    folder = Path(config.run_dir)
+    newest = checkpoints.newest(folder)
+    run_folder.check_same_run(config, folder, None if newest is None else newest.manifest.config)
+    if newest is None:
+        finished = [name for name in (run_folder.AGENT_FILE, run_folder.EVALUATION_FILE) if (folder / name).exists()]
+        if finished:
+            raise InputError(f"{folder} holds {finished[0]} but no checkpoint to resume from; start anew elsewhere")
+        say(console, f"{folder} has no checkpoint yet: the run starts over, and its logs are cleared")
+        return None
+    if newest.step >= config.total_timesteps and (folder / run_folder.EVALUATION_FILE).is_file():
+        raise InputError(
+            f"the run in {folder} is complete at {newest.step} transitions; total_timesteps={config.total_timesteps} "
+            "should be larger to go on"
+        )
+    for damage in newest.damaged:
+        say(console, f"Warning: {damage}; continuing from {newest.step}")
+    return newest
+
+
+def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
+    """Make a run, or bring one back. All that is read is checked before anything is written.
+
+    Args:
+        config: of the run.
+        checkpoint: where to continue; None: a run that begins.
+
+    Raises:
+        InputError: if the checkpoint, or the records beside it, are not this run's.
+    """
+    with contextlib.ExitStack() as undo:
+        camera = None if config.log.videos_every is None else Camera(config)
+        env = training_env(config)
+        undo.callback(env.close)
+        model = make_agent(config, env) if checkpoint is None else _agent(config, env, checkpoint)
+        apart = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
+        undo.callback(apart.close)
+        protocol = run_protocol(config, protocol_card(env), apart.protocol["horizon"], model.device.type)
+        folder = _begin(config, protocol) if checkpoint is None else Path(str(config.run_dir))
+        evaluation = _evaluation(config, folder, apart)
+        callbacks = [evaluation, LogEvery(config.log.every), *_watching(config, folder, env, camera)]
+        state = None if checkpoint is None else _training(checkpoint)
+        time = TimeSplit(model, evaluation, 0.0 if state is None else state["seconds"])
+        writer = CheckpointWriter(folder, config.checkpoint.keep, _tell, config.model_dump(mode="json"))
+        session = Session(config, folder, env, model, evaluation, callbacks, time, writer, camera)
+        if checkpoint is not None:
+            assert state is not None
+            growing_files.check_records(folder, model.task_names)
+            writer.continue_from(checkpoint.manifest)
+            with _refusing(checkpoint):
+                session.restore(checkpoint, state)
+            _reopen(config, checkpoint)
+        texts = {"config": (to_yaml(config), "yaml"), "protocol": (run_folder.to_json(protocol), "json")}
+        model.set_logger(make_logger(folder, texts, model.num_timesteps, _tell))
+        if checkpoint is None:
+            model.logger.record("hparams", hyperparameters(config), exclude=TENSORBOARD_ONLY)
+            model.logger.dump(0)
+        undo.pop_all()
     return session
+
+
+def _begin(config: RunConfig, protocol: Mapping[str, Any]) -> Path:
+    """Make the folder of a run, or clear that of one that was killed before its first checkpoint."""
+    if config.resume:
+        folder = Path(str(config.run_dir))
+        checkpoints.clear_partial(folder)
+        growing_files.cut_back(folder, {})
+        (folder / run_folder.BEST_FILE).unlink(missing_ok=True)
+    return run_folder.create(config, protocol)
 
 
 def _agent(config: RunConfig, env: VecEnv, checkpoint: Checkpoint) -> MTSAC:
     with _refusing(checkpoint):
         model = MTSAC.load(checkpoint.folder / checkpoints.AGENT, env=env, device=config.agent.device)
+        if model.num_timesteps != checkpoint.step:
+            raise ValueError(f"its agent is one of {model.num_timesteps} transitions")
         checkpoints.load_replay(checkpoint.folder.parents[1], checkpoint.manifest, model.replay_buffer)
     return model
 
@@ -141,7 +190,7 @@ def _training(checkpoint: Checkpoint) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _refusing(checkpoint: Checkpoint) -> Iterator[None]:
-    """Hashes tell that a checkpoint is as it was written, not that it was one of ours who wrote it."""
+    """Refuse a checkpoint whose hashes are right and whose content is not."""
     try:
         yield
     except InputError:
@@ -151,14 +200,13 @@ def _refusing(checkpoint: Checkpoint) -> Iterator[None]:
         raise InputError(f"cannot continue from {checkpoint.folder}: {what}") from None
 
 
-def _reopen(config: RunConfig, checkpoint: Checkpoint) -> Path:
+def _reopen(config: RunConfig, checkpoint: Checkpoint) -> None:
     folder = run_folder.reopen(config)
     checkpoints.set_aside_newer(folder, checkpoint)
     for name in growing_files.cut_back(folder, checkpoint.manifest.appended):
         _tell(
             f"Warning: {folder / name} is shorter than it was at {checkpoint.step:,} transitions: some of it is lost."
         )
-    return folder
 
 
 def _evaluation(config: RunConfig, folder: Path, env: VecEnv) -> MultiTaskEvalCallback:

@@ -1,4 +1,4 @@
-"""Standard output and error, which may be files on a full disk: what cannot be told is no reason to stop."""
+"""Standard output and error, which may be files on a full disk: a line that cannot be written is dropped."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import contextlib
 import sys
 from typing import Any, TextIO
 
+from rich.console import Console
+
 
 class Unfailing:
-    """One of the standard streams, by name; an OSError in writing to it is passed over.
+    """Standard stream that drops what cannot be written.
 
     Args:
         name: ``stdout`` or ``stderr``.
@@ -18,13 +20,13 @@ class Unfailing:
         self._name = name
 
     def write(self, text: str) -> int:
-        """Write if that works; returns the length."""
+        """Write, if possible. Returns the length."""
         with contextlib.suppress(OSError):
             getattr(sys, self._name).write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush if that works."""
+        """Flush, if possible."""
         with contextlib.suppress(OSError):
             getattr(sys, self._name).flush()
 
@@ -34,3 +36,8 @@ class Unfailing:
 
 STDOUT: TextIO = Unfailing("stdout")  # type: ignore[assignment]
 STDERR: TextIO = Unfailing("stderr")  # type: ignore[assignment]
+
+
+def say(console: Console, text: str) -> None:
+    """Print one line as it is: no colours, no markup, no breaks."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)

@@ -16,13 +16,11 @@ from mtrl_transfer.agents import Evaluation, evaluate
 from mtrl_transfer.agents.runs import run_folder, tables
 from mtrl_transfer.agents.runs.build import evaluation_env
 from mtrl_transfer.agents.runs.callbacks import CheckpointEvery, ProgressBar, StopBetweenUpdates, StopRequested
-from mtrl_transfer.agents.runs.checkpoint import checkpoints
-from mtrl_transfer.agents.runs.checkpoint.checkpoints import Checkpoint
 from mtrl_transfer.agents.runs.config.checks import cuda_graph_problems, device_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.estimate import estimate
-from mtrl_transfer.agents.runs.session import Session, open_session
+from mtrl_transfer.agents.runs.session import Session, checkpoint_to_resume, open_session
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.faults import NotFinite
 
@@ -73,7 +71,7 @@ def train(config: RunConfig, console: Console) -> Path:
 
 def _train(config: RunConfig, console: Console, held: contextlib.ExitStack) -> Path:
     held.enter_context(torch_settings(config.matmul_precision, config.threads))
-    newest = _checkpoint_to_resume(config, console) if config.resume else None
+    newest = checkpoint_to_resume(config, console) if config.resume else None
     done = 0 if newest is None else newest.step
     if config.log.progress:
         tables.print_estimate(console, estimate(config, done), config.total_timesteps - done)
@@ -86,22 +84,6 @@ def _train(config: RunConfig, console: Console, held: contextlib.ExitStack) -> P
         return _finish(session, console)
     finally:
         session.close()
-
-
-def _checkpoint_to_resume(config: RunConfig, console: Console) -> Checkpoint:
-    assert config.run_dir is not None
-    folder = Path(config.run_dir)
-    newest = checkpoints.newest(folder)
-    if newest is None:
-        raise InputError(f"run_dir={folder} has no checkpoint to resume from; start anew in another folder")
-    if newest.step >= config.total_timesteps and (folder / run_folder.EVALUATION_FILE).is_file():
-        raise InputError(
-            f"the run in {folder} is complete at {newest.step} transitions; total_timesteps={config.total_timesteps} "
-            "should be larger to go on"
-        )
-    for damage in newest.damaged:
-        console.print(f"Warning: {damage}; continuing from {newest.step}", highlight=False, soft_wrap=True)
-    return newest
 
 
 def _learn(session: Session) -> None:

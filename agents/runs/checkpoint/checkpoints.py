@@ -7,6 +7,8 @@ checkpoints share: each save adds what is new. A folder named by a number is alw
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ CHECKPOINTS = "checkpoints"
 REPLAY = "replay"
 AGENT = "agent.zip"
 TRAINING = "training.zip"
+_STEP = re.compile(r"0|[1-9][0-9]{0,14}")
 
 
 class Checkpoint(NamedTuple):
@@ -64,8 +67,8 @@ def newest(run_folder: Path) -> Checkpoint | None:
 def folders(run_folder: Path) -> list[Path]:
     """Folders of checkpoints, oldest first."""
     parent = run_folder / CHECKPOINTS
-    found = [path for path in parent.iterdir() if path.name.isdecimal()] if parent.is_dir() else []
-    return sorted(found, key=lambda path: int(path.name))
+    there = parent.iterdir() if parent.is_dir() else ()
+    return sorted((path for path in there if _STEP.fullmatch(path.name) and path.is_dir()), key=lambda p: int(p.name))
 
 
 def replay_folder(run_folder: Path) -> Path:
@@ -84,6 +87,12 @@ def set_aside_newer(run_folder: Path, checkpoint: Checkpoint) -> None:
             folder.rename(place)
 
 
+def clear_partial(run_folder: Path) -> None:
+    """Remove half-written checkpoints of a run that was killed before its first whole one."""
+    for folder in (run_folder / CHECKPOINTS).glob(".*.partial"):
+        shutil.rmtree(folder)
+
+
 def load_replay(run_folder: Path, manifest: Manifest, replay: MultiTaskReplayBuffer) -> None:
     """Fill a replay buffer as it was.
 
@@ -93,6 +102,8 @@ def load_replay(run_folder: Path, manifest: Manifest, replay: MultiTaskReplayBuf
     try:
         for segment in manifest.segments:
             rows = load_file(replay_folder(run_folder) / segment.file)
+            if any(len(values) != segment.steps for values in rows.values()):
+                raise ValueError(f"{segment.file} does not hold {segment.steps} steps")
             first = max(manifest.added - replay.buffer_size, segment.first)
             replay.put_rows(first, {name: values[first - segment.first :] for name, values in rows.items()})
     except (SafetensorError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The list of what belongs to a checkpoint, with hashes; it vouches for itself, too."""
+"""Manifest of a checkpoint: the list of its files with hashes, and a hash of the list itself."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
+from pydantic import Field, TypeAdapter, ValidationError
+
+from mtrl_transfer.agents.runs.errors import first_problem
+from mtrl_transfer.agents.runs.logs.event_file import EVENTS
 from mtrl_transfer.agents.storage.durable import Stamp, damage, write_durably
 
 FORMAT = 2
 MANIFEST = "manifest.json"
-_SEGMENT_NAME = re.compile(r"\d{1,15}-\d{1,15}\.safetensors")
+SEGMENT_NAME = re.compile(r"[0-9]{1,15}-[0-9]{1,15}\.safetensors")
 _MAX_BYTES = 1 << 24
+
+Number = Annotated[int, Field(ge=0, lt=10**15, strict=True)]
+Growing = Annotated[str, Field(pattern=rf"^(metrics\.jsonl|transference\.records|{EVENTS}[^/\\]+)$")]
 
 
 class Damaged(ValueError):
@@ -21,11 +28,11 @@ class Damaged(ValueError):
 
 
 class Segment(NamedTuple):
-    """A file of consecutive vector steps of replay, from ``first`` on."""
+    """A file of ``steps`` consecutive vector steps of replay, beginning with ``first``."""
 
-    file: str
-    first: int
-    steps: int
+    file: Annotated[str, Field(pattern=f"^{SEGMENT_NAME.pattern}$")]
+    first: Number
+    steps: Annotated[Number, Field(ge=1)]
     stamp: Stamp
 
     @property
@@ -35,50 +42,53 @@ class Segment(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a checkpoint consists of.
+    """Content of a checkpoint.
 
     - `step`: in transitions.
     - `files`: in the checkpoint's folder.
-    - `segments`: of replay, oldest first.
+    - `segments`: of replay, oldest first, without a gap up to ``added``.
     - `added`: vector steps added to replay so far.
     - `appended`: size, at the checkpoint, of the run's files that only grow.
+    - `config`: of the run; None in checkpoints of version 0.1.
     """
 
-    step: int
-    files: dict[str, Stamp]
+    step: Number
+    files: Annotated[dict[Annotated[str, Field(pattern=r"^(agent|training)\.zip$")], Stamp], Field(min_length=2)]
     segments: tuple[Segment, ...]
-    added: int
-    appended: dict[str, int]
+    added: Number
+    appended: dict[Growing, Number]
+    config: dict[str, Any] | None = None
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write ``manifest.json`` into a checkpoint's folder."""
     content = {"format": FORMAT, **manifest._asdict()}
-    write_durably(folder / MANIFEST, json.dumps({**content, "sha256": _hash(content)}, indent=1).encode())
+    write_durably(folder / MANIFEST, json.dumps({**content, "sha256": content_hash(content)}, indent=1).encode())
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read what :func:`write_manifest` wrote.
+    """Read the manifest of the checkpoint in a folder.
 
     Raises:
-        Damaged: if it is missing or not as it was written.
+        Damaged: if it is missing, was changed, or does not describe a checkpoint.
     """
     path = folder / MANIFEST
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise Damaged(f"{MANIFEST} is larger than any manifest")
-        content = json.loads(path.read_bytes())
-        sound = content.pop("sha256") == _hash(content)
+        with path.open("rb") as file:
+            content = json.loads(file.read(_MAX_BYTES))
+        sound = content.pop("sha256") == content_hash(content)
     except FileNotFoundError:
         raise Damaged(f"{MANIFEST} is missing") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Damaged(f"{MANIFEST} cannot be read ({type(error).__name__})") from None
     if not sound:
         raise Damaged(f"{MANIFEST} has changed since it was written")
-    try:
-        return _parsed(content)
-    except (KeyError, TypeError, ValueError) as error:
-        raise Damaged(f"{MANIFEST} does not describe a checkpoint ({error})") from None
+    if problem := _problem(content, folder.name):
+        raise Damaged(f"{MANIFEST} does not describe a checkpoint ({problem})")
+    return _MANIFEST.validate_python(content)
 
 
 def check_files(manifest: Manifest, folder: Path, segments: Path) -> None:
@@ -87,7 +97,7 @@ def check_files(manifest: Manifest, folder: Path, segments: Path) -> None:
     Args:
         manifest: of the checkpoint.
         folder: the checkpoint's.
-        segments: where replay's files lie.
+        segments: the folder of replay's files.
 
     Raises:
         Damaged: naming the first file that is not as it was written.
@@ -100,27 +110,23 @@ def check_files(manifest: Manifest, folder: Path, segments: Path) -> None:
             raise Damaged(problem)
 
 
-def _parsed(content: dict[str, Any]) -> Manifest:
-    if content["format"] != FORMAT:
-        raise ValueError(f"format {content['format']}; this version reads format {FORMAT}")
-    segments = tuple(
-        Segment(file, int(first), int(steps), _stamp(stamp)) for file, first, steps, stamp in content["segments"]
-    )
-    files = {name: _stamp(stamp) for name, stamp in content["files"].items()}
-    for name in [*files, *content["appended"]]:
-        if Path(name).name != name:
-            raise ValueError(f"{name!r} is no file's name")
-    for segment in segments:
-        if not _SEGMENT_NAME.fullmatch(segment.file):
-            raise ValueError(f"{segment.file!r} is no name of a file of replay")
-    appended = {name: int(size) for name, size in content["appended"].items()}
-    return Manifest(int(content["step"]), files, segments, int(content["added"]), appended)
+def _problem(content: dict[str, Any], name: str) -> str | None:
+    """Return the first thing that no manifest of ours says."""
+    found = content.pop("format", None)
+    if found != FORMAT:
+        return f"format {found}; this version reads format {FORMAT}"
+    try:
+        manifest = _MANIFEST.validate_python(content)
+    except ValidationError as error:
+        return first_problem(error)
+    if str(manifest.step) != name:
+        return f"step {manifest.step} in a folder named {name}"
+    ends = [segment.last for segment in manifest.segments] or [0]
+    if ends != [*(segment.first for segment in manifest.segments[1:]), manifest.added]:
+        return f"segments of replay do not lead up to added={manifest.added}"
+    return None
 
 
-def _stamp(content: Any) -> Stamp:
-    size, sha256 = content
-    return Stamp(int(size), str(sha256))
-
-
-def _hash(content: dict[str, Any]) -> str:
+def content_hash(content: dict[str, Any]) -> str:
+    """SHA-256 of a manifest's entries, the hash itself left out."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

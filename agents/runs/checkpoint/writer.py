@@ -15,7 +15,14 @@ from torch import Tensor
 
 from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.runs.checkpoint.checkpoints import AGENT, CHECKPOINTS, TRAINING, folders, replay_folder
-from mtrl_transfer.agents.runs.checkpoint.manifest import Damaged, Manifest, Segment, read_manifest, write_manifest
+from mtrl_transfer.agents.runs.checkpoint.manifest import (
+    SEGMENT_NAME,
+    Damaged,
+    Manifest,
+    Segment,
+    read_manifest,
+    write_manifest,
+)
 from mtrl_transfer.agents.storage.agent_archive import agent_to_archive
 from mtrl_transfer.agents.storage.archive import copies, flatten, write_archive
 from mtrl_transfer.agents.storage.durable import Stamp, sync_file, sync_folder, write_durably
@@ -50,14 +57,17 @@ class CheckpointWriter:
         run_folder: the run's.
         keep: how many of the newest are kept.
         tell: takes one line for the user.
+        config: of the run, as JSON; written into every manifest.
 
     Attributes:
         failure: why the last checkpoint was not written; None if it was.
         last_step: of the newest whole one, in transitions; None before the first.
     """
 
-    def __init__(self, run_folder: Path, keep: int, tell: Callable[[str], None]) -> None:
-        self._run_folder, self._keep, self._tell = run_folder, keep, tell
+    def __init__(
+        self, run_folder: Path, keep: int, tell: Callable[[str], None], config: dict[str, Any] | None = None
+    ) -> None:
+        self._run_folder, self._keep, self._tell, self._config = run_folder, keep, tell, config
         self._segments: tuple[Segment, ...] = ()
         self._thread: threading.Thread | None = None
         self.failure: str | None = None
@@ -124,7 +134,8 @@ class CheckpointWriter:
         files = {name: _write_archive(temporary / name, one) for name, one in snapshot.archives.items()}
         for name in snapshot.appended:
             sync_file(self._run_folder / name)
-        write_manifest(temporary, Manifest(snapshot.step, files, segments, snapshot.added, snapshot.appended))
+        manifest = Manifest(snapshot.step, files, segments, snapshot.added, snapshot.appended, self._config)
+        write_manifest(temporary, manifest)
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         sync_folder(final.parent)
@@ -143,9 +154,8 @@ class CheckpointWriter:
         for old in folders(self._run_folder)[: -self._keep]:
             shutil.rmtree(old)
         needed = {segment.file for folder in folders(self._run_folder) for segment in _segments_of(folder)}
-        folder = replay_folder(self._run_folder)
-        for path in folder.iterdir() if folder.is_dir() else ():
-            if path.name not in needed:
+        for path in replay_folder(self._run_folder).glob("*.safetensors"):
+            if SEGMENT_NAME.fullmatch(path.name) and path.name not in needed:
                 path.unlink()
 
 

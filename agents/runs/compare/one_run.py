@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -15,12 +14,11 @@ from typing import NoReturn
 from filelock import Timeout
 from rich.console import Console
 
-from mtrl_transfer.agents.runs.checkpoint import checkpoints
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun, is_finished
 from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.exit_codes import exit_code
-from mtrl_transfer.agents.runs.run_folder import lock_of
+from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, lock_of
 from mtrl_transfer.agents.runs.train import train
 
 PATIENCE = 120.0
@@ -49,12 +47,8 @@ def run_or_resume(run: PlannedRun, console: Console) -> None:
 def _run(run: PlannedRun, console: Console) -> None:
     if is_finished(run):
         return
-    config = run.resolved
-    if checkpoints.newest(run.run_dir) is not None:
-        config = config.model_copy(update={"resume": True})
-    elif run.run_dir.is_dir():
-        shutil.rmtree(run.run_dir)  # it ended before its first checkpoint: there is nothing to continue from
-    train(config, console)
+    begun = (run.run_dir / CONFIG_FILE).is_file()
+    train(run.resolved.model_copy(update={"resume": begun}), console)
 
 
 def run_in_process(config_file: Path, log_file: Path, parent: Connection) -> NoReturn:

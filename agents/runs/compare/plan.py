@@ -27,15 +27,12 @@ from mtrl_transfer.agents.runs.config.yaml_files import (
     read_tree,
 )
 from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
-from mtrl_transfer.agents.runs.run_folder import RUNS, flat, folder_problems
+from mtrl_transfer.agents.runs.run_folder import HARMLESS, RUNS, flat, folder_problems
 
 THE_METHOD = ("combiner",)
 """What methods are allowed to differ in."""
-NOT_THE_PROTOCOL = (
-    *("name", "seed", "run_dir", "resume", "threads", "checkpoint", "log"),
-    *("env.n_procs", "env.worker_timeout", "agent.device", "agent.cuda_graph"),
-)
-"""What may differ between runs that are compared: none of it changes what is learned from a given amount of data."""
+NOT_THE_PROTOCOL = (*HARMLESS, "name", "seed", "agent.cuda_graph")
+"""Keys and sections that may differ between runs that are compared."""
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
-from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, changed_keys
+from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, HARMLESS, changed_keys
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def _folder_problems(run: PlannedRun) -> list[str]:
         return []  # ".partial": killed before its first file was whole
     if not (folder / CONFIG_FILE).is_file():
         return [f"{folder} is not empty and holds no run: {CONFIG_FILE} is missing"]
-    changed = changed_keys(run.resolved, folder)
+    changed = changed_keys(load_config(str(folder / CONFIG_FILE)), run.resolved, (*HARMLESS, "total_timesteps"))
     if not changed:
         return []
     return [f"{folder} was trained with another config ({'; '.join(changed)}); choose another folder, or delete it"]
