@@ -1,25 +1,30 @@
-"""Bringing a task back to the middle of an episode by playing the episode again."""
+"""Bring a task back to the middle of an episode by playing the episode again."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 
-from mtrl_transfer.envs.generators import generator_state, is_stored, restored_generator
+from mtrl_transfer.envs.generators import generator_state, is_storable, restored_generator
 
 
 class EpisodeLog:
-    """What a task's episode so far followed from: its generator, its reset's arguments and its actions.
+    """The cause of a task's episode so far: its generator, the arguments of its reset, and its actions.
 
-    For environments that cannot tell their state. It brings back exactly those that depend on nothing but gymnasium's
-    `np_random`, the reset and the actions; whether this one does shows in its last observation.
+    For environments without `state_dict`. It brings back exactly those that depend on nothing but gymnasium's
+    `np_random`, the reset and the actions; their last observation shows if they do.
+
+    Args:
+        env: The task.
+        progress: Called after each step of a replay.
     """
 
-    def __init__(self, env: gym.Env) -> None:
-        self._env = env
+    def __init__(self, env: gym.Env, progress: Callable[[], object]) -> None:
+        self._env, self._progress = env, progress
         self._generator: dict[str, Any] | None = None
         self._reset: dict[str, Any] = {}
         self._actions: list[np.ndarray] = []
@@ -27,7 +32,7 @@ class EpisodeLog:
     def note_reset(self, seed: int | None, options: dict[str, Any] | None) -> None:
         """Call before every reset."""
         generator = self._env.unwrapped._np_random
-        self._generator = generator_state(generator) if is_stored(generator) else None
+        self._generator = generator_state(generator) if is_storable(generator) else None
         self._reset = {"seed": seed, "options": options}
         self._actions = []
 
@@ -36,21 +41,22 @@ class EpisodeLog:
         self._actions.append(np.array(action))
 
     def state_dict(self) -> dict[str, Any]:
-        """All of it."""
+        """Return all that `replay` needs."""
         actions = np.stack(self._actions) if self._actions else np.zeros(0)
         return {"generator": self._generator, "reset": self._reset, "actions": actions}
 
     def replay(self, state: dict[str, Any], observation: np.ndarray, task_name: str) -> np.ndarray:
-        """Play the episode of `state` again; returns the observation then.
+        """Play the episode of `state` again and return its last observation.
 
-        Where that is not `observation`, the environment depends on more than it may: a warning says so, and an episode
-        begins anew.
+        If that is not `observation`, the environment depends on more than it may: a warning names the task, and a new
+        episode begins.
         """
         if state["generator"] is not None:
             self._env.unwrapped._np_random = restored_generator(state["generator"])
         self.note_reset(**state["reset"])
         now, _ = self._env.reset(**state["reset"])
         for action in state["actions"]:
+            self._progress()
             self.note_step(action)
             now, _, terminated, truncated, _ = self._env.step(action)
             if terminated or truncated:

@@ -7,20 +7,20 @@ from typing import Any
 import numpy as np
 
 
-def is_stored(generator: object) -> bool:
-    """Whether the state of this, whatever an environment calls its generator, can be stored: gymnasium's own can."""
+def is_storable(generator: object) -> bool:
+    """Return True for generators of gymnasium's kind. An environment may call anything its generator."""
     return isinstance(generator, np.random.Generator) and isinstance(generator.bit_generator, np.random.PCG64)
 
 
 def generator_state(generator: np.random.Generator) -> dict[str, Any]:
-    """Where a stream is; whole numbers and strings only."""
-    if not is_stored(generator):
+    """Return the state of a stream: whole numbers and strings only."""
+    if not is_storable(generator):
         raise ValueError(f"only PCG64 generators are stored; this one is {generator!r}")
     return dict(generator.bit_generator.state)
 
 
 def restored_generator(state: dict[str, Any]) -> np.random.Generator:
-    """A generator that goes on from `generator_state`."""
+    """Return a generator that goes on from `generator_state`."""
     bits = np.random.PCG64()
     bits.state = state  # type: ignore[assignment]
     return np.random.Generator(bits)

@@ -12,11 +12,12 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from mtrl_transfer.envs.workers.pool import Group, LocalGroup, WorkerGroup
+from mtrl_transfer.envs.workers.shard import LocalShard, Shard
+from mtrl_transfer.envs.workers.worker_shard import WorkerShard
 
 
 def task_seeds(seed: int, n_tasks: int) -> list[int]:
-    """One seed a task, each from a child of `numpy.random.SeedSequence(seed)`.
+    """Return one seed per task, each from a child of `numpy.random.SeedSequence(seed)`.
 
     Consecutive run seeds share no task seed, as they would if tasks were numbered on from the run's seed.
     """
@@ -25,7 +26,7 @@ def task_seeds(seed: int, n_tasks: int) -> list[int]:
 
 
 def available_cores() -> int:
-    """The number of cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -41,8 +42,8 @@ class TaskVecEnv(VecEnv):
         seed: Used at the first `reset`.
         n_procs: Processes that step environments, this one included; no more than tasks are used.
         protocol: What `envs.protocol_card` reports.
-        worker_timeout: Seconds after which a worker is held to hang, see `mtrl_transfer.envs.workers.pool.WorkerGroup`.
-        own_process: Whether this process steps tasks too; otherwise all `n_procs` are workers.
+        worker_timeout: Seconds after which a worker is considered hung, see `WorkerShard`.
+        own_process: Step tasks in this process too; otherwise all `n_procs` are workers.
     """
 
     def __init__(
@@ -58,10 +59,15 @@ class TaskVecEnv(VecEnv):
         self.num_envs = len(env_fns)
         n_procs = min(n_procs, self.num_envs)
         self._members = [list(range(first, self.num_envs, n_procs)) for first in range(n_procs)]
-        self._groups = _make_groups(env_fns, self._members, protocol["task_names"], worker_timeout, own_process)
         self._closed = False
-        (observation_space,), (action_space,) = self.get_attr("observation_space", 0), self.get_attr("action_space", 0)
-        super().__init__(len(env_fns), observation_space, action_space)
+        self._shards: list[Shard] = []
+        try:
+            self._start(env_fns, worker_timeout, own_process)
+            spaces = [self.get_attr(name, 0)[0] for name in ("observation_space", "action_space")]
+        except BaseException:  # no worker stays behind
+            self.close()
+            raise
+        super().__init__(len(env_fns), *spaces)
         self.seed(seed)
 
     def seed(self, seed: int | None = None) -> Sequence[int | None]:
@@ -72,7 +78,7 @@ class TaskVecEnv(VecEnv):
         return self._seeds
 
     def reset(self) -> np.ndarray:
-        """Begin an episode of every task; returns `[T, D + T]`."""
+        """Begin an episode of every task; return `[T, D + T]`."""
         arguments = [
             ([self._seeds[task] for task in members], [self._options[task] for task in members])
             for members in self._members
@@ -84,40 +90,38 @@ class TaskVecEnv(VecEnv):
         return self._stacked(observations)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Hand the actions, one row a task, to the processes."""
+        """Hand the actions, one row per task, to the processes."""
         actions = np.asarray(actions)
-        for group, members in zip(self._groups, self._members, strict=True):
-            group.send("step", actions[members])
+        for shard, members in zip(self._shards, self._members, strict=True):
+            shard.send("step", actions[members])
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Wait for all tasks; returns observations `[T, D + T]`, rewards `[T]`, dones `[T]` and infos."""
-        observations, rewards, dones, infos, reset_infos = zip(*self._receive(), strict=True)
+        """Wait for all tasks; return observations `[T, D + T]`, rewards `[T]`, dones `[T]` and infos."""
+        observations, rewards, dones, infos, reset_infos = zip(*_receive_all(self._shards), strict=True)
         self.reset_infos = self._in_order(reset_infos)
         return self._stacked(observations), self._stacked(rewards), self._stacked(dones), self._in_order(infos)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of all tasks in the middle of their episodes: nested dicts and lists of numbers, texts and arrays.
+        """Return the state of all tasks in mid-episode: nested dicts and lists of numbers, texts and arrays.
 
-        Whatever the number of processes. Call it between a `step` and the next.
+        It does not depend on the number of processes. Call it between a `step` and the next.
         """
-        parts = self._call("state_dict", [()] * len(self._groups))
+        parts = self._call("state_dict", [()] * len(self._shards))
         return {"seeds": list(self._seeds), "options": list(self._options), "tasks": self._in_order(parts)}
 
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
-        """Continue from `state_dict` of the same tasks; returns their observations `[T, D + T]`.
+        """Continue from `state_dict` of the same tasks; return their observations `[T, D + T]`.
 
-        Meta-World tasks go on bit for bit. Others play their episode again; one that then does not show the stored
-        observation depends on more than gymnasium's `np_random`: a warning names it, and it begins an episode.
+        Meta-World tasks go on bit for bit. Others play their episode again. If a task then does not show the stored
+        observation, it depends on more than gymnasium's `np_random`: a warning names it, and it begins an episode.
 
         Raises:
             ValueError: If the state is of other tasks.
         """
-        tasks, names = state["tasks"], self.protocol["task_names"]
+        tasks = state["tasks"]
         if len(tasks) != self.num_envs:
             raise ValueError(f"the state is of {len(tasks)} tasks; there are {self.num_envs}")
-        arguments = [
-            ([tasks[task] for task in members], [names[task] for task in members]) for members in self._members
-        ]
+        arguments = [([tasks[task] for task in members],) for members in self._members]
         observations = self._stacked(self._call("load_state_dict", arguments))
         self._seeds, self._options = list(state["seeds"]), list(state["options"])
         return observations
@@ -126,11 +130,11 @@ class TaskVecEnv(VecEnv):
         """Close all tasks and end the workers."""
         if not self._closed:
             self._closed = True
-            for group in self._groups:
-                group.close()
+            for shard in self._shards:
+                shard.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of each task, looked up through its wrappers."""
+        """Return an attribute of each task, looked up through its wrappers."""
         return self._call_some("get_attr", (attr_name,), indices)
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -142,15 +146,24 @@ class TaskVecEnv(VecEnv):
         return self._call_some("env_method", (method_name, args, kwargs), indices)
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Whether each task is wrapped in a class."""
+        """Return True for each task that is wrapped in a class."""
         return self._call_some("env_is_wrapped", (wrapper_class,), indices)
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """A picture of each task."""
+        """Return a picture of each task."""
         if self.render_mode != "rgb_array":
             warnings.warn(f"render_mode is {self.render_mode}; for images it must be 'rgb_array'", stacklevel=2)
             return [None] * self.num_envs
         return self.env_method("render")
+
+    def _start(self, env_fns: Sequence[Callable[[], gym.Env]], timeout: float | None, own_process: bool) -> None:
+        """Make all tasks. Workers start first, because they take longest; this process's tasks are the first shard."""
+        names = self.protocol["task_names"]
+        shares = [([env_fns[task] for task in members], [names[task] for task in members]) for members in self._members]
+        n_local = 1 if own_process else 0
+        self._shards = [WorkerShard(*share, timeout) for share in shares[n_local:]]
+        self._shards[:0] = [LocalShard(*share) for share in shares[:n_local]]
+        _receive_all(self._shards)
 
     def _call_some(self, method: str, arguments: tuple[Any, ...], indices: VecEnvIndices) -> list[Any]:
         tasks = list(self._get_indices(indices))
@@ -164,12 +177,9 @@ class TaskVecEnv(VecEnv):
         return [found[range(self.num_envs)[task]] for task in tasks]
 
     def _call(self, method: str, arguments: Sequence[tuple[Any, ...]]) -> list[Any]:
-        for group, own in zip(self._groups, arguments, strict=True):
-            group.send(method, *own)
-        return self._receive()
-
-    def _receive(self) -> list[Any]:
-        return _receive_all(self._groups)
+        for shard, own in zip(self._shards, arguments, strict=True):
+            shard.send(method, *own)
+        return _receive_all(self._shards)
 
     def _in_order(self, parts: Sequence[Sequence[Any]]) -> list[Any]:
         ordered: list[Any] = [None] * self.num_envs
@@ -185,32 +195,12 @@ class TaskVecEnv(VecEnv):
         return whole
 
 
-def _make_groups(
-    env_fns: Sequence[Callable[[], gym.Env]],
-    members: Sequence[Sequence[int]],
-    task_names: Sequence[str],
-    timeout: float | None,
-    own_process: bool,
-) -> list[Group]:
-    """The first group in this process, if it has one; the others in workers, which start first: that takes longest."""
-    n_local = 1 if own_process else 0
-    workers: list[WorkerGroup] = [
-        WorkerGroup([env_fns[task] for task in tasks], [task_names[task] for task in tasks], timeout)
-        for tasks in members[n_local:]
-    ]
-    local = [LocalGroup([env_fns[task] for task in tasks]) for tasks in members[:n_local]]
-    groups: list[Group] = [*local, *workers]
-    for worker in workers:
-        worker.wait()
-    return groups
-
-
-def _receive_all(groups: Sequence[Group]) -> list[Any]:
-    """Every group's result. All are collected before an exception goes on, so that no answer is left in a pipe."""
+def _receive_all(shards: Sequence[Shard]) -> list[Any]:
+    """Return every shard's result. Exceptions are raised after all have answered: no answer stays in a pipe."""
     results, errors = [], []
-    for group in groups:
+    for shard in shards:
         try:
-            results.append(group.receive())
+            results.append(shard.receive())
         except Exception as error:
             errors.append(error)
     if errors:

@@ -1,4 +1,4 @@
-"""How processes are started, for environments and for whole runs."""
+"""Start methods of processes, for environments and for whole runs."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 
 def process_context(preload: Sequence[str]) -> Any:
-    """A multiprocessing context whose processes are forked from one that has done the imports, where there is such.
+    """Return a multiprocessing context whose processes are forked from one that has done the imports, if available.
 
-    Not by "fork": locks of the parent's threads stay locked, and pipes of others stay open.
+    Not "fork": there, locks of the parent's threads stay locked, and pipes of others stay open.
 
     Args:
-        preload: modules, imported once and shared by all processes. The first process that is started decides.
+        preload: Modules that are imported once and shared by all processes. The first process started decides.
     """
     if "forkserver" not in mp.get_all_start_methods():
         return mp.get_context("spawn")

@@ -1,22 +1,34 @@
-"""A process that holds some tasks and answers calls."""
+"""A worker process that holds a shard of the tasks and answers calls."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import multiprocessing
+import os
 import signal
+import socket
+import struct
+import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
-import gymnasium as gym
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
 from mtrl_transfer.envs.workers.context import process_context
-from mtrl_transfer.envs.workers.shard import TaskGroup
+from mtrl_transfer.envs.workers.shard import EnvFns, TaskShard
+
+NAME = "mtrl_transfer worker"
+START = 10
+"""Times the timeout that a worker may take to import its modules, and to make each environment."""
+DEATH_SECONDS = 10.0
+"""Longest wait for a killed process to be gone."""
 
 Answer = tuple[Any, str | None, Any]
-"""A result or an exception; the exception's task and traceback; a snapshot, where one was asked for."""
+"""A result or an exception; the exception's traceback; a snapshot, where one was asked for."""
 
 
 class WorkerLost(Exception):
@@ -24,88 +36,134 @@ class WorkerLost(Exception):
 
 
 class WorkerProcess:
-    """A `TaskGroup` in a process of its own, which ends with this one.
+    """A `TaskShard` in a separate process, which ends with this one.
 
-    It answers once, when its environments stand, and then every call.
+    It answers once after its environments are made, and then every call. No method waits longer than the timeout
+    without a sign of life from the process.
 
     Args:
         env_fns: One factory per task, picklable by cloudpickle.
         task_names: The tasks' names, for errors.
+        timeout: Seconds without a sign of life after which `receive` gives up; None: never. `START` times as many while
+            environments are made.
     """
 
-    def __init__(self, env_fns: Sequence[Callable[[], gym.Env]], task_names: Sequence[str]) -> None:
+    def __init__(self, env_fns: EnvFns, task_names: Sequence[str], timeout: float | None) -> None:
         context = process_context(["mtrl_transfer.envs.metaworld.suites"])
         self._pipe, child = context.Pipe()
+        self._timeout = timeout
+        self._limit = None if timeout is None else START * timeout
+        if timeout is not None:
+            _limit_transfers(self._pipe, timeout)
         arguments = (child, CloudpickleWrapper(list(env_fns)), list(task_names))
-        self._process = context.Process(target=_work, args=arguments, daemon=True)
+        self._process = context.Process(target=_work, args=arguments, name=NAME, daemon=True)
         self._process.start()
         child.close()
 
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
+
     def send(self, method: str, args: tuple[Any, ...], snapshot: bool = False) -> None:
-        """Begin a method of `TaskGroup`, and ask for a snapshot after it; to a dead worker this does nothing."""
-        with contextlib.suppress(OSError):  # `receive` tells
+        """Begin a method of `TaskShard`, followed by a snapshot if asked for. Does nothing if the process is lost."""
+        with contextlib.suppress(OSError):  # `receive` reports it
             self._pipe.send((method, args, snapshot))
 
-    def receive(self, timeout: float | None = None) -> Answer:
-        """The next answer.
+    def receive(self) -> Answer:
+        """Return the next answer.
 
         Raises:
-            WorkerLost: If the process has died, or has not answered for `timeout` seconds.
+            WorkerLost: If the process has died, or has given no sign of life for the timeout.
         """
-        try:
-            if self._pipe.poll(timeout):
-                return self._pipe.recv()
-        except (EOFError, OSError):
-            self._process.join(timeout=1.0)
-            raise WorkerLost(f"has died (exit code {self._process.exitcode})") from None
-        raise WorkerLost(f"has not answered for {timeout:g} s")
+        with contextlib.suppress(BlockingIOError):  # it stopped in the middle of an answer
+            try:
+                while self._pipe.poll(self._limit):
+                    if (answer := self._pipe.recv()) is not None:
+                        self._limit = self._timeout
+                        return answer
+            except BlockingIOError:
+                raise
+            except (EOFError, OSError):
+                self._process.join(timeout=1.0)
+                raise WorkerLost(f"has died (exit code {self._process.exitcode})") from None
+        raise WorkerLost(f"has not answered for {self._limit:g} s")
 
     def kill(self) -> None:
         """End the process, whatever it does."""
+        self._pipe.close()
         self._process.kill()
-        self._join()
+        self._process.join(DEATH_SECONDS)
 
     def close(self) -> None:
-        """Close the environments and end the process."""
+        """Close the environments and end the process. It is killed if it takes longer than the timeout."""
         if self._process.is_alive():
             self.send("close", ())
-            with contextlib.suppress(WorkerLost):  # it died on the way
+            with contextlib.suppress(WorkerLost):
                 self.receive()
-        self._join()
+                self._process.join(self._timeout)
+        self.kill()
 
-    def _join(self) -> None:
-        self._pipe.close()
-        self._process.join()
+
+def kill_workers() -> None:
+    """End all workers of this process, whatever they do."""
+    for child in multiprocessing.active_children():
+        if child.name == NAME:
+            child.kill()
+
+
+# Before multiprocessing's own exit, which waits for stopped processes without limit.
+atexit.register(kill_workers)
+
+
+def _limit_transfers(pipe: Connection, seconds: float) -> None:
+    """Let reads and writes raise BlockingIOError after some seconds in which the other end takes or gives nothing.
+
+    `poll` only tells that an answer has begun, and a message larger than the pipe's buffer waits for its reader. On
+    Windows, where pipes are no sockets, such transfers are not limited.
+    """
+    if sys.platform != "win32":
+        limit = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6) or 1)
+        with socket.socket(fileno=os.dup(pipe.fileno())) as end:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def _work(pipe: Connection, env_fns: CloudpickleWrapper, task_names: Sequence[str]) -> None:
-    """Answer calls until told to close, or until the parent's end of the pipe is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    group = TaskGroup.__new__(TaskGroup)
-    method, args, snapshot = "__init__", (env_fns.var,), False
-    try:
+    """Answer calls until `close` is called, or until the parent is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a terminal or job: the parent handles it
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    shard = TaskShard(env_fns.var, task_names, progress=lambda: pipe.send(None))
+    method, args, snapshot = "make", (), False
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            result, failure = _answer(group, method, args, task_names)
-            pipe.send((result, failure, _snapshot(group) if snapshot and failure is None else None))
+            result, failure = _answer(shard, method, args)
+            pipe.send((result, failure, _snapshot(shard) if snapshot and failure is None else None))
             if method == "close":
                 break
             method, args, snapshot = pipe.recv()
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        pass
 
 
-def _answer(group: TaskGroup, method: str, args: tuple[Any, ...], task_names: Sequence[str]) -> tuple[Any, str | None]:
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, even if an environment hangs."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _answer(shard: TaskShard, method: str, args: tuple[Any, ...]) -> tuple[Any, str | None]:
     try:
-        return getattr(group, method)(*args), None
+        return shard.call(method, args), None
     except Exception as error:
-        text = f"in task {task_names[group.current]!r}\n{traceback.format_exc()}"
-        return _picklable(error), text
+        return _picklable(error), traceback.format_exc()
 
 
-def _snapshot(group: TaskGroup) -> Any:
-    """None where a task's own `state_dict` fails: the calls since the last snapshot serve as well."""
+def _snapshot(shard: TaskShard) -> Any:
+    """Return None where a task's `state_dict` fails: the calls since the last snapshot serve as well."""
     try:
-        return group.snapshot()
+        return shard.snapshot()
     except Exception:
         return None
 

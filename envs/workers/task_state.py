@@ -1,4 +1,4 @@
-"""The state of one sub-environment, for tasks whose environment can tell its own."""
+"""The state of one sub-environment, for tasks whose environment has `state_dict`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from stable_baselines3.common.monitor import Monitor
 from mtrl_transfer.envs.task_env import TaskEnv
 
 
-def tells_state(env: gym.Env) -> bool:
-    """Whether the environment directly under ours has `state_dict` and `load_state_dict`."""
+def has_state(env: gym.Env) -> bool:
+    """Return True if the environment directly under ours has `state_dict` and `load_state_dict`."""
     return isinstance(env, Monitor) and isinstance(env.env, TaskEnv) and hasattr(env.env.env, "load_state_dict")
 
 
 def task_state(env: gym.Env) -> dict[str, Any]:
-    """Numbers, texts and arrays."""
+    """Return the state as numbers, texts and arrays."""
     assert isinstance(env, Monitor)
     return {
         "rewards": list(env.rewards),

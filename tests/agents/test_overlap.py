@@ -20,7 +20,7 @@ from mtrl_transfer.agents.runs.build import make_agent as make_agent_of
 from mtrl_transfer.agents.runs.build import training_env
 from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.envs import make_vec_env
-from mtrl_transfer.envs.workers.pool import WorkerGroup
+from mtrl_transfer.envs.workers.worker_shard import WorkerShard
 
 Make = Callable[..., MTSAC]
 ONE_GOAL = ["evaluation.n_goals=1", "evaluation.final_n_goals=1", "agent.batch_size=320"]
@@ -131,7 +131,7 @@ def test_no_task_is_stepped_by_this_process(n_procs: int) -> None:
 def test_a_run_makes_both_ends_of_it() -> None:
     config = load_config("mt10_quick", ["env.id=[reach-v3]", "env.n_goals=1", "agent.overlap=true", *ONE_GOAL])
     env = training_env(config)
-    assert [type(group) for group in env._groups] == [WorkerGroup]
+    assert [type(shard) for shard in env._shards] == [WorkerShard]
     assert make_agent_of(config, env).overlap
     env.close()
 

@@ -12,7 +12,7 @@ import pytest
 from gymnasium import spaces
 
 from mtrl_transfer.envs import make_vec_env
-from mtrl_transfer.envs.workers import pool as workers
+from mtrl_transfer.envs.workers import worker_shard
 
 TASKS = ["reach-v3", "drawer-close-v3", "window-open-v3"]
 HORIZON = 60
@@ -69,7 +69,7 @@ def drifting(n_procs, **options):
 
 def strike(env, number):
     """Send a signal to the worker, which has the second task."""
-    os.kill(env._groups[1]._process._process.pid, number)
+    os.kill(env._shards[1].process.pid, number)
 
 
 def steps(env, n, seed):
@@ -87,13 +87,13 @@ def steps(env, n, seed):
 @pytest.mark.parametrize("before", [HORIZON // 3, HORIZON + 40], ids=["first episode", "after snapshots"])
 def test_a_killed_worker_changes_nothing(make, before, monkeypatch):
     """The next hundred steps are those of a run in one process in which nothing was killed."""
-    monkeypatch.setattr(workers, "SNAPSHOT_EVERY", 30)
+    monkeypatch.setattr(worker_shard, "SNAPSHOT_EVERY", 30)
     killed, spared = make(2), make(1)
     np.testing.assert_array_equal(killed.reset(), spared.reset())
     for env in (killed, spared):
         env.set_attr("scale", 0.5, indices=[1])
     assert steps(killed, before, 1) == steps(spared, before, 1)
-    assert len(killed._groups[1]._since) < 30  # few to make again
+    assert len(killed._shards[1]._since) < 30  # few to make again
     strike(killed, signal.SIGKILL)
     with pytest.warns(UserWarning, match=r"worker process of (second|drawer-close-v3) has died \(exit code -9\)"):
         found = steps(killed, 100, 2)

@@ -96,7 +96,7 @@ def test_the_next_500_steps_of_every_metaworld_task(task):
 @pytest.mark.parametrize("task", ALL_V3_ENVIRONMENTS)
 def test_resets_and_steps_change_nothing_else_of_the_model(task):
     env = make_vec_env([task], seed=3, n_goals=3, horizon=20)
-    simulation = env._groups[0]._group.envs[0].unwrapped._env
+    simulation = env._shards[0].tasks.envs[0].unwrapped._env
     arrays = {
         name: value
         for name in dir(simulation.model)

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 
 from mtrl_transfer.envs import make_vec_env
-from mtrl_transfer.envs.workers.pool import WorkerTraceback
+from mtrl_transfer.envs.workers.worker_shard import WorkerTraceback
 
 TASKS = ["reach-v3", "drawer-close-v3", "window-open-v3"]
 

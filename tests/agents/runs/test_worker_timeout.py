@@ -18,7 +18,7 @@ SMALL += ["evaluation.n_goals=1", "evaluation.final_n_goals=1", "env.worker_time
 
 def stop_the_worker(env: VecEnv) -> None:
     env.reset()
-    os.kill(env._groups[1]._process._process.pid, signal.SIGSTOP)
+    os.kill(env._shards[1].process.pid, signal.SIGSTOP)
     with pytest.warns(UserWarning, match=r"push-v3 has not answered for 1\.5 s; another one is started"):
         env.step(np.zeros((2, 4), np.float32))
     env.close()
