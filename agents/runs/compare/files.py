@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mtrl_transfer.agents.runs.compare.collect import Collected, FinishedRun
-from mtrl_transfer.agents.runs.compare.content import document
+from mtrl_transfer.agents.runs.compare.content import report
 from mtrl_transfer.agents.runs.compare.plan import Plan
 from mtrl_transfer.agents.runs.compare.summary import Summary
 from mtrl_transfer.agents.runs.report.numbers import write_csv, write_json
@@ -21,7 +21,7 @@ def write_report(plan: Plan, collected: Collected, summary: Summary) -> Path:
         The HTML file.
     """
     folder, runs = plan.folder, collected.runs
-    page = document(plan, collected, summary).write(folder)
+    page = report(plan, collected, summary).write(folder)
     notes = {"missing": collected.missing, "notes": collected.notes, "differences": plan.differences}
     write_json(folder / "summary.json", {**asdict(summary), **notes})
     write_csv(folder / "scores.csv", ("method", "seed", "task", "solvable", "success", "return"), _scores(runs))

@@ -10,7 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
-from mtrl_transfer.agents.monitoring.figures import shortened
+from mtrl_transfer.agents.monitoring.figures import heatmap, left_out_shares, shortened
+from mtrl_transfer.agents.runs.compare.collect import ROLES, FinishedRun
+from mtrl_transfer.agents.runs.compare.interaction import PHASES, by_phase
 from mtrl_transfer.agents.runs.compare.statistics import iqm
 from mtrl_transfer.agents.runs.compare.summary import Band, Summary
 
@@ -19,6 +21,45 @@ WIDTH, HEIGHT = 5.6, 3.4
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C8C00", "#999999", "#6A3D9A")
 """Okabe and Ito's palette and more, which the colour-blind can tell apart."""
 MARKERS = "osD^vP*X<>"
+
+
+def figures(summary: Summary, runs: Sequence[FinishedRun]) -> dict[str, Figure]:
+    """All figures of a comparison by name; empty without a finished run."""
+    if not summary.methods:
+        return {}
+    drawn = {
+        "final_success_by_method": intervals(summary),
+        "final_success_per_task": task_bars(summary),
+        "cost_of_an_update": costs(summary),
+    }
+    transitions = {name: method.over_transitions for name, method in summary.methods.items()}
+    if any(transitions.values()):
+        drawn["success_over_transitions"] = over_transitions(transitions)
+        times = {name: method.over_seconds for name, method in summary.methods.items()}
+        drawn["success_over_training_time"] = over_time(times)
+    for method in summary.methods:
+        own = [run for run in runs if run.method == method]
+        for role in ROLES:
+            drawn |= {f"{method}_{role}_{name}": figure for name, figure in transference(own, role).items()}
+    return drawn
+
+
+def transference(runs: Sequence[FinishedRun], role: str) -> dict[str, Figure]:
+    """Shares of updates that left a task out, and heatmaps of transference by phase; means over one method's runs."""
+    drawn, names = {}, runs[0].task_names
+    kept = [run.kept[role] for run in runs if len(run.kept[role].steps)]
+    if kept:
+        common = sorted(set.intersection(*({*history.steps.tolist()} for history in kept)))
+        shares = 1 - np.mean([history.values[np.isin(history.steps, common)] for history in kept], axis=0)
+        if shares.any():
+            drawn["left_out"] = left_out_shares(common, shares, names, f"Left out by the {role}")
+    recorded = [by_phase(run.pairwise[role]) for run in runs if role in run.pairwise]
+    for number, phase in enumerate(PHASES):
+        means = [phases[number].mean(axis=0) for phases in recorded if len(phases[number])]
+        if means:
+            figure = heatmap(np.mean(means, axis=0), names, f"{role}, {phase}", "gives", "receives")
+            drawn[phase.replace(" ", "_")] = figure
+    return drawn
 
 
 def intervals(summary: Summary) -> Figure:

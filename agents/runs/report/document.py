@@ -1,116 +1,67 @@
-"""A report as sections of text, tables and pictures, and its files.
-
-The texts of all reports are rendered by the templates ``page.html`` and ``page.md``, which stand beside this file.
-"""
+"""A report from a Markdown template and its figures, written as Markdown, as one HTML page and as SVG files."""
 
 from __future__ import annotations
 
 import base64
+import html
 import io
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
+from string import Template
 
 import matplotlib as mpl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
+from jinja2 import Environment, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from mtrl_transfer.agents.runs.run_folder import write_text
 
-HTML, MARKDOWN = "report.html", "report.md"
-FIGURES = "figures"
-"""Folder of the pictures as SVG files, for a paper or a README."""
+HTML, MARKDOWN, FIGURES = "report.html", "report.md", "figures"
+PAGE = Path(__file__).with_name("page.html")
+PICTURE = re.compile(rf'<p><img src="{FIGURES}/([^"]+)\.svg" alt="([^"]*)" /></p>')
 
 
 @dataclass(frozen=True)
-class Text:
-    """A paragraph, in which backticks mark code. A ``warning`` stands out."""
+class Report:
+    """A report whose text is a Jinja template of Markdown.
 
-    kind: ClassVar = "text"
-    text: str
-    warning: bool = False
+    Values that the template inserts are escaped, and None becomes a dash. A picture is a paragraph
+    ``![caption](figures/NAME.svg)`` with a name of ``figures``; a quotation is shown as a warning.
 
-
-@dataclass(frozen=True)
-class Code:
-    """Command lines to be copied."""
-
-    kind: ClassVar = "code"
-    text: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells: text, or anything that formats itself; None becomes a dash.
-
-    All columns but the first hold numbers, or words if ``words`` is true.
+    Args:
+        template: file of the template; its first line is the title.
+        values: what the template names.
+        figures: by name; the template may ask for them as ``figures``.
     """
 
-    kind: ClassVar = "table"
-    header: Sequence[str]
-    rows: Sequence[Sequence[object]]
-    words: bool = False
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure with a caption; ``name`` is that of its file."""
-
-    kind: ClassVar = "picture"
-    name: str
-    caption: str
-    figure: Figure
+    template: Path
+    values: Mapping[str, object]
+    figures: Mapping[str, Figure]
 
     @cached_property
-    def svg(self) -> str:
-        """The figure as SVG; equal figures give equal text."""
-        buffer = io.StringIO()
-        with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
-            self.figure.savefig(buffer, format="svg", metadata={"Date": None})
-        return buffer.getvalue()
+    def markdown(self) -> str:
+        """The text, with links to the pictures in the folder ``figures``."""
+        environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_escaped)
+        template = environment.from_string(self.template.read_text(encoding="utf-8"))
+        text = template.render(self.values, figures=self.figures)
+        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
-    @property
-    def data(self) -> str:
-        """The SVG as an address that needs no file."""
-        return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
-
-
-Part = Text | Code | Table | Picture
-
-
-@dataclass(frozen=True)
-class Section:
-    """Parts under a title. A ``folded`` section opens on a click; an empty one is left out."""
-
-    title: str
-    parts: Sequence[Part] = field(default_factory=list)
-    folded: bool = False
-
-
-@dataclass(frozen=True)
-class Document:
-    """A whole report."""
-
-    title: str
-    sections: Sequence[Section]
-
-    @property
-    def pictures(self) -> list[Picture]:
-        """All pictures in their order."""
-        return [part for section in self.sections for part in section.parts if isinstance(part, Picture)]
+    @cached_property
+    def pictures(self) -> dict[str, str]:
+        """The figures as SVG; equal figures give equal texts."""
+        return {name: _svg(figure) for name, figure in self.figures.items()}
 
     def html(self) -> str:
-        """Return one page that needs no other file: styles and pictures are inside."""
-        return _templates().get_template("page.html").render(document=self)
-
-    def markdown(self) -> str:
-        """Return the same as Markdown, with links to the pictures in :data:`FIGURES`."""
-        text = _templates().get_template("page.md").render(document=self, figures=FIGURES)
-        return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+        """Return the same as one page that needs no other file: styles and pictures are inside."""
+        body = MarkdownIt("commonmark").enable("table").render(self.markdown)
+        title = html.escape(html.unescape(self.markdown.partition("\n")[0].removeprefix("# ")))
+        page = Template(PAGE.read_text(encoding="utf-8"))
+        return page.substitute(title=title, body=PICTURE.sub(self._embedded, body))
 
     def write(self, folder: Path) -> Path:
         """Write page, Markdown and pictures into a folder, and remove pictures of an earlier report.
@@ -122,29 +73,40 @@ class Document:
         figures.mkdir(parents=True, exist_ok=True)
         for old in figures.glob("*.svg"):
             old.unlink()
-        for picture in self.pictures:
-            write_text(figures / f"{picture.name}.svg", picture.svg)
-        write_text(folder / MARKDOWN, self.markdown())
+        for name, svg in self.pictures.items():
+            write_text(figures / f"{name}.svg", svg)
+        write_text(folder / MARKDOWN, self.markdown)
         write_text(folder / HTML, self.html())
         return folder / HTML
 
-
-def _templates() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"cell": _cell, "prose": _prose}
-    return environment
+    def _embedded(self, picture: re.Match[str]) -> str:
+        name, caption = picture.groups()
+        data = base64.b64encode(self.pictures[name].encode()).decode()
+        image = f'<img src="data:image/svg+xml;base64,{data}" alt="{caption}">'
+        return f"<figure>{image}<figcaption>{caption}</figcaption></figure>"
 
 
-def _cell(value: object) -> str:
-    return "–" if value is None else str(value)
+def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> Markup:
+    """Markdown of a table; all columns but the first are numbers."""
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    lines = [[str(_escaped(cell)) for cell in row] for row in (header, rule, *rows)]
+    return Markup("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
 
-def _prose(text: str) -> Markup:
-    """HTML of a text whose backticks mark code."""
-    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
+def digits(value: float | None, places: int = 2) -> str | None:
+    """A number with some decimal places; None stays None, as does nan."""
+    return None if value is None or math.isnan(value) else f"{value:.{places}f}"
+
+
+def _escaped(value: object) -> object:
+    """Text that means itself in HTML, Markdown's tables included."""
+    if isinstance(value, Markup):
+        return value
+    return "–" if value is None else html.escape(str(value), quote=False).replace("|", "&#124;")
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "report"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

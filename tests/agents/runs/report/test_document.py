@@ -2,60 +2,86 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from jinja2 import UndefinedError
 from matplotlib.figure import Figure
 
-from mtrl_transfer.agents.runs.report.document import Code, Document, Picture, Section, Table, Text
+from mtrl_transfer.agents.runs.report.document import Report, digits, table
 from mtrl_transfer.agents.runs.report.numbers import Estimate, mean_with_interval, write_csv, write_json
 
-TEXT = "a < b & `c|d`"
+TEMPLATE = """
+# Of {{ name }}
+{% if name %}
+
+> Beware of {{ name }} and `code`.
+
+{% endif %}
+{{ rows }}
+
+<details><summary>Later</summary>
+
+![The "{{ name }}" drawn](figures/drawn.svg)
+
+</details>
+
+```sh
+{{ command | safe }}
+```
+"""
+ROWS = table(["name", "x"], [["one|two", Estimate(0.5, -0.001, 1.0)], ["none", None]])
 
 
-def document() -> Document:
-    parts = [Text(TEXT), Text("beware", warning=True), Code("run <this>")]
-    table = Table(["name", "x|y"], [["one|two", Estimate(0.5, -0.001, 1.0)], ["none", None]])
-    picture = Picture("drawn", 'a "picture"', Figure())
-    return Document(
-        "A & B", [Section("First", [*parts, table]), Section("Later", [picture], folded=True), Section("None")]
-    )
+@pytest.fixture
+def report(tmp_path: Path) -> Report:
+    (tmp_path / "template.md").write_text(TEMPLATE, encoding="utf-8")
+    values = {"name": "a <b> & c", "command": "run <this>", "rows": ROWS}
+    return Report(tmp_path / "template.md", values, {"drawn": Figure()})
 
 
-def test_html_escapes_texts_and_embeds_pictures():
-    page = document().html()
-    assert "<title>A &amp; B</title>" in page
-    assert "<p>a &lt; b &amp; <code>c|d</code></p>" in page
-    assert '<p class="warning">beware</p>' in page
-    assert "<pre>run &lt;this&gt;</pre>" in page
-    assert "<td>one|two</td><td>0.50 [0.00, 1.00]</td>" in page
-    assert "<td>none</td><td>–</td>" in page
-    assert f'alt="{html.escape("a ")}&#34;picture&#34;"' in page
-    assert re.findall(r'(?:src|href)="(.{26})', page) == ["data:image/svg+xml;base64,"]
-    assert page.index("<details><summary>Later") < page.index("<figure>")
-    assert "None" not in page
-
-
-def test_markdown_has_tables_and_links_to_pictures():
-    assert document().markdown().splitlines() == [
-        *("# A & B", "", "## First", "", TEXT, "", "**beware**", ""),
-        *("```sh", "run <this>", "```", ""),
-        *("| name | x\\|y |", "| --- | ---: |", "| one\\|two | 0.50 [0.00, 1.00] |", "| none | – |", ""),
-        *("## Later", "", '![a "picture"](figures/drawn.svg)'),
+def test_markdown_escapes_values_and_links_to_pictures(report: Report):
+    assert report.markdown.splitlines() == [
+        *("# Of a &lt;b&gt; &amp; c", "", "> Beware of a &lt;b&gt; &amp; c and `code`.", ""),
+        *("| name | x |", "| --- | ---: |", "| one&#124;two | 0.50 [0.00, 1.00] |", "| none | – |", ""),
+        *("<details><summary>Later</summary>", "", '![The "a &lt;b&gt; &amp; c" drawn](figures/drawn.svg)', ""),
+        *("</details>", "", "```sh", "run <this>", "```"),
     ]
 
 
-def test_written_pictures_replace_those_of_an_earlier_report(tmp_path: Path):
+def test_html_says_the_same_and_needs_no_file(report: Report):
+    page = report.html()
+    assert "<title>Of a &lt;b&gt; &amp; c</title>" in page
+    assert "<h1>Of a &lt;b&gt; &amp; c</h1>" in page
+    assert "<p>Beware of a &lt;b&gt; &amp; c and <code>code</code>.</p>\n</blockquote>" in page
+    assert re.search(r"<td>one(\||&#124;)two</td>\n<td[^>]*>0.50 \[0.00, 1.00\]</td>", page)
+    assert re.search(r"<td>none</td>\n<td[^>]*>–</td>", page)
+    assert re.findall(r'(?:src|href)="(.{26})', page) == ["data:image/svg+xml;base64,"]
+    assert "<figcaption>The &quot;a &lt;b&gt; &amp; c&quot; drawn</figcaption>" in page
+    assert page.index("<summary>Later") < page.index("<figure>") < page.index("</details>")
+    assert "run &lt;this&gt;" in page
+    assert page == report.html()
+
+
+def test_written_pictures_replace_those_of_an_earlier_report(report: Report, tmp_path: Path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.svg").touch()
-    assert document().write(tmp_path) == tmp_path / "report.html"
+    assert report.write(tmp_path) == tmp_path / "report.html"
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["drawn.svg"]
-    assert (tmp_path / "report.md").read_text(encoding="utf-8") == document().markdown()
-    assert document().html() == document().html()
+    assert (tmp_path / "report.md").read_text(encoding="utf-8") == report.markdown
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == report.html()
+
+
+def test_a_value_that_a_template_lacks_is_an_error(report: Report):
+    with pytest.raises(UndefinedError, match="'command' is undefined"):
+        _ = Report(report.template, {"name": "", "rows": ROWS}, {}).markdown
+
+
+def test_digits():
+    assert [digits(value, 1) for value in (0.25, None, float("nan"))] == ["0.2", None, None]
 
 
 def test_numbers_are_plain_json_and_csv(tmp_path: Path):
