@@ -1,4 +1,4 @@
-"""Several agents as one: each task is played by the agent that serves it."""
+"""Several agents as one: each task is played by one of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import torch
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 from mtrl_transfer.agents.storage import archive
 from mtrl_transfer.agents.storage.agent_archive import agent_from_archive, agent_to_archive
-from mtrl_transfer.agents.storage.archive_checks import LIES
+from mtrl_transfer.agents.storage.archive_checks import blamed_on
+from mtrl_transfer.agents.tasks import tasks_of
 
 
 class RoutedAgent:
@@ -57,22 +58,22 @@ class RoutedAgent:
         """Actions ``[R, A]`` for observations ``[R, D + T]``, one-hot last; as SB3's, also for a single ``[D + T]``.
 
         Raises:
-            ValueError: for observations of another width.
+            ValueError: for observations of another width, or whose one-hot names no task.
         """
-        rows = np.atleast_2d(observation)
+        rows = np.atleast_2d(np.asarray(observation, np.float32))
         if rows.shape[1] != self.obs_dim + self.n_tasks:
             raise ValueError(
                 f"observations have width {rows.shape[1]}; expected {self.obs_dim} features and a one-hot of "
                 f"{self.n_tasks} tasks"
             )
-        features, tasks = rows[:, : self.obs_dim], rows[:, self.obs_dim :].argmax(axis=1)
+        features, tasks = rows[:, : self.obs_dim], tasks_of(rows[:, self.obs_dim :])
         actions = np.zeros((len(rows), *(self.agents[0].action_space.shape or ())), np.float32)
         serving = np.array(self.serves)[tasks]
         for index in np.unique(serving):
             own = serving == index
             agent = self.agents[index]
             places = [agent.task_names.index(self.task_names[task]) for task in tasks[own]]
-            seen = np.concatenate([features[own], np.eye(agent.n_tasks, dtype=rows.dtype)[places]], axis=1)
+            seen = np.concatenate([features[own], np.eye(agent.n_tasks, dtype=np.float32)[places]], axis=1)
             actions[own] = agent.predict(seen, deterministic=deterministic)[0]
         return (actions if np.ndim(observation) == 2 else actions[0]), state
 
@@ -103,7 +104,7 @@ class RoutedAgent:
 
 
 def load_agent(path: archive.Target, device: torch.device | str = "auto") -> MTSAC | RoutedAgent:
-    """Whichever agent a file holds, for prediction.
+    """Load the agent in a file, for prediction, whether single or routed.
 
     Args:
         path: what ``MTSAC.save`` or ``RoutedAgent.save`` wrote.
@@ -114,23 +115,14 @@ def load_agent(path: archive.Target, device: torch.device | str = "auto") -> MTS
         ValueError: if it is not one of ours.
     """
     data, tensors = archive.read_archive(path)
-    try:
-        return _from_archive(data, tensors, device)
-    except LIES as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path} is damaged, or no agent of this version: {what}") from error
-
-
-def _from_archive(
-    data: dict[str, Any], tensors: dict[str, torch.Tensor], device: torch.device | str
-) -> MTSAC | RoutedAgent:
     if data.get("kind") != "routed":
-        return agent_from_archive(MTSAC, data, tensors, None, device, {})
+        return agent_from_archive(MTSAC, path, data, tensors, None, device, {})
 
     def part(index: int, own: dict[str, Any]) -> MTSAC:
         prefix = f"{index}."
         named = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        return agent_from_archive(MTSAC, own, named, None, device, {})
+        return agent_from_archive(MTSAC, path, own, named, None, device, {})
 
-    agents = [part(index, own) for index, own in enumerate(data["agents"])]
-    return RoutedAgent(data["task_names"], agents, data["serves"])
+    with blamed_on(f"{path} is damaged, or no agent of this version"):
+        agents = [part(index, own) for index, own in enumerate(data["agents"])]
+        return RoutedAgent(data["task_names"], agents, data["serves"])

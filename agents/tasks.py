@@ -66,6 +66,25 @@ def check_one_hot(observations: Any, n_tasks: int) -> None:
         )
 
 
+def tasks_of(one_hots: np.ndarray) -> np.ndarray:
+    """Task of each row ``[R]``: the place of the largest value of its one-hot ``[R, T]``.
+
+    Normalised one-hots (``VecNormalize``) are read too. With a single task every code means it.
+
+    Raises:
+        ValueError: if a row has no single largest value, such as a one-hot of zeros.
+    """
+    largest = one_hots == one_hots.max(axis=1, keepdims=True)
+    unclear = largest.sum(axis=1) != 1
+    if unclear.any():
+        row = int(unclear.argmax())
+        raise ValueError(
+            f"observation {row} ends with {one_hots[row].tolist()}, which names no task; expected a one-hot of "
+            f"{one_hots.shape[1]} tasks"
+        )
+    return largest.argmax(axis=1)
+
+
 class EpisodeWindows:
     """Success and return of each task's latest training episodes.
 

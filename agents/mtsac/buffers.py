@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import safetensors.torch
 import torch
 from gymnasium import spaces
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import Tensor
 
+from mtrl_transfer.agents.storage.archive import Target, written_whole
 from mtrl_transfer.generators import restore_generator
 
 
 class Transitions(NamedTuple):
-    """What is stored, ``[size, T, ...]`` each: ``observations``, ``actions``, ``next_observations``, raw ``rewards``,
+    """Stored columns, ``[size, T, ...]`` each: ``observations``, ``actions``, ``next_observations``, raw ``rewards``,
     ``terminations`` (1 = terminated; truncation counts 0) and ``ends`` (1 = the episode ended here, for any reason).
     """
 
@@ -33,9 +35,9 @@ class Transitions(NamedTuple):
 
 class TaskBatch(NamedTuple):
     """Rows grouped by task: ``observations [T, B, D]``, ``actions [T, B, A]``, ``next_observations [T, B, D]``,
-    ``rewards [T, B]`` (raw) and ``discounts [T, B]``, what the next observation's value counts (0: terminated).
+    ``rewards [T, B]`` (raw) and ``discounts [T, B]``, factors on the next observation's value (0: terminated).
 
-    With ``n_steps > 1``, ``rewards`` are discounted sums over up to so many steps of an episode, and
+    With ``n_steps > 1``, ``rewards`` are discounted sums over up to ``n_steps`` steps of an episode, and
     ``next_observations`` follow the last of them.
     """
 
@@ -47,7 +49,7 @@ class TaskBatch(NamedTuple):
 
 
 def terminations(dones: np.ndarray, infos: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Which of the ended episodes ``[T]`` really ended.
+    """Mask ``[T]`` of episodes that terminated; one that was truncated by a time limit did not.
 
     A time limit says nothing about the state's value: bootstrap through it (Pardo et al., arXiv 1712.00378).
     """
@@ -57,7 +59,7 @@ def terminations(dones: np.ndarray, infos: Sequence[Mapping[str, Any]]) -> np.nd
 class MultiTaskReplayBuffer(ReplayBuffer):
     """Ring buffer with one column per task; every batch holds the same number of rows of each.
 
-    The one-hot is not stored: the column says the task. Everything lies on ``device``, drawn by a generator of its own.
+    The one-hot is not stored: the column says the task. Everything lies on ``device``; a private generator draws rows.
 
     Args:
         buffer_size: capacity in transitions over all tasks.
@@ -67,10 +69,13 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         n_envs: ``T``, sub-env ``t`` being task ``t``.
         seed: of the sampling generator.
         gamma: discount per step.
-        n_steps: steps of a return (Sutton 1988, Machine Learning 3); fewer where the episode, or what is stored, ends.
+        n_steps: steps of a return (Sutton 1988, Machine Learning 3); fewer if the episode or the stored data ends.
 
     Attributes:
-        added: vector steps added so far. The ``k``-th of them lies, until it is overwritten, at ``k % buffer_size``.
+        added: vector steps added so far. The ``k``-th lies at ``k % buffer_size`` until it is overwritten.
+
+    Raises:
+        MemoryError: if the device has no room for ``buffer_size`` transitions.
     """
 
     def __init__(
@@ -92,16 +97,20 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         self.gamma, self.n_steps = gamma, n_steps
         self.optimize_memory_usage = False
         self.generator = torch.Generator(self.device).manual_seed(seed)
-        zeros = lambda *shape: torch.zeros(self.buffer_size, n_envs, *shape, device=self.device)  # noqa: E731
         self._tasks = torch.arange(n_envs, device=self.device).unsqueeze(1)
-        self.storage = Transitions(
-            observations=zeros(self.obs_dim),
-            actions=zeros(self.action_dim),
-            next_observations=zeros(self.obs_dim),
-            rewards=zeros(),
-            terminations=zeros(),
-            ends=zeros(),
-        )
+        widths = {"observations": [self.obs_dim], "actions": [self.action_dim], "next_observations": [self.obs_dim]}
+        try:
+            columns = {
+                name: torch.zeros(self.buffer_size, n_envs, *widths.get(name, []), device=self.device)
+                for name in Transitions._fields
+            }
+        except (RuntimeError, MemoryError) as error:
+            size = 4 * buffer_size * (2 * self.obs_dim + self.action_dim + 3)
+            raise MemoryError(
+                f"buffer_size={buffer_size} transitions take {size / 2**30:,.1f} GiB, which {self.device} cannot give: "
+                f"choose a smaller buffer_size ({error})"
+            ) from None
+        self.storage = Transitions(**columns)
 
     def add(
         self,
@@ -126,7 +135,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         self.place_cursor(self.added + 1)
 
     def end_episodes(self) -> None:
-        """Say that what is stored next begins new episodes: the newest step was the last of its own."""
+        """Mark the newest step as the last of its episodes."""
         if self.size():
             self.storage.ends[(self.pos - 1) % self.buffer_size] = 1.0
 
@@ -137,7 +146,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
 
         Args:
             batch_size: rows over all tasks, a multiple of ``T``.
-            env: normalises observations and rewards as SB3's ``VecNormalize`` does, where one is used.
+            env: ``VecNormalize`` that normalises observations and rewards, or None.
             generator: draws instead of the buffer's own (a measurement must not advance the training's).
         """
         generator = self.generator if generator is None else generator
@@ -160,11 +169,14 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         return column.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, slots.shape)
 
     def _returns(self, first: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Rewards and discounts of returns that start at slots ``[T, B]``, and the slots where they end."""
+        """Rewards and discounts of returns that start at slots ``[T, B]``, and the slots of their last steps.
+
+        With length ``h <= n_steps``: ``R = sum_{k<h} gamma^k r_k``, discount ``gamma^h (1 - terminated_{h-1})``.
+        """
         steps = torch.arange(self.n_steps, device=self.device).view(-1, 1, 1)
         slots = (first + steps) % self.buffer_size
         over = self._at(self.storage.ends, slots).bool() | (slots == (self.pos - 1) % self.buffer_size)
-        # A step counts if none before it was the last: the first one always does.
+        # A step counts if no step before it was the last; the first one always counts.
         counts = torch.cat([torch.ones_like(over[:1]), ~over[:-1]]).cumprod(dim=0)
         rewards = (self._at(self.storage.rewards, slots) * counts * self.gamma**steps).sum(dim=0)
         length = counts.sum(dim=0)
@@ -185,10 +197,10 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         )
 
     def rows(self, first: int, last: int) -> dict[str, Tensor]:
-        """Copies on the CPU of the vector steps ``first`` to ``last - 1`` of all that were added, ``[n, T, ...]`` each.
+        """Copies on the CPU of vector steps ``first`` to ``last - 1``, ``[n, T, ...]`` each.
 
         Raises:
-            ValueError: if they are not all there.
+            ValueError: if some of them are not stored.
         """
         if not self.added - self.size() <= first <= last <= self.added:
             raise ValueError(f"steps {first} to {last} are not stored: {self.added - self.size()} to {self.added} are")
@@ -196,7 +208,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         return {name: column.index_select(0, slots).cpu() for name, column in self.storage._asdict().items()}
 
     def put_rows(self, first: int, rows: dict[str, Tensor]) -> None:
-        """Put copies from :meth:`rows` back to where they were; ``place_cursor`` afterwards says how many there are.
+        """Put copies from :meth:`rows` back in their slots; call :meth:`place_cursor` afterwards.
 
         Raises:
             ValueError: if they are of other shapes.
@@ -212,39 +224,49 @@ class MultiTaskReplayBuffer(ReplayBuffer):
             column.index_copy_(0, slots, values.to(column))
 
     def place_cursor(self, added: int) -> None:
-        """Say that ``added`` vector steps were added so far."""
+        """Set the number of vector steps added so far, and with it the next slot."""
         self.added = added
         self.pos, self.full = added % self.buffer_size, added >= self.buffer_size
 
-    def save(self, path: str | Path) -> None:
-        """Write the stored transitions, oldest first, and the generator's state as safetensors (no pickle)."""
-        stored = self.rows(self.added - self.size(), self.added) | {"generator": self.generator.get_state()}
-        save_file(stored, str(path), metadata={"added": str(self.added)})
+    def save(self, target: Target) -> None:
+        """Write the stored transitions, oldest first, and the generator's state as safetensors (no pickle).
 
-    def load(self, path: str | Path) -> None:
+        Args:
+            target: file, whose folders are made, or binary stream.
+        """
+        stored = self.rows(self.added - self.size(), self.added)
+        stored |= {"generator": self.generator.get_state(), "added": torch.tensor(self.added)}
+        if isinstance(target, io.BufferedIOBase):
+            target.write(safetensors.torch.save(stored))
+        else:
+            with written_whole(Path(target)) as path:
+                safetensors.torch.save_file(stored, path)
+
+    def load(self, source: Target) -> None:
         """Read what :meth:`save` wrote into this buffer.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is none of ours, or holds transitions of other shapes or more than fit.
+            ValueError: if it holds something else, transitions of other shapes, or more than fit.
         """
         try:
-            with safe_open(str(path), "pt") as file:
-                added = int(file.metadata()["added"])
-            stored = load_file(str(path))
+            if isinstance(source, io.BufferedIOBase):
+                stored = safetensors.torch.load(source.read())
+            else:
+                stored = safetensors.torch.load_file(source)
             generator, size = stored.pop("generator"), len(stored["rewards"])
+            # Buffers of another capacity have other slots; they count as if nothing had been overwritten.
+            added = int(stored.pop("added")) if size == self.buffer_size else size
             restore_generator(self.generator, generator)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
-                f"{path} is no replay saved by MTSAC ({error}); replay pickled by stable-baselines3 is not opened, "
+                f"{source} is no replay saved by MTSAC ({error}); replay pickled by stable-baselines3 is not opened, "
                 "because a pickle can run any code"
             ) from None
-        # Of a buffer of another capacity the slots differ; these then count as all that were ever added.
-        added = max(added, size) if size == self.buffer_size else size
         try:
             self.put_rows(added - size, stored)
         except (ValueError, RuntimeError) as error:
-            raise ValueError(f"{path}: {error}: other tasks, or a smaller buffer_size") from None
+            raise ValueError(f"{source}: {error}: other tasks, or a smaller buffer_size") from None
         self.place_cursor(added)
 
 

@@ -42,8 +42,12 @@ from mtrl_transfer.agents.mtsac.roles import role_combiners
 from mtrl_transfer.agents.mtsac.task_weighting import TaskWeighting
 from mtrl_transfer.agents.mtsac.trunk_update import EVERYTHING, TrunkUpdate
 from mtrl_transfer.agents.storage import archive
-from mtrl_transfer.agents.storage.agent_archive import agent_from_archive, agent_to_archive
-from mtrl_transfer.agents.storage.archive_checks import LIES
+from mtrl_transfer.agents.storage.agent_archive import (
+    REPLACEABLE,
+    agent_from_archive,
+    agent_to_archive,
+    stored_parameters,
+)
 from mtrl_transfer.agents.tasks import MEAN, EpisodeWindows, check_one_hot, check_same_tasks, task_names_of
 from mtrl_transfer.combiners import Combiner
 from mtrl_transfer.faults import NotFinite
@@ -584,40 +588,45 @@ class MTSAC(OffPolicyAlgorithm):
             path: what :meth:`save` wrote.
             env: environment with the same tasks, to train on; not needed for prediction.
             device: as in SB3.
-            custom_objects: arguments that replace stored ones, as in SB3; the same as ``kwargs``.
+            custom_objects: arguments that replace stored ones, as in SB3: unknown names are ignored.
             print_system_info: print the versions of the libraries here.
             force_reset: must be True: training always goes on from a reset environment.
-            **kwargs: arguments that replace stored ones, such as ``combiner`` where the agent had an object. Another
-                combiner, or one with other ``combiner_kwargs``, begins anew.
+            **kwargs: arguments that replace stored ones, such as ``combiner`` if the agent had an object, or ``policy``
+                if its policy was a class of your own. Another combiner, or one with other ``combiner_kwargs``, begins
+                anew.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is not one of ours, or if the environment's tasks or spaces differ.
+            ValueError: if it is not one of ours, if the environment's tasks or spaces differ, or if an argument is
+                unknown or does not suit the stored agent.
+            MemoryError: if there is no memory for the replay; ``buffer_size=1`` is enough to predict.
         """
         if not force_reset:
             raise ValueError("force_reset=False is not supported: training goes on from a reset environment")
         if print_system_info:
             get_system_info()
-        replaced = {**(custom_objects or {}), **kwargs}
-        try:
-            return agent_from_archive(cls, *archive.read_archive(path), env, device, replaced)
-        except LIES as error:
-            what = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ValueError(f"{path} is damaged, or no agent of this version: {what}") from error
+        objects = {name: value for name, value in (custom_objects or {}).items() if name in REPLACEABLE}
+        replaced = {**objects, **kwargs}
+        return agent_from_archive(cls, path, *archive.read_archive(path), env, device, replaced)
 
-    def save_replay_buffer(self, path: Any) -> None:
-        """Write the stored transitions as safetensors (SB3 would pickle them)."""
+    def save_replay_buffer(self, path: archive.Target) -> None:
+        """Write the stored transitions as safetensors (SB3 would pickle them).
+
+        Args:
+            path: file, whose folders are made, or binary stream.
+        """
         self.replay_buffer.save(path)
 
-    def load_replay_buffer(self, path: Any, truncate_last_traj: bool = True) -> None:
+    def load_replay_buffer(self, path: archive.Target, truncate_last_traj: bool = True) -> None:
         """Read stored transitions.
 
         Args:
-            path: what :meth:`save_replay_buffer` wrote.
+            path: file or binary stream that :meth:`save_replay_buffer` wrote.
             truncate_last_traj: of SB3's signature; training ends the last episode where it resets the environment.
 
         Raises:
-            ValueError: if the file holds something else.
+            FileNotFoundError: if there is no such file.
+            ValueError: if it holds something else.
         """
         self.replay_buffer.load(path)
         if self.return_bounds is not None and self.replay_buffer.size():
@@ -627,9 +636,27 @@ class MTSAC(OffPolicyAlgorithm):
             for row in (rewards.min(axis=0), rewards.max(axis=0)):
                 self.return_bounds.update(row, terminates)
 
-    def set_parameters(self, *args: Any, **kwargs: Any) -> None:
-        """As in SB3."""
-        super().set_parameters(*args, **kwargs)
+    def set_parameters(
+        self,
+        load_path_or_dict: archive.Target | dict[str, Any],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Take over parameters, as in SB3.
+
+        Args:
+            load_path_or_dict: what :meth:`save` wrote, or what SB3's ``get_parameters`` returned.
+            exact_match: require all parameters of all networks and optimizers.
+            device: of SB3's signature; parameters go to the agent's device.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it holds no agent, or names do not match.
+            RuntimeError: if shapes do not match.
+        """
+        given = load_path_or_dict
+        parameters = given if isinstance(given, dict) else stored_parameters(given, self.device)
+        super().set_parameters(parameters, exact_match, device)
         if self._recorded is not None:  # recordings read the tensors that were there before
             self._recorded = self._make_recorded()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +17,12 @@ from mtrl_transfer import AlignmentSchedule
 from mtrl_transfer.agents.declarations import Count, Fraction, Settings, checked, explained, json_able, section_of
 from mtrl_transfer.agents.mtsac.distributions import mean_and_log_std, squashed_sample
 from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, Activation, MultiTaskMLP
+from mtrl_transfer.agents.storage.archive import Target, read_archive, write_archive
+from mtrl_transfer.agents.storage.policy_archive import policy_from_archive, policy_to_archive
+from mtrl_transfer.agents.tasks import tasks_of
 
 LEAST_SPREAD = 0.1
-"""Of the widest dimension's: below it, another dimension is not scaled up any further."""
+"""Smallest spread of a dimension when inputs are standardised, relative to the widest dimension's."""
 
 
 def _name_of_class(value: Any) -> Any:
@@ -30,6 +33,7 @@ def _name_of_class(value: Any) -> Any:
     return next(same, value.__name__)
 
 
+Policy = TypeVar("Policy", bound="MultiTaskPolicy")
 Widths = Annotated[list[Count], Field(min_length=1)]
 NetArch = Annotated[
     Widths | Annotated[dict[Literal["pi", "qf"], Widths], Field(min_length=2)],
@@ -65,7 +69,8 @@ class MultiTaskPolicy(BasePolicy):
         optimizer_kwargs: further arguments of the optimizer.
 
     Raises:
-        ValueError: for an argument out of range, or an observation that has no room for the one-hot.
+        ValueError: for an argument out of range, an observation that has no room for the one-hot, or an action
+            dimension that leaves no choice.
     """
 
     def __init__(
@@ -89,12 +94,17 @@ class MultiTaskPolicy(BasePolicy):
         given = locals()
         own: Any = checked(POLICY_ARGUMENTS, {name: given[name] for name in POLICY_ARGUMENTS.model_fields})
         super().__init__(observation_space, action_space, squash_output=True)
-        self.n_tasks = n_tasks
+        self.n_tasks, self.settings = n_tasks, own.model_dump()
         self.obs_dim = observation_space.shape[0] - n_tasks
         if self.obs_dim < 1:
             raise ValueError(
                 f"observations of width {observation_space.shape[0]} leave no room beside a one-hot of {n_tasks} "
                 "tasks: expected [features, one-hot]"
+            )
+        for index in np.flatnonzero(~(action_space.low < action_space.high)):
+            raise ValueError(
+                f"action dimension {index} has low={action_space.low[index]} and high={action_space.high[index]}, so "
+                "there is nothing to choose: take it out of the action space, for example by a gymnasium.ActionWrapper"
             )
         action_dim = action_space.shape[0]
         widths = own.net_arch if isinstance(own.net_arch, dict) else {"pi": own.net_arch, "qf": own.net_arch}
@@ -119,16 +129,16 @@ class MultiTaskPolicy(BasePolicy):
 
     @property
     def standardizes(self) -> bool:
-        """Whether observations are standardised."""
+        """True if the networks standardise observations."""
         return self.actor.standardized
 
     @torch.no_grad()
     def standardize(self, observations: Tensor) -> None:
         """Take mean and spread of each dimension from observations ``[T, B, D]``, all tasks together.
 
-        Tasks are not told apart, so what tells them apart stays. A dimension that hardly moves is not blown up: its
-        spread counts as :data:`LEAST_SPREAD` of the widest one's at least. Values that are not finite count as the mean
-        of the others.
+        Tasks share mean and spread, so differences between tasks stay. A dimension that hardly moves is not blown up:
+        its spread counts as at least :data:`LEAST_SPREAD` of the widest one's. Values that are not finite are replaced
+        by the mean of the others.
         """
         rows = observations.flatten(0, 1)
         mean = torch.where(rows.isfinite(), rows, torch.nan).nanmean(dim=0).nan_to_num(0.0)
@@ -160,6 +170,17 @@ class MultiTaskPolicy(BasePolicy):
         out = self._outputs(self.actor, observation)
         return squashed_sample(out, torch.randn_like(out.chunk(2, dim=-1)[0]))[0]
 
+    def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
+        """Return observations of any number type as float32 ``[R, D + T]``, and True if they are a batch.
+
+        Raises:
+            ValueError: for observations of another width, or whose one-hot names no task.
+        """
+        observation = np.asarray(observation, np.float32)
+        rows, is_batch = super().obs_to_tensor(observation)
+        tasks_of(observation.reshape(-1, self.obs_dim + self.n_tasks)[:, self.obs_dim :])
+        return rows, is_batch
+
     @torch.no_grad()
     def explore(self, observations: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Scaled actions ``[R, A]`` at observations ``[R, D + T]`` by given standard normal noise ``[R, A]``."""
@@ -171,6 +192,28 @@ class MultiTaskPolicy(BasePolicy):
     def _outputs(self, actor: MultiTaskMLP, observations: Tensor) -> Tensor:
         features, one_hot = observations.split([self.obs_dim, self.n_tasks], dim=-1)
         return actor.of_tasks(features, one_hot.argmax(dim=-1)).squeeze(0)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        spaces = {"observation_space": self.observation_space, "action_space": self.action_space}
+        return {**spaces, "lr_schedule": self._dummy_schedule, "n_tasks": self.n_tasks, **self.settings}
+
+    def save(self, path: Target) -> None:
+        """Save the policy alone as a zip of JSON and safetensors; no pickle.
+
+        Args:
+            path: file (``.zip`` is added if there is no suffix) or binary stream.
+        """
+        write_archive(path, *policy_to_archive(self))
+
+    @classmethod
+    def load(cls: type[Policy], path: Target, device: torch.device | str = "auto") -> Policy:
+        """Load what :meth:`save` of this class wrote; opening a file runs no code from it.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it holds no policy.
+        """
+        return policy_from_archive(cls, path, *read_archive(path), device)
 
 
 POLICY_ARGUMENTS = section_of(MultiTaskPolicy, without=("observation_space", "action_space", "lr_schedule", "n_tasks"))

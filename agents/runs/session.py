@@ -32,7 +32,7 @@ from mtrl_transfer.agents.runs.logs.videos import Camera
 from mtrl_transfer.agents.runs.protocol import run_protocol
 from mtrl_transfer.agents.runs.streams import STDERR, say
 from mtrl_transfer.agents.storage.archive import read_archive, unflatten
-from mtrl_transfer.agents.storage.archive_checks import LIES
+from mtrl_transfer.agents.storage.archive_checks import INCONSISTENT_ARCHIVE_ERRORS
 from mtrl_transfer.agents.storage.training_state import restore_training_state, training_state
 from mtrl_transfer.envs import protocol_card
 
@@ -195,7 +195,7 @@ def _refusing(checkpoint: Checkpoint) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (*LIES, ValueError) as error:
+    except (*INCONSISTENT_ARCHIVE_ERRORS, ValueError) as error:
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"cannot continue from {checkpoint.folder}: {what}") from None
 

@@ -1,20 +1,33 @@
-"""What of an agent is stored, and how it comes back."""
+"""Agents in archives."""
 
 from __future__ import annotations
 
+import reprlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-from stable_baselines3.common.utils import LinearSchedule, check_for_correct_spaces
+from stable_baselines3.common.utils import LinearSchedule, check_for_correct_spaces, get_device
 from torch import Tensor
 
-from mtrl_transfer.agents.storage.archive import box_from_json, box_to_json, flatten, to_device, unflatten
-from mtrl_transfer.agents.storage.archive_checks import ARGUMENTS, COUNTERS, check_archive
+from mtrl_transfer.agents.storage.archive import (
+    Target,
+    box_from_json,
+    box_to_json,
+    flatten,
+    read_archive,
+    to_device,
+    unflatten,
+)
+from mtrl_transfer.agents.storage.archive_checks import ARGUMENTS, COUNTERS, blamed_on, check_archive
+from mtrl_transfer.agents.storage.policy_archive import class_of, parameters_of
 from mtrl_transfer.generators import restore_generator
 
 if TYPE_CHECKING:
     from mtrl_transfer.agents.mtsac.mtsac import MTSAC
+
+REPLACEABLE = (*ARGUMENTS, "policy", "policy_class")
+"""Names of arguments that loading an agent can replace."""
 
 _OBJECT = "object: "
 
@@ -31,7 +44,7 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
         arguments["learning_rate"] = f"{_OBJECT}{agent.learning_rate!r}"
     arguments["combiner"] = _combiner_name(agent.combiner)
     parts: dict[str, Any] = {
-        "policy": agent.policy.state_dict(),
+        "policy": parameters_of(agent.policy),
         "actor_optimizer": _optimizer_state(agent.policy.actor_optimizer),
         "critic_optimizer": _optimizer_state(agent.policy.critic_optimizer),
         "alpha_optimizer": _optimizer_state(agent.alpha_optimizer),
@@ -47,7 +60,7 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
     }
     tree, tensors = flatten(parts, "agent")
     data = {
-        "policy": type(agent.policy).__name__,
+        "policy": class_of(agent.policy),
         "task_names": agent.task_names,
         "observation_space": box_to_json(agent.observation_space),
         "action_space": box_to_json(agent.action_space),
@@ -63,7 +76,7 @@ def _combiner_name(combiner: Any) -> str:
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """As it would be without recorded updates, whose learning rate is a tensor."""
+    """State with a plain number as learning rate; while updates are captured it is a tensor."""
     state = optimizer.state_dict()
     groups = [{**group, "lr": float(group["lr"]), "capturable": False} for group in state["param_groups"]]
     return {**state, "param_groups": groups}
@@ -71,6 +84,7 @@ def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 def agent_from_archive(
     cls: type[MTSAC],
+    path: Target,
     data: dict[str, Any],
     tensors: dict[str, Tensor],
     env: Any,
@@ -79,40 +93,96 @@ def agent_from_archive(
 ) -> MTSAC:
     """An agent as :func:`agent_to_archive` described it.
 
+    Args:
+        cls: class of the agent.
+        path: file that errors name.
+        data: data of the archive.
+        tensors: tensors of the archive.
+        env: environment to train in, or None.
+        device: device of the agent.
+        replaced: arguments in place of the stored ones; ``policy`` and ``policy_class`` name the policy.
+
     Raises:
-        ValueError: if the environment's spaces or tasks differ, if a replaced argument does not exist, or if the
-            agent had a combiner object and none is given.
+        ValueError: if the archive is damaged; if the environment's spaces or tasks differ; if the device cannot be
+            used; if a replaced argument does not exist or does not suit the stored agent; if the agent had a combiner
+            object or a policy class of your own and none is given.
+        MemoryError: if the replay does not fit.
     """
-    if data.get("kind") == "routed":
-        raise ValueError("the file holds a RoutedAgent, several agents in one: use mtrl_transfer.agents.load_agent")
-    check_archive(data, tensors)
-    arguments = {**data["arguments"], "train_freq": tuple(data["arguments"]["train_freq"])}
-    unknown = sorted(set(replaced) - set(arguments) - {"policy"})
-    if unknown:
-        raise ValueError(f"{', '.join(unknown)}: no such argument of MTSAC; known: {', '.join(sorted(arguments))}")
-    policy = replaced.pop("policy", data["policy"])
-    same_combiner = _is_same_combiner(arguments, replaced)
-    if _combiner_name(replaced.get("combiner", arguments["combiner"])) != arguments["combiner"]:
-        arguments["combiner_kwargs"] = None  # they are the stored one's
-    arguments.update(replaced)
-    _check_objects(arguments)
-    observation_space, action_space = box_from_json(data["observation_space"]), box_from_json(data["action_space"])
-    agent = cls(policy, env, device=device, _init_setup_model=False)
+    damaged = f"{path} is damaged, or no agent of this version"
+    with blamed_on(damaged):
+        _check_kind(path, data)
+        check_archive(data, tensors)
+        arguments = {**data["arguments"], "train_freq": tuple(data["arguments"]["train_freq"])}
+        observation_space, action_space = box_from_json(data["observation_space"]), box_from_json(data["action_space"])
+    named = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in replaced.items())
+    with blamed_on(subject := f"{path} cannot be loaded with {named}" if replaced else damaged):
+        given = dict(replaced)
+        policy = _policy_of(cls, given.pop("policy_class", given.pop("policy", data["policy"])))
+        unknown = sorted(set(given) - set(arguments))
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no such argument of MTSAC; known: {', '.join(sorted(arguments))}")
+        same_combiner = _is_same_combiner(arguments, given)
+        if _combiner_name(given.get("combiner", arguments["combiner"])) != arguments["combiner"]:
+            arguments["combiner_kwargs"] = None  # they are the stored one's
+        arguments.update(given)
+        _check_objects(arguments)
+    agent = cls(policy, env, device=_usable(device), _init_setup_model=False)
     # Names first: other tasks mostly mean another observation width too, and the names say more.
     agent.task_names, agent.n_tasks = data["task_names"], len(data["task_names"])
     agent._identify_tasks()
     if agent.env is not None:
         check_for_correct_spaces(agent.env, observation_space, action_space)
     agent.observation_space, agent.action_space, agent.n_envs = observation_space, action_space, agent.n_tasks
-    agent.__dict__.update(arguments)
-    agent._setup_model()
-    _restore(agent, unflatten(data["state"], to_device(tensors, agent.device)), same_combiner)
-    agent.__dict__.update(data["counters"])
+    with blamed_on(subject):
+        agent.__dict__.update(arguments)
+        agent._setup_model()
+        _restore(agent, unflatten(data["state"], to_device(tensors, agent.device)), same_combiner)
+        agent.__dict__.update(data["counters"])
     return agent
 
 
+def stored_parameters(path: Target, device: torch.device) -> dict[str, Any]:
+    """State dicts of a stored agent's networks and optimizers, by the names of SB3's ``get_parameters``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no agent.
+    """
+    data, tensors = read_archive(path)
+    with blamed_on(f"{path} is damaged, or no agent of this version"):
+        _check_kind(path, data)
+        check_archive(data, tensors)
+        state = unflatten(data["state"], to_device(tensors, device))
+        optimizers = ("actor_optimizer", "critic_optimizer")
+        policy = {"policy": state["policy"], **{f"policy.{name}": state[name] for name in optimizers}}
+        return {**policy, "alpha_optimizer": state["alpha_optimizer"]}
+
+
+def _check_kind(path: Target, data: dict[str, Any]) -> None:
+    kind = data.get("kind")
+    if kind == "routed":
+        raise ValueError(f"{path} holds a RoutedAgent, several agents in one: use mtrl_transfer.agents.load_agent")
+    if kind == "policy":
+        raise ValueError(f"{path} holds a policy alone: use its class's load, such as MultiTaskPolicy.load")
+
+
+def _policy_of(cls: type[MTSAC], policy: Any) -> Any:
+    if isinstance(policy, str) and policy not in cls.policy_aliases:
+        raise ValueError(
+            f"this agent's policy is a {policy}, whose code is not stored: pass policy={policy}, the class"
+        )
+    return policy
+
+
+def _usable(device: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=get_device(device)).device
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise ValueError(f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
 def _is_same_combiner(stored: dict[str, Any], replaced: dict[str, Any]) -> bool:
-    """Whether the combiner is still the one that was stored, whose state it then takes over."""
+    """Return True if the combiner is the stored one, whose state it then takes over."""
     now = {**stored, **replaced}
     same_settings = (now["combiner_kwargs"] or {}) == (stored["combiner_kwargs"] or {})
     return same_settings and _combiner_name(now["combiner"]) == stored["combiner"]

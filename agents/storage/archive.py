@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from torch import Tensor
 FORMAT = 1
 DATA, TENSORS = "data.json", "tensors.safetensors"
 MAX_DATA = 1 << 26
-"""Bytes of JSON that are read at most."""
+"""Largest number of bytes of JSON that is read."""
 _DAMAGE = (
     zipfile.BadZipFile,
     KeyError,
@@ -31,7 +32,7 @@ _DAMAGE = (
     RecursionError,
     RuntimeError,
 )
-"""What reading a damaged or hostile file may raise."""
+"""Errors that reading a damaged or hostile file can raise."""
 Target = str | Path | io.BufferedIOBase
 
 
@@ -48,13 +49,19 @@ def write_archive(target: Target, data: dict[str, Any], tensors: dict[str, Tenso
     if isinstance(target, io.BufferedIOBase):
         target.write(payload.getvalue())
         return
-    path = with_suffix(target)
+    with written_whole(with_suffix(target)) as path:
+        path.write_bytes(payload.getvalue())
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Temporary file beside ``path`` that replaces it at the end, or disappears after an error; makes folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_bytes(payload.getvalue())
+        yield temporary
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
@@ -92,7 +99,7 @@ def read_archive(source: Target) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def locate(source: Target) -> Target:
-    """The file that is meant, where ``agent`` may mean ``agent.zip``; a stream is itself.
+    """Path of an existing file, with ``agent`` short for ``agent.zip``; a stream is returned as it is.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -106,7 +113,7 @@ def locate(source: Target) -> Target:
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
-    """Exactly the two files of an agent, as they are: what is not compressed cannot swell."""
+    """Require exactly the two files of an agent, uncompressed: such files cannot swell."""
     if sorted(archive.namelist()) != sorted([DATA, TENSORS]):
         raise ValueError(f"it holds {', '.join(map(repr, archive.namelist()[:5])) or 'nothing'}")
     for info in archive.infolist():

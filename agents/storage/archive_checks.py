@@ -1,8 +1,9 @@
-"""What a stored agent may say of itself, looked at before anything is made of it."""
+"""Checks of a stored agent's data, before anything is made of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
@@ -49,16 +50,35 @@ COUNTERS = (
 )
 MAX_TRANSITIONS = 10**9
 MAX_TASKS = 10_000
-LIES = (KeyError, TypeError, AttributeError, IndexError, AssertionError, ArithmeticError, RuntimeError)
-"""What making an agent of data that passed all checks, and yet describes none, may raise besides ValueError."""
+INCONSISTENT_ARCHIVE_ERRORS = (
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    AssertionError,
+    ArithmeticError,
+    RuntimeError,
+)
+"""Raised, besides ValueError, when valid-looking data cannot be turned into an agent."""
+
+
+@contextmanager
+def blamed_on(subject: str) -> Iterator[None]:
+    """Turn :data:`INCONSISTENT_ARCHIVE_ERRORS` into one ValueError that begins with ``subject``."""
+    try:
+        yield
+    except INCONSISTENT_ARCHIVE_ERRORS as error:
+        # Of torch's messages the second line is often the one that names the parameter.
+        told = " ".join(f"{type(error).__name__}: {error}".split("\n")[:2]).replace("\t", " ")
+        raise ValueError(f"{subject}: {told}") from error
 
 
 def check_archive(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse what no agent of ours says: unknown names, sizes that its own tensors belie, numbers that are none.
+    """Refuse unknown names, sizes that do not fit the stored tensors, and parameters that are not finite.
 
     Raises:
         ValueError: naming what is wrong.
-        KeyError, TypeError: where a part is missing or of another kind.
+        KeyError, TypeError: if a part is missing or of another type.
     """
     arguments, names = data["arguments"], data["task_names"]
     unknown = sorted(set(arguments) - {*ARGUMENTS, "_stats_window_size"}) + sorted(
@@ -73,15 +93,20 @@ def check_archive(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Non
     size, window = arguments["buffer_size"], arguments["_stats_window_size"]
     if not (1 <= size <= MAX_TRANSITIONS and 1 <= window <= MAX_TRANSITIONS):
         raise ValueError(f"buffer_size={size} and stats_window_size={window} should be 1 to {MAX_TRANSITIONS:,}")
-    _check_widths(arguments["policy_kwargs"] or {}, sum(tensor.numel() for tensor in tensors.values()))
+    check_widths(arguments["policy_kwargs"] or {}, tensors)
+    check_parameters({name: one for name, one in tensors.items() if name.startswith(("agent.policy", "agent.log_"))})
+
+
+def check_parameters(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse parameters that are not finite."""
     for name, tensor in tensors.items():
-        if name.startswith(("agent.policy", "agent.log_alpha")) and not tensor.isfinite().all():
+        if not tensor.isfinite().all():
             raise ValueError(f"{name} holds nan or infinity: the agent is broken")
 
 
-def _check_widths(policy_kwargs: Mapping[str, Any], there: int) -> None:
-    """A network is not made where the file cannot hold its parameters."""
-    net_arch = policy_kwargs.get("net_arch") or [1]
+def check_widths(policy_kwargs: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a network that has more parameters than there are numbers in the file."""
+    net_arch, there = policy_kwargs.get("net_arch") or [1], sum(tensor.numel() for tensor in tensors.values())
     for widths in net_arch.values() if isinstance(net_arch, dict) else [net_arch]:
         needed = sum(int(one) * int(next_one) for one, next_one in zip([1, *widths], widths, strict=False))
         if needed > there:

@@ -152,5 +152,5 @@ def test_alignment_is_saved(make_agent: Make, tmp_path: Path):
 
 
 def test_bad_alignment_is_named(make_agent: Make):
-    with pytest.raises(ValueError, match=r"unknown alignment: 'jiont'.*Did you mean 'joint'"):
+    with pytest.raises(ValueError, match=r"alignment='jiont' should be.*did you mean joint"):
         make_agent(policy_kwargs=policy_kwargs(alignment="jiont"))

@@ -438,7 +438,7 @@ def test_a_stream_of_another_kind_of_device_becomes_a_seed(make_agent: Make, tmp
         generator = MTSAC.load(tmp_path / "agent").noise_generator
     else:
         agent.save_replay_buffer(tmp_path / "replay")
-        save_file({**load_file(tmp_path / "replay"), "generator": foreign}, tmp_path / "replay", {"added": "30"})
+        save_file({**load_file(tmp_path / "replay"), "generator": foreign}, tmp_path / "replay")
         agent.load_replay_buffer(tmp_path / "replay")
         generator = agent.replay_buffer.generator
     assert torch.equal(generator.get_state(), torch.Generator().manual_seed(7).get_state())
