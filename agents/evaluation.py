@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
+from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
+from mtrl_transfer.agents.normalization import check_same_normalization, copy_normalization
 from mtrl_transfer.agents.tasks import attribute_of, check_same_tasks, solvable_tasks_of, succeeded, task_names_of
 
 
@@ -94,7 +94,7 @@ def begin_evaluation(model: Predicts, env: VecEnv) -> np.ndarray:
         ValueError: if the environment does not suit the agent; see :func:`check_evaluation_env`.
     """
     check_evaluation_env(model, env)
-    _copy_normalization(_own_normalization(model), unwrap_vec_normalize(env))
+    copy_normalization(_training_env(model), env)
     if all(attribute_of(env, "takes_goal_option", [False] * env.num_envs)):
         env.set_options({"goal": 0})
     return env.reset()
@@ -117,35 +117,8 @@ def check_evaluation_env(model: Predicts, env: VecEnv) -> None:
             "the evaluation environment is the training environment, whose episodes an evaluation would break off: "
             "make another one"
         )
-    expected, found = (_observation_settings(unwrap_vec_normalize(one)) for one in (training, env))
-    if expected != found:
-        raise ValueError(
-            f"training and evaluation environment are not wrapped the same way: the training environment has "
-            f"{expected}, the evaluation environment {found}. SB3's way is VecNormalize(env, training=False, "
-            "norm_reward=False) around the evaluation environment"
-        )
+    check_same_normalization(training, env)
 
 
 def _training_env(model: Any) -> VecEnv | None:
     return model.get_env() if hasattr(model, "get_env") else None
-
-
-def _own_normalization(model: Any) -> VecNormalize | None:
-    training = _training_env(model)
-    return None if training is None else unwrap_vec_normalize(training)
-
-
-def _observation_settings(normalization: VecNormalize | None) -> str:
-    if normalization is None or not normalization.norm_obs:
-        return "no VecNormalize(norm_obs=True)"
-    return f"VecNormalize(norm_obs=True, clip_obs={normalization.clip_obs}, epsilon={normalization.epsilon})"
-
-
-def _copy_normalization(own: VecNormalize | None, evaluation: VecNormalize | None) -> None:
-    if evaluation is None:
-        return
-    evaluation.training = False
-    if own is not None:
-        evaluation.ret_rms = copy.deepcopy(own.ret_rms)
-        if own.norm_obs:
-            evaluation.obs_rms = copy.deepcopy(own.obs_rms)

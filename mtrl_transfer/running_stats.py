@@ -29,9 +29,13 @@ class RunningMeans:
         """How many values of ``name`` were added since the last flush; waits for the device."""
         return int(self._counts.get(name, 0))
 
+    def mean(self, name: str) -> Tensor:
+        """Mean of the values of ``name`` since the last flush; nan if there were none."""
+        return self._sums[name] / self._counts[name]
+
     def flush(self) -> dict[str, Tensor]:
         """Means by name on the CPU; starts anew."""
-        means = {name: (self._sums[name] / count).cpu() for name, count in self._counts.items() if count}
+        means = {name: self.mean(name).cpu() for name, count in self._counts.items() if count}
         for tensor in (*self._sums.values(), *self._counts.values()):
             tensor.zero_()
         return means

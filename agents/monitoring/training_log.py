@@ -1,4 +1,4 @@
-"""What an agent's training puts into its logger."""
+"""Scalars of training in the agent's logger."""
 
 from __future__ import annotations
 
@@ -10,14 +10,36 @@ from torch import Tensor
 
 from mtrl_transfer.agents.monitoring.trunk_health import feature_spread
 from mtrl_transfer.faults import describe
+from mtrl_transfer.gradients import looking_is_free
 
 if TYPE_CHECKING:
     from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 
 
+MEANS_OVER_TASKS = {"train/critic_loss": "critic_loss", "train/actor_loss": "actor_loss", "train/ent_coef": "alpha"}
+"""SB3's tags, and the statistics whose means over tasks they are."""
+
+
+def record_updates(agent: MTSAC) -> None:
+    """Record ``train/`` tags after updates, as SB3 does, so that callbacks can read them from the logger.
+
+    Losses and temperatures are means over tasks and over updates since the last log. Where reading them would wait for
+    the device, only the log records them.
+    """
+    agent.logger.record("train/learning_rate", agent.lr_schedule(agent._current_progress_remaining))
+    agent.logger.record("train/n_updates", agent._n_updates)
+    if looking_is_free(agent.device):
+        for tag, name in MEANS_OVER_TASKS.items():
+            agent.logger.record(tag, float(agent._statistics.mean(name).mean()))
+
+
 def record_training(agent: MTSAC) -> None:
     """Record the means of all statistics since the last call, per task; waits for the device."""
-    _record_tasks(agent, agent._statistics.flush())
+    statistics = agent._statistics.flush()
+    _record_tasks(agent, statistics)
+    for tag, name in MEANS_OVER_TASKS.items():
+        if name in statistics:
+            agent.logger.record(tag, float(statistics[name].mean()))
     for role, update in agent.updates.items():
         means = {**update.means.flush(), **update.measurement.means.flush()}
         agreement = means.pop("agreement", None)
@@ -34,7 +56,7 @@ def record_training(agent: MTSAC) -> None:
 
 
 def record_faults(agent: MTSAC) -> list[str]:
-    """Tell and record losses and gradients that were not finite; returns those for which training has to stop."""
+    """Record and warn of losses and gradients that were not finite; return messages for which training has to stop."""
     fatal = []
     for role, update in agent.updates.items():
         faults = update.faults.report()

@@ -20,7 +20,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from mtrl_transfer.agents.monitoring.timing import TimedCallback, counted
-from mtrl_transfer.agents.monitoring.training_log import record_faults, record_training
+from mtrl_transfer.agents.monitoring.training_log import record_faults, record_training, record_updates
 from mtrl_transfer.agents.mtsac.arguments import check_arguments
 from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer, TaskBatch, terminations
 from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates, Sample, set_learning_rate
@@ -41,6 +41,7 @@ from mtrl_transfer.agents.mtsac.reward_scaling import REWARD_SCALINGS
 from mtrl_transfer.agents.mtsac.roles import role_combiners
 from mtrl_transfer.agents.mtsac.task_weighting import TaskWeighting
 from mtrl_transfer.agents.mtsac.trunk_update import EVERYTHING, TrunkUpdate
+from mtrl_transfer.agents.normalization import check_training_normalization
 from mtrl_transfer.agents.storage import archive
 from mtrl_transfer.agents.storage.agent_archive import (
     REPLACEABLE,
@@ -243,16 +244,22 @@ class MTSAC(OffPolicyAlgorithm):
         if MEAN in names:
             raise ValueError(f"a task is called {MEAN!r}, as the figures of the mean over tasks are: rename it")
         check_same_tasks(self.task_names or names, names)
+        check_training_normalization(self.env, self._needs_raw_rewards())
         self.task_names, self.n_tasks = names, len(names)
+
+    def _needs_raw_rewards(self) -> str | None:
+        return "reward_scaling" if self.reward_scaling else "clip_targets" if self.clip_targets else None
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
         """As in SB3.
 
         Raises:
-            ValueError: if the environment's tasks are others, or in another order.
+            ValueError: if the environment's tasks are others, or in another order, or if its ``VecNormalize`` does not
+                suit the agent.
         """
         wrapped = self._wrap_env(env, self.verbose)
         check_same_tasks(self.task_names, task_names_of(wrapped))
+        check_training_normalization(wrapped, self._needs_raw_rewards())
         super().set_env(wrapped, force_reset)
 
     def _create_temperatures(self) -> None:
@@ -424,6 +431,7 @@ class MTSAC(OffPolicyAlgorithm):
         transference = self._transference_seconds() - before
         self.timing["transference"] += transference
         self.timing["update"] += time.perf_counter() - start - transference
+        record_updates(self)
 
     def _update(self, batch_size: int) -> None:
         measure = self._due(self.measure_every)

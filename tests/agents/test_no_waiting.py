@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtrl_transfer import COMBINERS, candidates, gradients
 from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.monitoring import training_log
 from mtrl_transfer.agents.mtsac import trunk_update
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 
@@ -47,7 +48,7 @@ def no_waiting() -> Iterator[None]:
             patch.setattr(torch.Tensor, name, refuse)
         for family in candidates.FAMILIES:  # made on the CPU, to be brought over once
             patch.setattr(candidates, family, refuse)
-        for module in (gradients, trunk_update):  # as on a GPU
+        for module in (gradients, training_log, trunk_update):  # as on a GPU
             patch.setattr(module, "looking_is_free", lambda device: False)
         yield
 
