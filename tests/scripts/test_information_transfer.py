@@ -16,7 +16,7 @@ from mtrl_transfer import AlignmentSchedule, TaskAlignment, covariance_similarit
 from studies.information import sweeps
 from studies.information.linear import shared_inputs, shared_trunk, single_task
 from studies.information.rotated_tasks import rotated_problem, rotation, similarity_at
-from studies.information.settings import Settings
+from studies.information.sweeps import Settings
 
 FEW = Settings(trials=12, angles=3)
 
@@ -29,7 +29,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def test_a_trunk_as_wide_as_the_number_of_tasks_permits_no_transfer():
-    curve = sweeps.capacity(Settings(trials=3))
+    (curve,) = sweeps.capacity(Settings(trials=3))
     narrow, wide = curve.values[: sweeps.CAPACITY_TASKS - 1], curve.values[sweeps.CAPACITY_TASKS - 1 :]
     assert curve.points == (1, 2, 3, 4, 5, 6, 7)
     assert (narrow < -0.5).all()
@@ -148,12 +148,13 @@ def test_the_report_holds_every_sweep(tmp_path: Path):
     assert information_transfer(["trials=2", "angles=2", "steps=1", f"out={tmp_path}/report"]) == 0
     folder = tmp_path / "report"
     names = ["capacity", "reweighting", "similarity_linear", "similarity_relu"]
-    assert sorted(path.name for path in folder.glob("*.png")) == [f"{name}.png" for name in names]
+    assert sorted(path.stem for path in folder.glob("figures/*.svg")) == names
+    assert (folder / "report.html").read_text(encoding="utf-8").count("<figure>") == len(names)
     text = (folder / "report.md").read_text(encoding="utf-8")
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert sorted(results) == names
     for name, by_method in results.items():
-        assert f"]({name}.png)" in text
+        assert f"](figures/{name}.svg)" in text
         for curve in by_method.values():
             assert np.shape(curve["transfer"]) == (len(curve["points"]), 2)
             assert f"| {np.mean(curve['transfer'][0]):.2f} [" in text

@@ -8,23 +8,39 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from mtrl_transfer import AlignmentSchedule, svd_task_weights
+from mtrl_transfer.agents.runs.config.schema import Count, Section, Seed
 from studies.information.linear import shared_inputs, shared_trunk, single_task
 from studies.information.relu import ReluModel, teacher, test_error, train
 from studies.information.rotated_tasks import Problem, Task, rotated_problem, similarity_at
-from studies.information.settings import Settings
 
 LINEAR_WIDTH, LINEAR_ROWS, LINEAR_NOISES = 10, (30, 300), (0.25, 0.5, 1.0)
 RELU_WIDTH, RELU_ROWS, RELU_NOISE, RELU_HIDDEN, RELU_NEURONS = 4, (150, 600), 0.3, 16, 4
 CAPACITY_TASKS, CAPACITY_WIDTH, CAPACITY_ROWS, CAPACITY_NOISE = 5, 8, 40, 0.5
 LABEL_TASKS, LABEL_NOISY, LABEL_WIDTH, LABEL_ROWS, LABEL_RANK = 8, 4, 30, 100, 2
 LABEL_NOISES, CLEAN_NOISE = (0.3, 0.5, 1.0, 2.0, 4.0, 8.0), 0.3
+
+
+class Settings(Section):
+    """Settings of the synthetic study; every number is a mean over independent draws of tasks and rows."""
+
+    trials: Annotated[int, Field(ge=2)] = 20
+    """Independent draws."""
+    angles: Annotated[int, Field(ge=2)] = 7
+    """Angles between 0 and 90 degrees."""
+    steps: Count = 1_200
+    """Updates of each ReLU network; a turn of alternating alignment is a twelfth of it."""
+    seed: Seed = 0
+    """Seed of all draws."""
+    out: str = "runs/information_transfer"
+    """Folder of the report."""
 
 
 class Curve(NamedTuple):
@@ -45,7 +61,7 @@ def similarities(settings: Settings, width: int) -> tuple[float, ...]:
     return tuple(similarity_at(float(angle), width) for angle in angles_of(settings))
 
 
-def capacity(settings: Settings) -> Curve:
+def capacity(settings: Settings) -> list[Curve]:
     """Linear tasks with nothing in common, over the width of their trunk: at the number of tasks transfer ends."""
     generator = torch.Generator().manual_seed(settings.seed)
     shape = (settings.trials, CAPACITY_ROWS)
@@ -56,7 +72,7 @@ def capacity(settings: Settings) -> Curve:
     error = lambda models: (models - truths.transpose(0, 1)).square().mean(dim=(1, 2))  # noqa: E731
     widths = range(1, CAPACITY_TASKS + 3)
     values = [_transfer(error(own), error(shared_trunk(xs, ys, width))) for width in widths]
-    return Curve("linear", tuple(widths), np.stack(values))
+    return [Curve("linear", tuple(widths), np.stack(values))]
 
 
 def similarity_linear(settings: Settings) -> list[Curve]:
@@ -101,16 +117,16 @@ def reweighting(settings: Settings) -> list[Curve]:
 
     Labels are of unit variance, as classes would be: noise leaves less of the signal. Both methods get the same labels.
     """
-    found: dict[str, list[np.ndarray]] = {"equal weights": [], "SVD weights": []}
+    found = []
     for noise in LABEL_NOISES:
         generator = torch.Generator().manual_seed(settings.seed)
-        trials = [_reweighted(noise, generator) for _ in range(settings.trials)]
-        for name, values in zip(found, zip(*trials, strict=True), strict=True):
-            found[name].append(np.array(values))
-    return [Curve(name, LABEL_NOISES, np.stack(values)) for name, values in found.items()]
+        found.append([_reweighted(noise, generator) for _ in range(settings.trials)])
+    values = np.moveaxis(np.array(found), -1, 0)  # [method, noise, trial]
+    names = ("equal weights", "SVD weights")
+    return [Curve(name, LABEL_NOISES, of) for name, of in zip(names, values, strict=True)]
 
 
-def _reweighted(noise: float, generator: torch.Generator) -> tuple[float, float]:
+def _reweighted(noise: float, generator: torch.Generator) -> np.ndarray:
     """Transfer to the clean tasks of one draw, with equal and with SVD weights."""
     basis = torch.linalg.qr(_normal(generator, LABEL_WIDTH, LABEL_RANK))[0]
     truths = basis @ torch.nn.functional.normalize(_normal(generator, LABEL_RANK, LABEL_TASKS), dim=0)
@@ -121,10 +137,8 @@ def _reweighted(noise: float, generator: torch.Generator) -> tuple[float, float]
     y = (x @ truths + deviation * _normal(generator, LABEL_ROWS, LABEL_TASKS)) / scale
     clean = slice(LABEL_TASKS - LABEL_NOISY)
     error = lambda models: (models * scale - truths)[:, clean].square().sum(0).mean()  # noqa: E731
-    single = error(torch.linalg.lstsq(x, y).solution)
-    weights = svd_task_weights(x, y, LABEL_RANK)
-    equal, weighted = (error(shared_inputs(x, y, LABEL_RANK, w)) for w in (None, weights))
-    return float((single / equal).log()), float((single / weighted).log())
+    multi = [shared_inputs(x, y, LABEL_RANK, weights) for weights in (None, svd_task_weights(x, y, LABEL_RANK))]
+    return _transfer(error(torch.linalg.lstsq(x, y).solution), torch.stack([error(models) for models in multi]))
 
 
 def _all_angles(problem: Problem, n_angles: int) -> tuple[list[Task], Task]:

@@ -115,7 +115,8 @@ def _check_report(folder: Path) -> None:
     assert "href=" not in page  # whole by itself
     for label in ("together", "mine_2", "other_3", "best found in hindsight, 2"):
         assert label in page
-    assert page.count("data:image/png;base64") == 14
+    assert page.count("data:image/svg+xml;base64") == len(list((folder / "figures").glob("*.svg"))) == 14
+    assert "| together | 1 | point-a0, point-b0, point-a1, noise |" in (folder / "report.md").read_text()
     events = EventAccumulator(str(folder / "report")).Reload()
     assert {"groups/dendrogram_critic_early", "groups/predicted_realised"} <= set(events.Tags()["images"])
     assert [event.step for event in events.Scalars("groups_success/mine")] == [2]
