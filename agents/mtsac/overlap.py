@@ -1,4 +1,4 @@
-"""Work done while environments step in other processes."""
+"""A vector environment that works while its environments step in other processes."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvStepReturn
 
 
 class WorkMeanwhile(VecEnvWrapper):
-    """A vector environment that, once the actions are on their way, does some work before it waits for the results.
+    """A vector environment that calls a function in every step, between sending the actions and waiting for results.
 
-    When ``step`` returns, or raises what the work raised, no step is under way.
+    No step is under way after ``step`` has returned or has raised the function's exception.
 
     Args:
-        venv: one whose ``step_async`` hands the actions to other processes.
+        venv: its ``step_async`` hands the actions to other processes.
         work: called in every step.
     """
 
@@ -33,6 +33,7 @@ class WorkMeanwhile(VecEnvWrapper):
         """Work, then wait."""
         try:
             self._work()
-        finally:
-            results = self.venv.step_wait()
-        return results
+        except Exception:  # a signal's SystemExit waits for nothing
+            self.venv.step_wait()
+            raise
+        return self.venv.step_wait()

@@ -1,11 +1,8 @@
-"""What happens during a run besides learning: logging, checkpoints, the progress bar, stopping."""
+"""Callbacks of a run: logging, checkpoints, clips, the progress bar."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
 
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
@@ -19,7 +16,7 @@ from mtrl_transfer.agents.runs.streams import STDERR
 
 
 class _EveryTransitions(BaseCallback):
-    """Knows when the count of transitions has passed another multiple of ``every``."""
+    """Base of callbacks that act when the count of transitions has passed another multiple of ``every``."""
 
     def __init__(self, every: int) -> None:
         super().__init__()
@@ -41,9 +38,9 @@ class _EveryTransitions(BaseCallback):
 
 
 class LogEvery(_EveryTransitions):
-    """Writes what was recorded every so many transitions, and at the end what is left.
+    """Write the recorded scalars every ``every`` transitions, and the rest at the end.
 
-    At the end of a rollout, because only then do the agent's statistics know of the episodes that ended in it.
+    At the end of a rollout, because only then the agent's statistics contain the episodes that ended in it.
     """
 
     def _on_rollout_end(self) -> None:
@@ -56,7 +53,7 @@ class LogEvery(_EveryTransitions):
 
 
 class CheckpointEvery(_EveryTransitions):
-    """Calls ``save`` every so many transitions, between updates: every counted step is stored and learned from."""
+    """Call ``save`` every ``every`` transitions, between updates: every counted step is stored and learned from."""
 
     def __init__(self, every: int, save: Callable[[], object]) -> None:
         super().__init__(every)
@@ -68,7 +65,7 @@ class CheckpointEvery(_EveryTransitions):
 
 
 class ClipsEvery(_EveryTransitions):
-    """Shows a clip of each task in TensorBoard, under *Images*, every so many transitions.
+    """Show a clip of each task in TensorBoard, under *Images*, every ``every`` transitions.
 
     Args:
         every: transitions between clips.
@@ -88,12 +85,12 @@ class ClipsEvery(_EveryTransitions):
 
 
 class ProgressBar(BaseCallback):
-    """Transitions done, with the mean success of training and of the last evaluation.
+    """Progress bar of transitions, with the mean success of training and of the last evaluation.
 
     Args:
         total: budget in transitions.
         evaluation: the callback that evaluates in training, or None.
-        shown: False for no bar.
+        shown: False shows no bar.
     """
 
     def __init__(self, total: int, evaluation: MultiTaskEvalCallback | None, shown: bool) -> None:
@@ -135,51 +132,3 @@ class ProgressBar(BaseCallback):
         if self._evaluation is not None and self._evaluation.last is not None:
             shown["evaluated"] = f"{self._evaluation.last.mean_success:.2f}"
         return shown
-
-
-class StopRequested(Exception):
-    """A signal asked to stop, and the run is between two updates: its state is whole.
-
-    Args:
-        signal_number: which signal.
-    """
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
-
-
-class StopBetweenUpdates(BaseCallback):
-    """Turns the first SIGINT (Ctrl-C) or SIGTERM into :class:`StopRequested` between two updates.
-
-    A second one stops at once. Use it as a context manager around ``learn``. In a thread, where signals do not arrive,
-    it does nothing.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._asked: int | None = None
-
-    def __enter__(self) -> StopBetweenUpdates:
-        handles = threading.current_thread() is threading.main_thread()
-        self._previous = {number: signal.signal(number, self._ask) for number in self.SIGNALS if handles}
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked is not None:
-            raise SystemExit(128 + number)
-        self._asked = number
-        print("\nStopping after this update; ask again to stop at once.", file=STDERR)
-
-    def _on_rollout_start(self) -> None:
-        if self._asked is not None:
-            raise StopRequested(self._asked)
-
-    def _on_step(self) -> bool:
-        return True

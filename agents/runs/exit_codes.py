@@ -1,10 +1,13 @@
-"""How a command ends: its exit code, and what it says of bad input and of an interruption."""
+"""Exit codes of commands, and their messages about bad input and interruptions."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Sequence
+from types import FrameType
 
 from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.stopping import handled
 from mtrl_transfer.agents.runs.streams import STDERR
 from mtrl_transfer.agents.runs.train import Failed, Interrupted
 
@@ -21,15 +24,16 @@ class Incomplete(Exception):
 
 
 def exit_code(program: str, work: Callable[[], object]) -> int:
-    """Do the work; bad input is told in one message.
+    """Do the work and return the exit code; bad input ends in one message, SIGTERM as SystemExit does.
 
     Args:
         program: its name, for the message.
-        work: to be done.
+        work: does the command's work.
     """
     try:
-        work()
-    except SystemExit as stop:  # argparse has said what is wrong, or printed its help
+        with handled((signal.SIGTERM,), _exit):
+            work()
+    except SystemExit as stop:  # SIGTERM; or argparse has said what is wrong, or printed its help
         return int(stop.code or 0)
     except InputError as error:
         lines = "\n  ".join(error.problems)
@@ -48,3 +52,7 @@ def exit_code(program: str, work: Callable[[], object]) -> int:
         print("Interrupted; what is not in a checkpoint is lost.", file=STDERR)
         return INTERRUPTED
     return 0
+
+
+def _exit(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)

@@ -15,18 +15,19 @@ from stable_baselines3.common.callbacks import CallbackList
 from mtrl_transfer.agents import Evaluation, evaluate
 from mtrl_transfer.agents.runs import run_folder, tables
 from mtrl_transfer.agents.runs.build import evaluation_env
-from mtrl_transfer.agents.runs.callbacks import CheckpointEvery, ProgressBar, StopBetweenUpdates, StopRequested
+from mtrl_transfer.agents.runs.callbacks import CheckpointEvery, ProgressBar
 from mtrl_transfer.agents.runs.config.checks import cuda_graph_problems, device_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.estimate import estimate
 from mtrl_transfer.agents.runs.session import Session, checkpoint_to_resume, open_session
+from mtrl_transfer.agents.runs.stopping import SIGNALS, StopBetweenUpdates, Stopping, StopRequested, handled
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.faults import NotFinite
 
 
 class Interrupted(Exception):
-    """A run was asked to stop, and its state has been saved; the message says how to go on.
+    """A run was stopped by a signal, and its state has been saved; the message says how to go on.
 
     Args:
         message: for the user.
@@ -50,7 +51,7 @@ def train(config: RunConfig, console: Console) -> Path:
 
     Args:
         config: what to run; ``run_dir`` and ``resume`` say where.
-        console: where it is told.
+        console: prints the progress.
 
     Returns:
         The run folder.
@@ -66,27 +67,34 @@ def train(config: RunConfig, console: Console) -> Path:
     with contextlib.ExitStack() as held:
         if config.run_dir is not None:
             held.enter_context(run_folder.locked(Path(config.run_dir)))
-        return _train(config, console, held)
+        held.enter_context(torch_settings(config.matmul_precision, config.threads))
+        stopping = Stopping()
+        held.enter_context(handled(SIGNALS, stopping.on_signal))
+        session = _begin(config, console, stopping)
+        if config.run_dir is None:  # nobody knew the folder before
+            held.enter_context(run_folder.locked(session.folder))
+        held.callback(session.close)
+        console.print(f"Run folder: {session.folder}", highlight=False, soft_wrap=True)
+        try:
+            _learn(session, stopping)
+            return _finish(session, console, stopping)
+        except StopRequested as request:
+            raise Interrupted(_farewell(session), request.signal_number) from None
 
 
-def _train(config: RunConfig, console: Console, held: contextlib.ExitStack) -> Path:
-    held.enter_context(torch_settings(config.matmul_precision, config.threads))
-    newest = checkpoint_to_resume(config, console) if config.resume else None
-    done = 0 if newest is None else newest.step
-    if config.log.progress:
-        tables.print_estimate(console, estimate(config, done), config.total_timesteps - done)
-    session = open_session(config, newest)
-    if config.run_dir is None:  # nobody knew the folder before
-        held.enter_context(run_folder.locked(session.folder))
-    console.print(f"Run folder: {session.folder}", highlight=False, soft_wrap=True)
+def _begin(config: RunConfig, console: Console, stopping: Stopping) -> Session:
     try:
-        _learn(session)
-        return _finish(session, console)
-    finally:
-        session.close()
+        with stopping.at_once():
+            newest = checkpoint_to_resume(config, console) if config.resume else None
+            done = 0 if newest is None else newest.step
+            if config.log.progress:
+                tables.print_estimate(console, estimate(config, done), config.total_timesteps - done)
+            return open_session(config, newest)
+    except StopRequested as request:
+        raise Interrupted("Stopped before training began.", request.signal_number) from None
 
 
-def _learn(session: Session) -> None:
+def _learn(session: Session, stopping: Stopping) -> None:
     config, model = session.config, session.model
     remaining = config.total_timesteps - model.num_timesteps
     if remaining <= 0:
@@ -95,14 +103,14 @@ def _learn(session: Session) -> None:
     callbacks = [*session.callbacks, bar]
     if config.checkpoint.every is not None:
         callbacks.append(CheckpointEvery(config.checkpoint.every, session.save))
+    callbacks.append(StopBetweenUpdates(stopping))
     try:
-        with StopBetweenUpdates() as stop:
-            # Logging is LogEvery's, by transitions; the agent's own counts episodes.
-            model.learn(remaining, CallbackList([*callbacks, stop]), sys.maxsize, reset_num_timesteps=False)
-    except StopRequested as request:
+        # Logging is LogEvery's, by transitions; the agent's own counts episodes.
+        model.learn(remaining, CallbackList(callbacks), sys.maxsize, reset_num_timesteps=False)
+    except StopRequested:
         bar.close()
         session.save()
-        raise Interrupted(_farewell(session), request.signal_number) from None
+        raise
     except NotFinite as error:
         session.writer.wait()
         last = session.writer.last_step
@@ -130,17 +138,13 @@ def _resume(session: Session) -> str:
     return f"{command} {session.folder / run_folder.CONFIG_FILE} resume=true"
 
 
-def _finish(session: Session, console: Console) -> Path:
+def _finish(session: Session, console: Console, stopping: Stopping) -> Path:
     config, model, missing = session.config, session.model, list[str]()
     with _noted(missing, run_folder.AGENT_FILE):
         model.save(session.folder / run_folder.AGENT_FILE)
     console.print(f"Evaluating: {config.evaluation.final_n_goals} episodes a task ...", highlight=False, soft_wrap=True)
-    # Environments of its own: how often the training was evaluated must not change what is played here.
-    env = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
-    start = time.perf_counter()
-    result: Evaluation = evaluate(model, env, config.evaluation.final_n_goals)
-    session.time.final_evaluation = time.perf_counter() - start
-    env.close()
+    with stopping.at_once():
+        result = _final_evaluation(session)
     content = tables.evaluation_json(
         result, step=model.num_timesteps, goals=config.evaluation.goals, seconds=session.time.seconds()
     )
@@ -153,9 +157,19 @@ def _finish(session: Session, console: Console) -> Path:
     return session.folder
 
 
+def _final_evaluation(session: Session) -> Evaluation:
+    """Evaluate in new environments, whose episodes do not depend on how often the training was evaluated."""
+    config = session.config
+    start = time.perf_counter()
+    with contextlib.closing(evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)) as env:
+        result = evaluate(session.model, env, config.evaluation.final_n_goals)
+    session.time.final_evaluation = time.perf_counter() - start
+    return result
+
+
 @contextlib.contextmanager
 def _noted(missing: list[str], name: str) -> Iterator[None]:
-    """Training is done: what cannot be written now is no reason to lose the rest."""
+    """Note that a file could not be written, instead of losing the other results of the finished training."""
     try:
         yield
     except OSError as error:

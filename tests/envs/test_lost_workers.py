@@ -1,18 +1,20 @@
-"""A worker that is killed or hangs is replaced, and nobody sees a difference."""
+"""A worker that is killed, stopped or hangs at any moment is replaced, without a difference in the results."""
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 import warnings
 
 import gymnasium as gym
 import numpy as np
+import psutil
 import pytest
 from gymnasium import spaces
 
 from mtrl_transfer.envs import make_vec_env
-from mtrl_transfer.envs.workers import worker_shard
+from mtrl_transfer.envs.workers import process, worker_shard
 
 TASKS = ["reach-v3", "drawer-close-v3", "window-open-v3"]
 HORIZON = 60
@@ -53,6 +55,29 @@ class Deadly(Drifting):
         if action[0] > 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().step(action)
+
+
+class Slow(Drifting):
+    """Takes a while for each step."""
+
+    def step(self, action):
+        time.sleep(0.11)
+        return super().step(action)
+
+
+class Wide(Drifting):
+    """Observations and actions larger than the buffer of a pipe."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (200_000,), np.float32)
+    action_space = spaces.Box(-1, 1, (200_000,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return np.full(200_000, self.place, np.float32), {}
+
+    def step(self, action):
+        observation, *rest = super().step(action)
+        return np.full(200_000, observation[0], np.float32), *rest
 
 
 def own(cls, n_procs, **options):
@@ -111,6 +136,116 @@ def test_a_stopped_worker_changes_nothing():
         found = steps(stopped, 100, 2)
     assert found == steps(spared, 100, 2)
     stopped.close()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda env, state: env.state_dict()["tasks"][1]["task"]["actions"].tobytes(),
+        lambda env, state: env.load_state_dict(state).tobytes(),
+        lambda env, state: env.get_attr("place"),
+        lambda env, state: env.env_method("has_wrapper_attr", "place"),
+        lambda env, state: env.set_attr("colour", "red"),
+        lambda env, state: env.reset().tobytes(),
+    ],
+    ids=["state_dict", "load_state_dict", "get_attr", "env_method", "set_attr", "reset"],
+)
+def test_a_worker_stopped_before_any_call_is_replaced(call):
+    stopped, spared = drifting(2, worker_timeout=0.7), drifting(1)
+    for env in (stopped, spared):
+        env.reset()
+        steps(env, 5, 1)
+    state = spared.state_dict()
+    strike(stopped, signal.SIGSTOP)
+    with pytest.warns(UserWarning, match=r"second has not answered for 0\.7 s"):
+        found = call(stopped, state)
+    assert found == call(spared, state)
+    assert steps(stopped, 5, 2) == steps(spared, 5, 2)
+    stopped.close()
+
+
+def test_a_worker_stopped_in_the_middle_of_a_message_is_replaced():
+    """Before it has read large actions, and before it has written large observations."""
+    stopped, spared = own(Wide, 2, worker_timeout=1.0), own(Wide, 1)
+    actions = np.zeros((3, 200_000), np.float32)
+    np.testing.assert_array_equal(stopped.reset(), spared.reset())
+    strike(stopped, signal.SIGSTOP)
+    with pytest.warns(UserWarning, match="second has not answered"):
+        found = stopped.step(actions)[0]
+    np.testing.assert_array_equal(found, spared.step(actions)[0])
+    stopped.step_async(actions)
+    pipe = stopped._shards[1].process._pipe
+    assert pipe.poll(30)  # it has begun to write and waits for its reader
+    strike(stopped, signal.SIGSTOP)
+    with pytest.warns(UserWarning, match="second has not answered"):
+        found = stopped.step_wait()[0]
+    np.testing.assert_array_equal(found, spared.step(actions)[0])
+    stopped.close()
+
+
+@pytest.mark.parametrize("stopped_at", ["make", "restore"])
+def test_a_replacement_that_is_stopped_is_replaced(stopped_at, monkeypatch):
+    """Before its environments are made, and before it brings them back to where they were."""
+    monkeypatch.setattr(process, "START", 2)
+    monkeypatch.setattr(worker_shard, "SNAPSHOT_EVERY", 3)
+    env, spared = drifting(2, worker_timeout=1.0), drifting(1)
+    for one in (env, spared):
+        one.reset()
+        steps(one, 5, 1)
+    send, start, waiting = process.WorkerProcess.send, process.WorkerProcess.__init__, [stopped_at]
+
+    def stop_at(method, worker):
+        if waiting == [method]:
+            waiting.clear()
+            os.kill(worker.pid, signal.SIGSTOP)
+
+    def stopping_start(worker, *arguments):
+        start(worker, *arguments)
+        stop_at("make", worker)
+
+    def stopping_send(worker, method, *arguments):
+        stop_at(method, worker)
+        send(worker, method, *arguments)
+
+    monkeypatch.setattr(process.WorkerProcess, "__init__", stopping_start)
+    monkeypatch.setattr(process.WorkerProcess, "send", stopping_send)
+    strike(env, signal.SIGKILL)
+    with pytest.warns(UserWarning, match="has died"), pytest.warns(UserWarning, match="second has not answered"):
+        found = steps(env, 5, 2)
+    assert not waiting
+    assert found == steps(spared, 5, 2)
+    env.close()
+
+
+def test_a_long_replay_is_no_hang():
+    """The timeout holds for each step of an episode that is played again, not for all."""
+    env = make_vec_env({"quick": Drifting, "slow": Slow}, n_procs=2, worker_timeout=1.0)
+    env.reset()
+    for _ in range(10):
+        env.step(np.zeros((2, 4), np.float32))
+    strike(env, signal.SIGKILL)
+    with pytest.warns(UserWarning, match="has died") as told:
+        env.step(np.zeros((2, 4), np.float32))
+    assert len(told) == 1
+    env.close()
+
+
+def test_a_stopped_worker_is_closed():
+    env = drifting(2, worker_timeout=0.5)
+    pid = env._shards[1].process.pid
+    strike(env, signal.SIGSTOP)
+    env.close()
+    assert not psutil.pid_exists(pid)
+
+
+def test_all_workers_are_killed_at_once():
+    env = drifting(3, worker_timeout=None)
+    pids = [shard.process.pid for shard in env._shards[1:]]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    process.kill_workers()
+    env.close()
+    assert not any(map(psutil.pid_exists, pids))
 
 
 def test_killed_between_other_calls():

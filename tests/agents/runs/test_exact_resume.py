@@ -12,7 +12,7 @@ from short_runs import Run, arguments, short_run
 
 from mtrl_transfer import COMBINERS
 from mtrl_transfer.agents.runs import cli, estimate
-from mtrl_transfer.agents.runs.callbacks import StopBetweenUpdates
+from mtrl_transfer.agents.runs.stopping import StopBetweenUpdates
 
 # Replay overflows after 150 vector steps; records and figures at odds with checkpoints and episodes (of 50).
 POINT = (

@@ -15,7 +15,7 @@ from small_disks import fill, small_disk
 
 from mtrl_transfer.agents import MTSAC, MultiTaskEvalCallback
 from mtrl_transfer.agents.runs import cli
-from mtrl_transfer.agents.runs.callbacks import StopBetweenUpdates
+from mtrl_transfer.agents.runs.stopping import StopBetweenUpdates
 from mtrl_transfer.envs import make_vec_env
 
 QUICK = ("log.figures_every=null", "log.every=60", "log.record_every=5", "evaluation.every=120", "checkpoint.every=300")

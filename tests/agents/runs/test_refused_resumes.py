@@ -13,8 +13,8 @@ from same_runs import assert_same_run
 from short_runs import Run, arguments, short_run
 
 from mtrl_transfer.agents.runs import cli
-from mtrl_transfer.agents.runs.callbacks import StopBetweenUpdates
 from mtrl_transfer.agents.runs.checkpoint.manifest import content_hash
+from mtrl_transfer.agents.runs.stopping import StopBetweenUpdates
 
 QUICK = (
     "total_timesteps=150",

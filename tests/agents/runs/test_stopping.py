@@ -1,4 +1,4 @@
-"""How a run stops before its end: at a second signal, and when losses stay not finite."""
+"""Stop a run before its end: by signals at any moment, and by losses that stay not finite."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from short_runs import Run, arguments
 
-from mtrl_transfer.agents.runs import cli
-from mtrl_transfer.agents.runs.callbacks import StopBetweenUpdates
+from mtrl_transfer.agents.runs import cli, train
 from mtrl_transfer.agents.runs.checkpoint.checkpoints import newest
+from mtrl_transfer.agents.runs.exit_codes import exit_code
+from mtrl_transfer.agents.runs.stopping import StopBetweenUpdates
 from mtrl_transfer.envs.point import PointVecEnv
 
 QUICK = ("log.figures_every=null", "evaluation.every=null", "evaluation.final_n_goals=1")
@@ -39,6 +40,46 @@ def test_a_second_signal_stops_at_once(
     assert stopped.step == 300  # the one before, whole; none of 390
     assert cli.train([str(tmp_path / "a" / "config.yaml"), "resume=true"]) == 0
     assert Run(tmp_path / "a").json("evaluation.json")["step"] == 900
+
+
+def test_a_signal_in_the_final_evaluation_ends_cleanly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    step, folder = PointVecEnv.step_wait, tmp_path / "a"
+
+    def interrupted(env: PointVecEnv):
+        if (folder / "agent.zip").exists():
+            signal.raise_signal(signal.SIGTERM)
+        return step(env)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PointVecEnv, "step_wait", interrupted)
+        assert cli.train(arguments(folder, *QUICK)) == 128 + signal.SIGTERM
+    assert f"{folder}/config.yaml resume=true" in capsys.readouterr().err
+    assert not (folder / "evaluation.json").exists()
+    stopped = newest(folder)
+    assert stopped is not None
+    assert stopped.step == 900
+    assert cli.train([str(folder / "config.yaml"), "resume=true"]) == 0
+    assert Run(folder).json("evaluation.json")["step"] == 900
+
+
+def test_a_signal_before_training_writes_no_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(train, "open_session", lambda *_: signal.raise_signal(signal.SIGINT))
+    assert cli.train(arguments(tmp_path / "a", *QUICK)) == 130
+    assert "Stopped before training began" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+
+
+def test_other_commands_end_by_sigterm():
+    def work() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    handler = signal.getsignal(signal.SIGTERM)
+    assert exit_code("any", work) == 128 + signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) is handler
 
 
 @pytest.mark.filterwarnings("ignore:.*noise.*not finite")
