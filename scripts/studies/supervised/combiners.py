@@ -8,9 +8,9 @@ import numpy as np
 from rich.console import Console
 
 from mtrl_transfer import make_combiner
+from mtrl_transfer.agents.runs.report.numbers import Estimate, mean_with_interval
 from studies.supervised.joint import Joint, train_joint
 from studies.supervised.settings import Settings
-from studies.supervised.statistics import Interval, interval
 from studies.supervised.suites import Suite
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -29,7 +29,7 @@ class Compared(NamedTuple):
     - `overhead`: median share of the time of these runs that measuring took.
     """
 
-    relative: dict[str, Interval]
+    relative: dict[str, Estimate]
     affinities: np.ndarray
     overhead: float
 
@@ -41,7 +41,7 @@ def compare_combiners(suite: Suite, settings: Settings, console: Console) -> Com
         console.print(f"All tasks together by {name}: {settings.seeds} seeds ...", highlight=False)
         runs[name] = [_run(suite, settings, seed, kind, kwargs, name == "mean") for seed in range(settings.seeds)]
     losses = {name: np.stack([run.losses.numpy() for run in found]) for name, found in runs.items()}
-    relative = {name: interval((found / losses["mean"]).mean(axis=1)) for name, found in losses.items()}
+    relative = {name: mean_with_interval((found / losses["mean"]).mean(axis=1)) for name, found in losses.items()}
     affinities = np.stack([run.affinity.mean(dim=0).numpy() for run in runs["mean"]])
     return Compared(relative, affinities, float(np.median([run.overhead for run in runs["mean"]])))
 

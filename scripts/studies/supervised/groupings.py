@@ -1,4 +1,4 @@
-"""The macro level: what chosen groups cost against the best there are."""
+"""The macro level: regret of chosen groups against the best ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import spearmanr
 
+from mtrl_transfer.agents.runs.report.numbers import Estimate, mean_with_interval
 from mtrl_transfer.grouping import (
     Grouping,
     all_together,
@@ -18,7 +19,6 @@ from mtrl_transfer.grouping import (
 )
 from mtrl_transfer.grouping.groups import scores_of
 from mtrl_transfer.grouping.program import best_groups
-from studies.supervised.statistics import Interval, interval
 
 RANDOM_DRAWS = 200
 
@@ -60,50 +60,59 @@ def truth(losses: np.ndarray) -> Truth:
 
 
 class Row(NamedTuple):
-    """Losses relative to all-together with at most `n_groups` networks, and `size`: tasks in all chosen groups."""
+    """Losses relative to all-together with at most `n_groups` networks.
+
+    - `best`, `best_with_single`: lowest loss of any grouping into groups of two or more, and of any at all.
+    - `chosen`, `clustered`: groups chosen from each seed's affinity, and clusters of it.
+    - `random`: mean of random groupings.
+    - `size`: tasks in all chosen groups.
+    - `members`: the groups chosen from the mean affinity of all seeds.
+    - `regret`: of the chosen groups against the best.
+    """
 
     n_groups: int
     best: float
     best_with_single: float
-    chosen: Interval
-    clustered: Interval
+    chosen: Estimate
+    clustered: Estimate
     random: float
     size: float
-
-    @property
-    def regret(self) -> float:
-        """Of the chosen groups against the best of at least two tasks each."""
-        return self.chosen.mean - self.best
+    members: tuple[tuple[int, ...], ...]
+    regret: float
 
 
 def study(found: Truth, affinities: np.ndarray) -> list[Row]:
-    """One row for each number of groups.
+    """Evaluate the groups chosen for each number of networks.
 
     Args:
-        found: every group's outcome.
-        affinities: `[seeds, T, T]`; groups are chosen from each by itself.
+        found: results of every group.
+        affinities: `[seeds, T, T]`; groups are chosen from each separately.
     """
     n_tasks = found.members.shape[1]
     rows = []
     for n_groups in range(1, n_tasks + 1):
-        chosen = [select_groups(affinity, n_groups) for affinity in affinities]
+        groupings = [select_groups(affinity, n_groups) for affinity in affinities]
+        clusters = [cluster(affinity, n_groups) for affinity in affinities]
         drawn = [random_groups(n_tasks, n_groups, seed) for seed in range(RANDOM_DRAWS)]
+        best, chosen = found.best(n_groups, 2), mean_with_interval([found.of(one) for one in groupings])
         rows.append(
             Row(
                 n_groups=n_groups,
-                best=found.best(n_groups, 2),
+                best=best,
                 best_with_single=found.best(n_groups, 1),
-                chosen=interval([found.of(grouping) for grouping in chosen]),
-                clustered=interval([found.of(cluster(affinity, n_groups)) for affinity in affinities]),
-                random=float(np.mean([found.of(grouping) for grouping in drawn])),
-                size=float(np.mean([sum(map(len, grouping.groups)) for grouping in chosen])),
+                chosen=chosen,
+                clustered=mean_with_interval([found.of(one) for one in clusters]),
+                random=float(np.mean([found.of(one) for one in drawn])),
+                size=float(np.mean([sum(map(len, one.groups)) for one in groupings])),
+                members=select_groups(affinities.mean(axis=0), n_groups).groups,
+                regret=chosen.value - best,
             )
         )
     return rows
 
 
 def controls(found: Truth) -> dict[str, float]:
-    """Relative losses of the groupings that nobody has to choose."""
+    """Relative losses of the groupings that need no choice."""
     n_tasks = found.members.shape[1]
     return {"all together": found.of(all_together(n_tasks)), "one per task": found.of(one_per_task(n_tasks))}
 
@@ -116,7 +125,7 @@ def costs(n_tasks: int, row: Row, overhead: float) -> dict[str, float]:
     """
     return {
         "chosen": n_tasks * (1 + overhead) + row.size,
-        "every group": n_tasks * 2.0 ** (n_tasks - 1),
+        "every_group": n_tasks * 2.0 ** (n_tasks - 1),
         "pairs": n_tasks * (n_tasks - 1) + row.size,
     }
 

@@ -1,8 +1,8 @@
-"""What can be chosen about a supervised study."""
+"""Settings of a supervised study."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -10,12 +10,12 @@ from mtrl_transfer.agents.runs.config.schema import Count, Positive, Section
 
 
 class Settings(Section):
-    """A study of one suite; every figure is a mean over the seeds."""
+    """Settings of a study of one suite; every number is a mean over the seeds."""
 
-    suite: str = "digits"
-    """``digits`` or ``regression``."""
+    suite: Literal["digits", "regression"] = "digits"
+    """Name of the problem."""
     seeds: Annotated[int, Field(ge=2)] = 10
-    """Starts and row orders that everything is repeated for."""
+    """Starts and row orders; everything is repeated for each."""
     steps: Count = 1_000
     """Updates of each network."""
     batch: Count = 64

@@ -26,7 +26,6 @@ class Suite(NamedTuple):
     - `train`, `test`: rows, apart.
     - `n_outputs`: of each head: classes, or 1 for regression.
     - `width`: of the shared trunk's one hidden layer.
-    - `related`: tasks that are known to need the same features; empty where nothing is known.
     """
 
     names: tuple[str, ...]
@@ -34,17 +33,11 @@ class Suite(NamedTuple):
     test: Rows
     n_outputs: int
     width: int
-    related: tuple[tuple[int, ...], ...]
 
     @property
     def n_tasks(self) -> int:
         """T."""
         return len(self.names)
-
-    @property
-    def classifies(self) -> bool:
-        """Whether labels are classes."""
-        return self.n_outputs > 1
 
 
 def digits() -> Suite:
@@ -63,7 +56,7 @@ def digits() -> Suite:
     order = draw.permutation(len(images))
     names = ("left digit", "right digit", "left is even", "right is even", "same parity", "left is larger")
     parts = [_overlaid(images, labels, chosen, n, draw) for chosen, n in ((order[:900], 1_000), (order[900:], 2_000))]
-    return Suite(names, parts[0], parts[1], n_outputs=10, width=16, related=())
+    return Suite(names, parts[0], parts[1], n_outputs=10, width=16)
 
 
 def _overlaid(images: np.ndarray, labels: np.ndarray, chosen: np.ndarray, n: int, draw: np.random.Generator) -> Rows:
@@ -94,7 +87,7 @@ def regression() -> Suite:
         noisy = y + draw.standard_normal(y.shape) / 3
         return Rows(torch.from_numpy(x.astype(np.float32)), torch.from_numpy(noisy.astype(np.float32)))
 
-    return Suite(names, rows(200), rows(2_000), n_outputs=1, width=6, related=((0, 1, 2), (3, 4, 5)))
+    return Suite(names, rows(200), rows(2_000), n_outputs=1, width=6)
 
 
 SUITES: dict[str, Callable[[], Suite]] = {"digits": digits, "regression": regression}
