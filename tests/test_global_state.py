@@ -45,7 +45,8 @@ def test_training_leaves_the_callers_settings(tmp_path: Path):
 
 def test_order_sensitive_tests_pass_twice_under_medium():
     training = "test_global_state.py::test_training_leaves_the_callers_settings"
-    tests = [training, "agents/test_against_sb3.py", "agents/test_run_records.py"]
+    update = "agents/test_sb3_contract.py::test_losses_and_gradients_equal_sacs"
+    tests = [training, update, "agents/test_run_records.py"]
     code = [sys.executable, "-c", TWICE, *(str(TESTS / test) for test in tests)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(code, cwd=TESTS.parent, env=environment, capture_output=True, text=True, check=False)

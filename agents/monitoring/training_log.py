@@ -24,8 +24,10 @@ def record_updates(agent: MTSAC) -> None:
     """Record ``train/`` tags after updates, as SB3 does, so that callbacks can read them from the logger.
 
     Losses and temperatures are means over tasks and over updates since the last log. Where reading them would wait for
-    the device, only the log records them.
+    the device, only the log records them. An agent outside ``learn`` may have no logger.
     """
+    if not hasattr(agent, "_logger"):
+        return
     agent.logger.record("train/learning_rate", agent.lr_schedule(agent._current_progress_remaining))
     agent.logger.record("train/n_updates", agent._n_updates)
     if looking_is_free(agent.device):

@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-from stable_baselines3.common.utils import LinearSchedule, check_for_correct_spaces, get_device
+from stable_baselines3.common.utils import LinearSchedule, check_for_correct_spaces
 from torch import Tensor
 
 from mtrl_transfer.agents.storage.archive import (
@@ -20,7 +20,7 @@ from mtrl_transfer.agents.storage.archive import (
     unflatten,
 )
 from mtrl_transfer.agents.storage.archive_checks import ARGUMENTS, COUNTERS, blamed_on, check_archive
-from mtrl_transfer.agents.storage.policy_archive import class_of, parameters_of
+from mtrl_transfer.agents.storage.policy_archive import class_of, parameters_of, usable_device
 from mtrl_transfer.generators import restore_generator
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def agent_from_archive(
             arguments["combiner_kwargs"] = None  # they are the stored one's
         arguments.update(given)
         _check_objects(arguments)
-    agent = cls(policy, env, device=_usable(device), _init_setup_model=False)
+    agent = cls(policy, env, device=usable_device(device), _init_setup_model=False)
     # Names first: other tasks mostly mean another observation width too, and the names say more.
     agent.task_names, agent.n_tasks = data["task_names"], len(data["task_names"])
     agent._identify_tasks()
@@ -172,13 +172,6 @@ def _policy_of(cls: type[MTSAC], policy: Any) -> Any:
             f"this agent's policy is a {policy}, whose code is not stored: pass policy={policy}, the class"
         )
     return policy
-
-
-def _usable(device: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=get_device(device)).device
-    except (RuntimeError, NotImplementedError, AssertionError) as error:
-        raise ValueError(f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
 
 
 def _is_same_combiner(stored: dict[str, Any], replaced: dict[str, Any]) -> bool:

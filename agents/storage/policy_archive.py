@@ -30,6 +30,18 @@ def class_of(module: nn.Module) -> str:
     return type(getattr(module, "_orig_mod", module)).__name__
 
 
+def usable_device(device: torch.device | str) -> torch.device:
+    """SB3's meaning of a device (``auto``), after a first tensor on it.
+
+    Raises:
+        ValueError: naming the device, if it cannot be used here.
+    """
+    try:
+        return torch.empty(0, device=get_device(device)).device
+    except (RuntimeError, NotImplementedError, AssertionError) as error:
+        raise ValueError(f"device={str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from error
+
+
 def policy_to_archive(policy: MultiTaskPolicy) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """JSON-able data and named tensors of a policy."""
     arguments = policy._get_constructor_parameters()
@@ -48,8 +60,9 @@ def policy_from_archive(
     """A policy as :func:`policy_to_archive` described it.
 
     Raises:
-        ValueError: if the archive describes none; ``path`` is named.
+        ValueError: if the archive describes none (``path`` is named), or if the device cannot be used.
     """
+    device = usable_device(device)
     if data.get("kind") != "policy":
         raise ValueError(f"{path} holds an agent and not a policy alone: use MTSAC.load(...).policy")
     with blamed_on(f"{path} is damaged, or no policy of {cls.__name__}"):
@@ -59,4 +72,4 @@ def policy_from_archive(
         spaces = {name: box_from_json(data[name]) for name in ("observation_space", "action_space")}
         policy = cls(**spaces, lr_schedule=cls._dummy_schedule, **arguments)
         policy.load_state_dict(tensors)
-    return policy.to(get_device(device))
+    return policy.to(device)

@@ -10,10 +10,8 @@ import pytest
 import torch
 from gymnasium import spaces
 from safetensors.torch import load_file, save_file
-from stable_baselines3.common.callbacks import CheckpointCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
-from stable_baselines3.common.vec_env import VecNormalize
 
 from mtrl_transfer import Combiner, Context, Transference, candidates
 from mtrl_transfer.agents import MTSAC, MultiTaskEvalCallback, evaluate
@@ -292,16 +290,6 @@ def test_an_archive_holds_no_pickle(make_agent: Make, tmp_path: Path) -> None:
         assert sorted(archive.namelist()) == ["data.json", "tensors.safetensors"]
 
 
-def test_prediction_needs_no_environment(make_agent: Make, tmp_path: Path) -> None:
-    agent = make_agent()
-    agent.save(tmp_path / "agent")
-    observation = agent.get_env().reset()
-    loaded = MTSAC.load(tmp_path / "agent")
-    np.testing.assert_array_equal(
-        loaded.predict(observation, deterministic=True)[0], agent.predict(observation, deterministic=True)[0]
-    )
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -462,31 +450,6 @@ def test_sub_environments_must_be_the_tasks_in_order(make_agent: Make) -> None:
     agent.env.reset = lambda: reset()[::-1]
     with pytest.raises(ValueError, match="sub-environment 0 must be task 0"):
         agent.learn(30)
-
-
-def test_callbacks_of_sb3_and_ours(make_agent: Make, tmp_path: Path) -> None:
-    agent = make_agent()
-    checkpoints = CheckpointCallback(20, str(tmp_path / "checkpoints"), save_replay_buffer=True)
-    watching = MultiTaskEvalCallback(make_vec_env("Point-3", seed=5), 25, 2, tmp_path / "best")
-    agent.learn(STEPS, [checkpoints, watching])
-    assert len(list((tmp_path / "checkpoints").glob("*.zip"))) == 2
-    assert watching.last is not None
-    assert watching.last.episodes == 2
-    best = MTSAC.load(tmp_path / "best" / "best_model")
-    found = evaluate(best, make_vec_env("Point-3", seed=5), 2)
-    np.testing.assert_array_equal(found.success, watching.last.success)
-
-
-def test_vec_normalize(make_agent: Make) -> None:
-    env = VecNormalize(make_vec_env("Point-3", seed=0))
-    agent = MTSAC(
-        "MultiTaskPolicy", env, combiner="mean", batch_size=24, learning_starts=60, policy_kwargs={"net_arch": [8]}
-    ).learn(STEPS)
-    raw, normalized = (agent.replay_buffer.sample(6, one, torch.Generator().manual_seed(0)) for one in (None, env))
-    one_hot = np.eye(3, dtype=np.float32)[:, None].repeat(2, axis=1)
-    expected = env.normalize_obs(np.concatenate([raw.observations.numpy(), one_hot], axis=-1))[..., :-3]
-    np.testing.assert_allclose(normalized.observations.numpy(), expected, rtol=1e-6)
-    np.testing.assert_allclose(normalized.rewards.numpy(), env.normalize_reward(raw.rewards.numpy()), rtol=1e-6)
 
 
 def test_temperatures_are_per_task(make_agent: Make) -> None:

@@ -88,7 +88,6 @@ def test_an_agent_saved_with_an_update_due_takes_it(make_agent: Make, tmp_path: 
     assert (loaded._n_updates, loaded.updates_due) == (0, 0)
     loaded = MTSAC.load(tmp_path / "agent", env=agent.get_env())
     loaded.load_replay_buffer(tmp_path / "replay")
-    loaded.set_logger(agent.logger)
     for one in (agent, loaded):
         one._catch_up()
     assert_identical(agent, loaded)
