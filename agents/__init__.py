@@ -6,14 +6,18 @@ from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
 from mtrl_transfer.agents.routed import RoutedAgent, load_agent
+from mtrl_transfer.agents.storage.actor_file import Actor, load_actor, save_actor
 
 __all__ = [
     "MTSAC",
+    "Actor",
     "Evaluation",
     "MultiTaskEvalCallback",
     "MultiTaskPolicy",
     "MultiTaskReplayBuffer",
     "RoutedAgent",
     "evaluate",
+    "load_actor",
     "load_agent",
+    "save_actor",
 ]
