@@ -17,7 +17,8 @@ from torch import Tensor
 from mtrl_transfer.agents.mtsac.distributions import mean_and_log_std
 from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, MultiTaskMLP
 from mtrl_transfer.agents.storage.archive import box_from_json, box_to_json, copies
-from mtrl_transfer.agents.storage.archive_checks import LIES
+from mtrl_transfer.agents.storage.archive_checks import blamed_on, check_parameters
+from mtrl_transfer.agents.tasks import tasks_of
 
 if TYPE_CHECKING:
     from mtrl_transfer.agents.mtsac.mtsac import MTSAC
@@ -58,16 +59,17 @@ class Actor:
         """Actions ``[R, A]`` for observations ``[R, D + T]``, one-hot last; as SB3's, also for a single ``[D + T]``.
 
         Raises:
-            ValueError: for observations of another width, or ``deterministic=False``.
+            ValueError: for observations of another width, a one-hot that names no task, or ``deterministic=False``.
         """
         if not deterministic:
             raise ValueError("an Actor has only the deterministic policy; load the agent's archive to sample actions")
-        rows = torch.as_tensor(np.atleast_2d(observation), dtype=torch.float32)
+        rows = np.atleast_2d(np.asarray(observation, np.float32))
         (width,) = self.observation_space.shape
         if rows.shape[1] != width:
             raise ValueError(f"observations have width {rows.shape[1]}; expected {width}")
-        features, one_hot = rows.split([width - len(self.task_names), len(self.task_names)], dim=1)
-        mean, _ = mean_and_log_std(self.network.of_tasks(features, one_hot.argmax(dim=1)).squeeze(0))
+        features, one_hots = np.split(rows, [width - len(self.task_names)], axis=1)
+        tasks = torch.from_numpy(tasks_of(one_hots))
+        mean, _ = mean_and_log_std(self.network.of_tasks(torch.from_numpy(features), tasks).squeeze(0))
         low, high = self.action_space.low, self.action_space.high
         actions = low + 0.5 * (torch.tanh(mean).numpy() + 1.0) * (high - low)
         return (actions if np.ndim(observation) == 2 else actions[0]), state
@@ -115,18 +117,19 @@ def load_actor(path: str | Path) -> Actor:
         FileNotFoundError: if there is no such file.
         ValueError: if it holds no actor, or a damaged one.
     """
-    try:
-        with safe_open(path, "pt") as file:
-            about = json.loads((file.metadata() or {})[METADATA])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
-        if about["format"] != FORMAT:
-            raise ValueError(f"it has format {about['format']}; this version reads format {FORMAT}")
-        return Actor(_network(about, tensors), about)
-    except FileNotFoundError:
-        raise
-    except (*LIES, ValueError, OSError, SafetensorError) as error:
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"{path} is damaged, or no actor saved by save_actor: {what}") from error
+    subject = f"{path} is damaged, or no actor saved by save_actor"
+    with blamed_on(subject):
+        try:
+            with safe_open(path, "pt") as file:
+                about = json.loads((file.metadata() or {})[METADATA])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+            if about["format"] != FORMAT:
+                raise ValueError(f"it has format {about['format']}; this version reads format {FORMAT}")
+            return Actor(_network(about, tensors), about)
+        except FileNotFoundError:
+            raise
+        except (ValueError, OSError, SafetensorError) as error:
+            raise ValueError(f"{subject}: {error}") from error
 
 
 def _network(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MultiTaskMLP:
@@ -145,8 +148,7 @@ def _network(about: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> MultiTa
     for name in shapes.keys() | tensors.keys():
         if name not in tensors or tensors[name].shape != shapes.get(name) or tensors[name].dtype != torch.float32:
             raise ValueError(f"tensor {name!r} is missing, unknown, or of another shape than {shapes.get(name)}")
-        if not tensors[name].isfinite().all():
-            raise ValueError(f"{name} holds nan or infinity")
+    check_parameters(tensors)
     network = MultiTaskMLP(*sizes, n_tasks, **settings)
     network.load_state_dict(dict(tensors))
     return network.requires_grad_(False)
