@@ -10,7 +10,7 @@ RUNS ?= runs
 PORT ?= 6006
 STAMP := $(VENV)/.installed
 
-.PHONY: train compare test test-all test-lowest docs lint monitor install
+.PHONY: train demo compare test test-all test-lowest docs lint monitor install
 .DEFAULT_GOAL := train
 
 install: $(STAMP)
@@ -22,6 +22,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 train: $(STAMP)  ## Train MT10 by transference on the quick preset: CONFIG=... ARGS="key=value ..."
 	@$(BIN)/python scripts/train.py $(CONFIG) $(ARGS)
+
+demo: $(STAMP)  ## A trained agent plays MT10: a table and a clip: ARGS="video=false"
+	@$(BIN)/python scripts/demo.py $(ARGS)
 
 compare: $(STAMP)  ## Compare methods on the Point suite: COMPARISON=... ARGS="key=value ..."
 	@$(BIN)/python scripts/compare.py $(COMPARISON) $(ARGS)

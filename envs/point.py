@@ -211,7 +211,10 @@ class PointVecEnv(VecEnv):
             values[index] = value
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
-        """Not available: tasks are rows of arrays."""
+        """Only `render`; tasks are rows of arrays, not objects."""
+        if method_name == "render":
+            images = self.get_images()
+            return [images[index] for index in self._get_indices(indices)]
         raise AttributeError(f"Point tasks are rows of arrays and have no method {method_name!r}")
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:

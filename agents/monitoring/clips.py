@@ -44,7 +44,7 @@ def record_clips(model: Predicts, env: VecEnv, every: int = 1, shrink: int = 1) 
         if step % every == 0:
             for task, picture in enumerate(env.get_images()):
                 if playing[task] and picture is not None:
-                    frames[task].append(_frame(picture, shrink, solved[task]))
+                    frames[task].append(framed(picture, shrink, solved[task]))
         actions, _ = model.predict(observations, deterministic=True)
         observations, _, dones, infos = env.step(actions)
         solved |= [succeeded(info) for info in infos]
@@ -53,7 +53,8 @@ def record_clips(model: Predicts, env: VecEnv, every: int = 1, shrink: int = 1) 
     return [Clip(name, np.stack(own)) for name, own in zip(task_names_of(env), frames, strict=True)]
 
 
-def _frame(picture: np.ndarray, shrink: int, solved: bool) -> np.ndarray:
+def framed(picture: np.ndarray, shrink: int, solved: bool) -> np.ndarray:
+    """A picture ``[H, W, 3]`` made ``shrink`` times smaller by means of squares, in a green frame if solved."""
     height, width = (size // shrink for size in picture.shape[:2])
     squares = picture[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink, 3)
     frame = squares.mean(axis=(1, 3)).round().astype(np.uint8)

@@ -8,17 +8,18 @@ from typing import Literal
 
 from rich.console import Console
 
-from mtrl_transfer.agents import MTSAC, Evaluation, RoutedAgent, evaluate, load_agent
+from mtrl_transfer.agents import MTSAC, Actor, Evaluation, RoutedAgent, evaluate, load_actor, load_agent
 from mtrl_transfer.agents.runs import tables
 from mtrl_transfer.agents.runs.build import evaluation_env
 from mtrl_transfer.agents.runs.checkpoint import checkpoints
 from mtrl_transfer.agents.runs.config.checks import device_here, inconsistencies
-from mtrl_transfer.agents.runs.config.loading import load_config, section
+from mtrl_transfer.agents.runs.config.loading import load_config, section, validated
 from mtrl_transfer.agents.runs.config.schema import Count, RunConfig, Section
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.logs.videos import Camera, write_clips
 from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
 from mtrl_transfer.agents.runs.train import Failed
+from mtrl_transfer.agents.storage.actor_file import ACTOR_SUFFIX
 
 
 class EvaluateOptions(Section):
@@ -36,7 +37,8 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     """Evaluate an agent and write ``evaluation_<goals>.json`` beside it.
 
     Args:
-        argument: a run folder (its final agent, else its newest checkpoint), a checkpoint's folder, or an agent's file.
+        argument: a run folder (its final agent, else its newest checkpoint), a checkpoint's folder, an agent's
+            archive, or an actor's file.
         overrides: ``episodes=``, ``goals=`` and ``video=``.
         console: where the table is printed.
 
@@ -46,7 +48,7 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     """
     options = section(EvaluateOptions, overrides)
     agent = _find_agent(Path(argument))
-    config = _with_options(load_config(str(_find_config(agent))), options)
+    config = _with_options(_config_of(agent), options)
     camera = Camera(config) if options.video else None  # first: it may be that nothing can be drawn here
     model = _load(agent, config)
     goals = config.evaluation.goals
@@ -84,6 +86,38 @@ def _find_agent(path: Path) -> Path:
     return newest.folder / checkpoints.AGENT
 
 
+def _config_of(agent: Path) -> RunConfig:
+    if agent.suffix == ACTOR_SUFFIX:
+        return actor_config(agent, actor_in(agent))
+    return load_config(str(_find_config(agent)))
+
+
+def actor_in(file: Path) -> Actor:
+    """The actor of a file.
+
+    Raises:
+        InputError: if there is none.
+    """
+    try:
+        return load_actor(file)
+    except (FileNotFoundError, ValueError) as error:
+        raise InputError(f"cannot load {file}: {error}") from error
+
+
+def actor_config(file: Path, actor: Actor) -> RunConfig:
+    """A config with the tasks that an actor's file names; the protocol is the default one.
+
+    Raises:
+        InputError: if it names none, or bad ones.
+    """
+    if actor.env is None:
+        raise InputError(f"{file} does not say what it plays: save_actor(..., env={{'id': 'MT10'}}) does")
+    config, problems = validated({"name": file.stem, "total_timesteps": 1_000_000, "env": actor.env})
+    if config is None:
+        raise InputError([f"{file}: {problem}" for problem in problems])
+    return config
+
+
 def _find_config(agent: Path) -> Path:
     """The run's config: beside the agent, or above its checkpoint."""
     for folder in (agent.parent, *agent.resolve().parents[1:3]):
@@ -107,7 +141,9 @@ def _with_options(config: RunConfig, options: EvaluateOptions) -> RunConfig:
     return changed
 
 
-def _load(agent: Path, config: RunConfig) -> MTSAC | RoutedAgent:
+def _load(agent: Path, config: RunConfig) -> MTSAC | RoutedAgent | Actor:
+    if agent.suffix == ACTOR_SUFFIX:
+        return actor_in(agent)
     try:
         return load_agent(agent, device_here(config.agent.device))
     except ValueError as error:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
+import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
 
@@ -54,31 +54,34 @@ class Camera:
 
 
 def write_clips(clips: Sequence[Clip], folder: Path) -> Path:
-    """Write ``<task>.mp4``, or ``<task>.gif`` where imageio-ffmpeg is not installed (the extra ``video``)."""
+    """Write ``<task>.mp4`` for each clip, or ``<task>.gif`` without imageio-ffmpeg (the extra ``video``)."""
     folder.mkdir(parents=True, exist_ok=True)
-    mp4 = importlib.util.find_spec("imageio_ffmpeg") is not None
+    ending = "mp4" if can_write_mp4() else "gif"
     for clip in clips:
-        if mp4:
-            _write_mp4(clip.frames, folder / f"{clip.task_name}.mp4")
-        else:
-            (folder / f"{clip.task_name}.gif").write_bytes(gif(clip.frames, FPS))
+        write_clip(clip.frames, folder / f"{clip.task_name}.{ending}")
     return folder
 
 
+def can_write_mp4() -> bool:
+    """Return True if imageio-ffmpeg is installed (the extra ``video``)."""
+    return importlib.util.find_spec("imageio_ffmpeg") is not None
+
+
+def write_clip(frames: np.ndarray, path: Path) -> None:
+    """Write ``frames [F, H, W, 3]`` uint8 as GIF or MP4, by the file's ending; an MP4 has even sizes."""
+    if path.suffix == ".gif":
+        path.write_bytes(gif(frames, FPS))
+    else:
+        imageio.imwrite(path, frames, fps=FPS, macro_block_size=2)
+
+
 def gif(frames: np.ndarray, fps: float) -> bytes:
-    """An animated GIF, repeated without end, of ``frames [F, H, W, 3]`` uint8."""
-    first, *others = [Image.fromarray(frame) for frame in frames]
-    file = io.BytesIO()
-    first.save(file, "GIF", save_all=True, append_images=others, duration=1000 / fps, loop=0)
-    return file.getvalue()
+    """An animated GIF, repeated without end, of ``frames [F, H, W, 3]`` uint8.
 
-
-def _write_mp4(frames: np.ndarray, path: Path) -> None:
-    import imageio_ffmpeg
-
-    size = (frames.shape[2], frames.shape[1])
-    writer = imageio_ffmpeg.write_frames(str(path), size, fps=FPS, ffmpeg_log_level="error")
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame))
-    writer.close()
+    All frames share one palette without dithering, so parts that stand still take no space.
+    """
+    sample = Image.fromarray(np.concatenate(frames[:: -max(1, len(frames) // 10)]))
+    palette = sample.quantize(256, Image.Quantize.MEDIANCUT)
+    shown = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    exact = np.stack([np.asarray(frame.convert("RGB")) for frame in shown])
+    return imageio.imwrite("<bytes>", exact, extension=".gif", duration=1000 / fps, loop=0)
