@@ -145,7 +145,7 @@ class Film(VecEnvWrapper):
         self._step = 0
         for task in range(self.num_envs):
             self._draw(task)
-        return observations  # type: ignore[return-value]
+        return observations
 
     def step_wait(self) -> VecEnvStepReturn:
         """Step, and draw the tasks that are not solved yet."""
@@ -155,7 +155,7 @@ class Film(VecEnvWrapper):
         self._solved |= newly
         if self._step <= STEPS and not dones.any():
             due = newly if self._step % EVERY else newly | ~self._solved
-            for task in np.flatnonzero(due):
+            for task in np.flatnonzero(due).tolist():
                 self._draw(task)
         return observations, rewards, dones, infos
 
