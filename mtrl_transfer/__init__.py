@@ -2,7 +2,7 @@
 
 from mtrl_transfer import candidates, grouping
 from mtrl_transfer.combiners import COMBINERS, Combiner, Decision, Mean, PCGrad, Transference, make_combiner
-from mtrl_transfer.context import Context
+from mtrl_transfer.context import Context, FunctionLookahead
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, keep_finite, per_task_gradients
 from mtrl_transfer.grouping import (
     Grouping,
@@ -22,11 +22,12 @@ from mtrl_transfer.information import (
     pairwise_covariance_similarity,
     svd_task_weights,
 )
-from mtrl_transfer.lookahead import lookahead_losses, transference
-from mtrl_transfer.model_context import make_context
+from mtrl_transfer.lookahead import make_context, transference
+from mtrl_transfer.model import FunctionalModel
 from mtrl_transfer.parameters import split_parameters
 from mtrl_transfer.recorder import Record, Recorder, Recording
 from mtrl_transfer.steps import step_norm
+from mtrl_transfer.update import Update
 
 __all__ = [
     "COMBINERS",
@@ -34,6 +35,8 @@ __all__ = [
     "Combiner",
     "Context",
     "Decision",
+    "FunctionLookahead",
+    "FunctionalModel",
     "Grouping",
     "Mean",
     "PCGrad",
@@ -44,6 +47,7 @@ __all__ = [
     "TaskAlignment",
     "TaskGradients",
     "Transference",
+    "Update",
     "all_together",
     "best_selection",
     "candidates",
@@ -54,7 +58,6 @@ __all__ = [
     "grouping",
     "horizon_transference",
     "keep_finite",
-    "lookahead_losses",
     "make_combiner",
     "make_context",
     "one_per_task",

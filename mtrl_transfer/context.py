@@ -1,19 +1,81 @@
-"""What a combiner may need beyond the Gramian."""
+"""The questions that a combiner may ask about one update, beyond the Gramian."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, NoReturn, Protocol
 
 from torch import Tensor
 
+from mtrl_transfer.gradients import TaskGradients
+
 
 class Lookahead(Protocol):
-    """`lookahead(weights [K, T], step_size) -> losses [K, T]` at `θ − step_size Σ_t w_t g_t`."""
+    """Losses at the end of steps `θ_w = θ − η Σ_t w_t g_t`, on rows that are drawn when first needed.
+
+    Candidates are `weights [K, T]`. Nothing here changes parameters, gradients or foreign random streams, and all
+    products are float32.
+    """
+
+    def on(self, rows: int | None = None, held_out: bool = True) -> Lookahead:
+        """Return the same lookahead on other rows.
+
+        Args:
+            rows: of each task; None: as many as the caller chose.
+            held_out: rows that the gradients have not seen; False: the first of the gradients' own rows.
+        """
 
     def __call__(self, weights: Tensor, step_size: Tensor | float | None = None) -> Tensor:
-        """`step_size=None` is the matched one (see `steps`)."""
+        """Losses `[K, T]` at `θ_w`; `step_size=None` is the matched one (see `steps`)."""
+
+    def row_losses(self, weights: Tensor, step_size: Tensor | float | None = None) -> Tensor:
+        """Losses of single rows `[K, T, rows]` at `θ_w`."""
+
+    def after_optimizer(self, weights: Tensor) -> Tensor:
+        """Losses `[1 + K, T]`: at `θ`, and where the trunk's optimizer would go with each candidate's gradient."""
+
+    def gradients_at(self, weights: Tensor, step_size: Tensor | float | None = None) -> TaskGradients:
+        """Losses and task gradients at the end of one candidate's step, `weights [T]`; zeros: at `θ`."""
+
+    def held_out_gramian(self) -> Tensor:
+        """Inner products `[T giver, T receiver]` of the task gradients with those at `θ` on the lookahead's rows."""
+
+    def predictions(self, weights: Tensor, step_size: Tensor | float | None = None) -> Tensor:
+        """The network's predictions `[K, T, ...]` at `θ_w`."""
+
+    def loss_of(self, predictions: Tensor) -> Tensor:
+        """Losses `[T]` of predictions `[T, ...]`, differentiable twice."""
+
+
+class FunctionLookahead:
+    """A `Lookahead` made of functions; its rows are always the same.
+
+    Args:
+        losses: `losses(weights [K, T], step_size) -> [K, T]`.
+        **answers: functions for other methods of `Lookahead`, by name; the rest raise ValueError.
+    """
+
+    def __init__(self, losses: Callable[..., Tensor], **answers: Callable[..., Any]) -> None:
+        self.losses = losses
+        for name, answer in answers.items():
+            setattr(self, name, answer)
+
+    def on(self, rows: int | None = None, held_out: bool = True) -> FunctionLookahead:
+        """Return itself."""
+        return self
+
+    def __call__(self, weights: Tensor, step_size: Tensor | float | None = None) -> Tensor:
+        """Losses `[K, T]`."""
+        return self.losses(weights, step_size)
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise ValueError(
+            "context.lookahead is a plain function, which gives losses of candidates and nothing else; this measure "
+            "asks for more: see `make_context` or `FunctionLookahead`"
+        )
+
+    row_losses = after_optimizer = gradients_at = held_out_gramian = predictions = loss_of = _refuse
 
 
 @dataclass(kw_only=True)
@@ -24,15 +86,9 @@ class Context:
         losses: `[T]`, the tasks' losses on the rows that gave the gradients.
         scales: `[T]`, magnitude of each loss at this instant, for losses whose own value says little (the standard
             deviation over rows, for an actor). None: the absolute loss.
-        signed: whether losses may be negative; ratios of losses then mean nothing.
+        signed: True if losses may be negative; ratios of losses then mean nothing.
         step_norm: `[]`, norm of the trunk's last real step; 0 before the first.
-        lookahead: losses at the end of candidates' steps, on the rows the caller chose for it.
-        held_out_gramian: `[T giver, T receiver]`, inner products of the task gradients with gradients on the
-            lookahead's own rows. Called only by first-order transference on held-out rows.
-        optimizer_lookahead: `weights [K, T] -> losses [1 + K, T]`, at `θ` and where the trunk's optimizer would go with
-            each candidate's gradient (see `functional_step`).
-        predict: `(weights [K, T], step_size []) -> predictions [K, T, ...]`, what `lookahead` would turn into losses.
-        loss_of: losses `[T]` of predictions `[T, ...]` on the lookahead's rows, differentiable twice.
+        lookahead: losses at the end of candidates' steps; a plain function `(weights, step_size) -> losses` is wrapped.
     """
 
     losses: Tensor
@@ -40,7 +96,7 @@ class Context:
     signed: bool = False
     step_norm: Tensor | None = None
     lookahead: Lookahead | None = None
-    held_out_gramian: Callable[[], Tensor] | None = None
-    optimizer_lookahead: Callable[[Tensor], Tensor] | None = None
-    predict: Callable[[Tensor, Tensor], Tensor] | None = None
-    loss_of: Callable[[Tensor], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        if self.lookahead is not None and not hasattr(self.lookahead, "on"):
+            self.lookahead = FunctionLookahead(self.lookahead)

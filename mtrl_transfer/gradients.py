@@ -9,18 +9,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.func import grad_and_value, vmap
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from mtrl_transfer.precision import float32_products
-from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, are_unlike, count_tasks, entry
+from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, are_unlike, count_tasks, entry, is_frozen
 
 
 class TaskGradients(NamedTuple):
     """Losses of T tasks and their gradients.
 
     - `losses`: `[T]`, detached.
-    - `shared_grads`: `[T, *shape]` for every shared parameter: the task gradients.
+    - `shared_grads`: `[T, *shape]` for every shared parameter that trains: the task gradients.
     - `head_grads`: like the heads: `[T, *shape]`, or a list of T where the heads were a list. Not scaled by `1/T`.
+      Frozen parameters are missing from dicts, and None in tuples.
     """
 
     losses: Tensor
@@ -53,19 +54,39 @@ def per_task_gradients(
 
     Returns:
         `TaskGradients`; no gradient flows through it and no `.grad` is touched. Parameters that a task does not use
-        have zero gradients.
+        have zero gradients. Parameters of a module with `requires_grad=False` have none.
 
     Raises:
         ValueError: where the arguments disagree on the number of tasks.
     """
     n_tasks = count_tasks(task_loss, heads, batch)
     if losses is not None:
-        return _by_expanding(losses, shared, heads, batch, n_tasks)
-    if task_loss is None:
+        found = _by_expanding(losses, shared, heads, batch, n_tasks)
+    elif task_loss is None:
         raise ValueError("task_loss=None needs losses=, which evaluates all tasks at once")
-    if are_unlike(task_loss, heads, batch):
-        return _by_looping(task_loss, shared, heads, batch, n_tasks)
-    return _by_mapping(task_loss, shared, heads, batch)
+    elif are_unlike(task_loss, heads, batch):
+        found = _by_looping(task_loss, shared, heads, batch, n_tasks)
+    else:
+        found = _by_mapping(task_loss, shared, heads, batch)
+    if any(is_frozen(leaf) for leaf in tree_leaves(heads)):
+        return found._replace(head_grads=_without_frozen(found.head_grads, heads))
+    return found
+
+
+def gradients_of(total: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """Gradients of a scalar, zero where it does not depend on a leaf."""
+    if not total.requires_grad:
+        return [torch.zeros_like(leaf) for leaf in leaves]
+    return list(torch.autograd.grad(total, leaves, materialize_grads=True))
+
+
+def _without_frozen(grads: Any, heads: Tree) -> Any:
+    if isinstance(heads, Mapping):
+        return {name: _without_frozen(grads[name], one) for name, one in heads.items() if not is_frozen(one)}
+    if isinstance(heads, list | tuple):
+        parts = [_without_frozen(*pair) for pair in zip(grads, heads, strict=True)]
+        return heads._make(parts) if hasattr(heads, "_make") else type(heads)(parts)
+    return None if is_frozen(heads) else grads
 
 
 def expand_over_tasks(shared: Shared, n_tasks: int) -> dict[str, Tensor]:
@@ -74,41 +95,44 @@ def expand_over_tasks(shared: Shared, n_tasks: int) -> dict[str, Tensor]:
 
 
 def _by_expanding(losses: AllLosses, shared: Shared, heads: Tree, batch: Tree, n_tasks: int) -> TaskGradients:
-    expanded = {name: value.requires_grad_() for name, value in expand_over_tasks(shared, n_tasks).items()}
+    expanded = expand_over_tasks(shared, n_tasks)
+    leaves = {name: expanded[name].requires_grad_() for name, value in shared.items() if not is_frozen(value)}
     head_leaves, structure = _leaves_requiring_grad(heads)
     with torch.enable_grad():
         values = losses(expanded, tree_unflatten(head_leaves, structure), batch)
         total = values.sum()
     if values.shape != (n_tasks,):
         raise ValueError(f"losses(shared, heads, batch) must return shape [{n_tasks}], got {list(values.shape)}")
-    grads = torch.autograd.grad(total, [*expanded.values(), *head_leaves], materialize_grads=True)
-    shared_grads = dict(zip(expanded, grads, strict=False))
-    return TaskGradients(values.detach(), shared_grads, tree_unflatten(list(grads[len(expanded) :]), structure))
+    grads = gradients_of(total, [*leaves.values(), *head_leaves])
+    shared_grads = dict(zip(leaves, grads, strict=False))
+    return TaskGradients(values.detach(), shared_grads, tree_unflatten(grads[len(leaves) :], structure))
 
 
 def _by_mapping(task_loss: Any, shared: Shared, heads: Tree, batch: Tree) -> TaskGradients:
-    def mean_loss(shared: dict[str, Tensor], head: Tree, rows: Tree) -> Tensor:
-        return task_loss(shared, head, rows).mean()
+    def mean_loss(trained: dict[str, Tensor], head: Tree, rows: Tree) -> Tensor:
+        return task_loss({**shared, **trained}, head, rows).mean()
 
+    trained = {name: value for name, value in shared.items() if not is_frozen(value)}
     one_task = grad_and_value(mean_loss, argnums=(0, 1))
     with torch.no_grad():  # functional gradients ignore it; their results then carry no graph
-        (shared_grads, head_grads), values = vmap(one_task, in_dims=(None, 0, 0))(dict(shared), heads, batch)
+        (shared_grads, head_grads), values = vmap(one_task, in_dims=(None, 0, 0))(trained, heads, batch)
     return TaskGradients(values, shared_grads, head_grads)
 
 
 def _by_looping(task_loss: Any, shared: Shared, heads: Tree, batch: Tree, n_tasks: int) -> TaskGradients:
     values, shared_rows, head_rows = [], [], []
+    fixed = {name: value.detach() for name, value in shared.items()}
     for task in range(n_tasks):
-        leaves = {name: value.detach().requires_grad_() for name, value in shared.items()}
+        leaves = {name: value.detach().requires_grad_() for name, value in shared.items() if not is_frozen(value)}
         head_leaves, structure = _leaves_requiring_grad(entry(heads, task))
         with torch.enable_grad():
             head = tree_unflatten(head_leaves, structure)
-            loss = entry(task_loss, task)(leaves, head, entry(batch, task)).mean()
-        grads = torch.autograd.grad(loss, [*leaves.values(), *head_leaves], materialize_grads=True)
+            loss = entry(task_loss, task)({**fixed, **leaves}, head, entry(batch, task)).mean()
+        grads = gradients_of(loss, [*leaves.values(), *head_leaves])
         values.append(loss.detach())
-        shared_rows.append(grads[: len(leaves)])
-        head_rows.append(tree_unflatten(list(grads[len(leaves) :]), structure))
-    shared_grads = {name: torch.stack(rows) for name, rows in zip(shared, zip(*shared_rows, strict=True), strict=True)}
+        shared_rows.append(dict(zip(leaves, grads, strict=False)))
+        head_rows.append(tree_unflatten(grads[len(leaves) :], structure))
+    shared_grads = {name: torch.stack([row[name] for row in shared_rows]) for name in shared_rows[0]}
     head_grads = head_rows if isinstance(heads, list) else tree_map(lambda *rows: torch.stack(rows), *head_rows)
     return TaskGradients(torch.stack(values), shared_grads, head_grads)
 
@@ -169,37 +193,47 @@ def gramian(grads: Mapping[str, Tensor], other: Mapping[str, Tensor] | None = No
     return total
 
 
-def looking_is_free(device: torch.device) -> bool:
-    """Whether the host may ask for a result without waiting: on a CPU it is there already."""
+def is_sync_free(device: torch.device) -> bool:
+    """Return True if reading a result does not block the host (CPU)."""
     return device.type == "cpu"
 
 
 def keep_finite(gradients: TaskGradients) -> tuple[TaskGradients, Tensor]:
-    """The same with loss and gradients 0 for tasks of which any is not finite, and which are sound: `[T]` bool.
+    """Set loss and gradients to 0 for tasks of which any is not finite; also return the sound tasks, `[T]` bool.
 
-    A weight of 0 does not do that, for zero times nan is nan: without it one task's fault is in everyone's step. Waits
-    for the device nowhere; on a CPU, gradients that are all finite are returned as they are.
+    A weight of 0 does not do that, since zero times nan is nan: one task's fault would be in everyone's step. Does not
+    wait for the device; on a CPU, gradients that are all finite are returned as they are.
     """
     losses, shared, heads = gradients
-    # Unlike heads come in a list of T; else every tensor has its tasks first.
-    stacked = [*shared.values(), *([] if isinstance(heads, list) else tree_flatten(heads)[0])]
+    # Unlike heads come in a list of T; otherwise every tensor has its tasks first.
+    stacked = [*shared.values(), *([] if isinstance(heads, list) else _tensors(heads))]
     sums = [losses, *(one.flatten(1).sum(1) for one in stacked)]
     if isinstance(heads, list):
         zero = losses.new_zeros(())
-        sums.append(torch.stack([sum((one.sum() for one in tree_flatten(head)[0]), zero) for head in heads]))
+        sums.append(torch.stack([sum((one.sum() for one in _tensors(head)), zero) for head in heads]))
     sound = torch.stack(sums).isfinite().all(dim=0)
-    if looking_is_free(sound.device) and bool(sound.all()):  # then selecting is what costs
+    if is_sync_free(sound.device) and bool(sound.all()):  # then selecting is what costs
         return gradients, sound
     losses, shared = (tree_map(partial(_selected, sound), one) for one in (losses, shared))
     if isinstance(heads, list):
-        heads = [tree_map(partial(torch.where, one, other=0), head) for one, head in zip(sound, heads, strict=True)]
+        heads = [tree_map(partial(_selected, one), head) for one, head in zip(sound, heads, strict=True)]
     else:
         heads = tree_map(partial(_selected, sound), heads)
     return TaskGradients(losses, shared, heads), sound
 
 
-def _selected(sound: Tensor, values: Tensor) -> Tensor:
-    return torch.where(sound.view(-1, *([1] * (values.ndim - 1))), values, 0)
+def _tensors(tree: Tree) -> list[Tensor]:
+    """The gradients in a tree, without the places of frozen parameters."""
+    return [leaf for leaf in tree_leaves(tree) if leaf is not None]
+
+
+def _selected(sound: Tensor, values: Tensor | None) -> Tensor | None:
+    """`values`, and 0 where a task (first axis of `sound`) is not sound."""
+    return (
+        None
+        if values is None
+        else torch.where(sound.view(*sound.shape, *([1] * (values.ndim - sound.ndim))), values, 0)
+    )
 
 
 @float32_products()

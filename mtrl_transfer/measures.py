@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl_transfer.basis import Quadratic, quadratic_from_predictions
-from mtrl_transfer.context import Context
+from mtrl_transfer.context import Context, Lookahead
 
 MEASURES = ("exact", "first_order", "basis")
 
@@ -22,17 +22,13 @@ class Improvement(NamedTuple):
 
 def exact(context: Context, rows: Tensor, step_size: Tensor) -> Improvement:
     """Lookahead at `θ` and at the end of every step, in one call, for candidates `rows [K, T]`."""
-    if context.lookahead is None:
-        raise ValueError("measure='exact' needs context.lookahead, the losses at the end of a candidate's step")
-    table = context.lookahead(torch.cat([torch.zeros_like(rows[:1]), rows]), step_size)
+    table = _lookahead(context)(torch.cat([torch.zeros_like(rows[:1]), rows]), step_size)
     return Improvement(table[0], table[0] - table[1:])
 
 
 def exact_by_optimizer(context: Context, rows: Tensor) -> Improvement:
     """Lookahead at `θ` and at the end of every candidate's true optimizer step."""
-    if context.optimizer_lookahead is None:
-        raise ValueError("step_size='optimizer' needs context.optimizer_lookahead; see `functional_step`")
-    table = context.optimizer_lookahead(rows)
+    table = _lookahead(context).after_optimizer(rows)
     return Improvement(table[0], table[0] - table[1:])
 
 
@@ -49,20 +45,20 @@ def first_order(losses: Tensor, gradients: Tensor, step_size: Tensor) -> Quadrat
 
 def basis(context: Context, n_tasks: int, step_size: Tensor) -> Quadratic:
     """Quadratic from the predictions at `θ` and at the end of each single task's step (T + 1 forwards)."""
-    if context.predict is None or context.loss_of is None:
-        raise ValueError("measure='basis' needs context.predict and context.loss_of, which say how losses arise")
+    lookahead = _lookahead(context)
     units = torch.eye(n_tasks, dtype=step_size.dtype, device=step_size.device) / n_tasks
-    predictions = context.predict(torch.cat([torch.zeros_like(units[:1]), units]), step_size)
-    return quadratic_from_predictions(predictions, 1 / n_tasks, context.loss_of)
+    predictions = lookahead.predictions(torch.cat([torch.zeros_like(units[:1]), units]), step_size)
+    return quadratic_from_predictions(predictions, 1 / n_tasks, lookahead.loss_of)
 
 
 def receiving_gramian(context: Context, gramian: Tensor, lookahead_batch: str) -> Tensor:
     """Inner products with the gradients on the rows that improvements are predicted for."""
     if lookahead_batch == "same":
         return gramian
-    if context.held_out_gramian is None:
-        raise ValueError(
-            "measure='first_order' with lookahead_batch='held_out' needs context.held_out_gramian; "
-            "give held-out rows or choose lookahead_batch='same'"
-        )
-    return context.held_out_gramian()
+    return _lookahead(context).held_out_gramian()
+
+
+def _lookahead(context: Context) -> Lookahead:
+    if context.lookahead is None:
+        raise ValueError("this measure needs context.lookahead, the losses at the end of a candidate's step")
+    return context.lookahead

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 Tree: TypeAlias = Any
@@ -50,3 +50,28 @@ def entry(argument: Tree, task: int) -> Tree:
     if callable(argument):
         return argument
     return tree_map(lambda leaf: leaf[task] if isinstance(leaf, Tensor) else leaf, argument)
+
+
+def is_frozen(value: Any) -> bool:
+    """Return True for a parameter of a module that does not require a gradient; plain tensors always train."""
+    return isinstance(value, nn.Parameter) and not value.requires_grad
+
+
+def n_rows(batch: Tree) -> int:
+    """Rows of each task, read from the first tensor (of the first task)."""
+    first, axis = (batch[0], 0) if isinstance(batch, list) else (batch, 1)
+    shapes = [leaf.shape for leaf in tree_leaves(first) if isinstance(leaf, Tensor)]
+    return shapes[0][axis] if shapes and len(shapes[0]) > axis else 1
+
+
+def first_rows(batch: Tree, rows: int | None) -> Tree:
+    """The batch with the first `rows` of every task; entries with one row a task stay. None: all rows."""
+    if rows is None:
+        return batch
+    if isinstance(batch, list):
+        return [tree_map(lambda leaf: leaf[:rows] if isinstance(leaf, Tensor) else leaf, one) for one in batch]
+
+    def first(leaf: Any) -> Any:
+        return leaf[:, :rows] if isinstance(leaf, Tensor) and leaf.ndim > 1 and leaf.shape[1] > 1 else leaf
+
+    return tree_map(first, batch)

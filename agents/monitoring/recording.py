@@ -10,9 +10,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_transfer import Record, Recorder
 from mtrl_transfer.agents.monitoring.timing import counted
-from mtrl_transfer.agents.mtsac.trunk_update import TrunkUpdate
 from mtrl_transfer.agents.storage.outage import Outage, Tell
 from mtrl_transfer.scales import divide
+from mtrl_transfer.update import Update
 
 
 class RecordTransference(BaseCallback):
@@ -67,7 +67,7 @@ class RecordTransference(BaseCallback):
             self._last = now
 
 
-def _record(update: TrunkUpdate[Any]) -> Record:
+def _record(update: Update[Any]) -> Record:
     history = update.measurement.history
     kind = "decrease" if history.count("decrease") else "pairwise"
     measurements, means = history.count(kind), history.flush()
@@ -75,7 +75,7 @@ def _record(update: TrunkUpdate[Any]) -> Record:
     return Record(
         weights=update.weights,
         gramian=update.gramian,
-        decision=getattr(update.combiner, "last", None),
+        decision=update.combiner.last,
         pairwise=pairwise,
         measurements=measurements,
     )

@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 from mtrl_transfer.agents.monitoring.figures import heatmap, left_out_shares, scatter
 from mtrl_transfer.agents.monitoring.similarity import covariance_similarities, rank_correlation
 from mtrl_transfer.agents.monitoring.timing import counted
-from mtrl_transfer.agents.mtsac.trunk_update import TrunkUpdate
+from mtrl_transfer.update import Update
 
 TENSORBOARD_ONLY = ("stdout", "log", "json", "csv")
 
@@ -186,7 +186,7 @@ class TransferenceFigures(BaseCallback):
             figure = heatmap(maps["cosine"].numpy(), names, title, "", "")
             self._record(f"1_what_helps_what/{role}_gradient_cosine", figure)
 
-    def _draw_left_out(self, role: str, update: TrunkUpdate[Any]) -> None:
+    def _draw_left_out(self, role: str, update: Update[Any]) -> None:
         kept, n_updates = update.kept.cpu().numpy().copy(), int(update.n_combined)
         before, n_before = self._counted.get(role, (np.zeros_like(kept), 0))
         self._counted[role] = (kept, n_updates)
@@ -199,7 +199,7 @@ class TransferenceFigures(BaseCallback):
             )
             self._record(f"3_left_out/{role}", figure)
 
-    def _draw_scatter(self, role: str, update: TrunkUpdate[Any]) -> None:
+    def _draw_scatter(self, role: str, update: Update[Any]) -> None:
         pairs = update.measurement.pairs
         if pairs:
             predicted, realised = torch.stack(list(pairs)).cpu().numpy().swapaxes(0, 1)
@@ -207,7 +207,7 @@ class TransferenceFigures(BaseCallback):
             figure = scatter(predicted, realised, self.model.task_names, title)
             self._record(f"2_predicted_realised/{role}", figure)
 
-    def _record_choices(self, role: str, update: TrunkUpdate[Any]) -> None:
+    def _record_choices(self, role: str, update: Update[Any]) -> None:
         if update.choices is not None:
             counts = update.choices.cpu()
             chosen = torch.arange(len(counts)).repeat_interleave(counts)

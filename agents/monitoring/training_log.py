@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mtrl_transfer.agents.monitoring.trunk_health import feature_spread
 from mtrl_transfer.faults import describe
-from mtrl_transfer.gradients import looking_is_free
+from mtrl_transfer.gradients import is_sync_free
 
 if TYPE_CHECKING:
     from mtrl_transfer.agents.mtsac.mtsac import MTSAC
@@ -30,7 +30,7 @@ def record_updates(agent: MTSAC) -> None:
         return
     agent.logger.record("train/learning_rate", agent.lr_schedule(agent._current_progress_remaining))
     agent.logger.record("train/n_updates", agent._n_updates)
-    if looking_is_free(agent.device):
+    if is_sync_free(agent.device):
         for tag, name in MEANS_OVER_TASKS.items():
             agent.logger.record(tag, float(agent._statistics.mean(name).mean()))
 

@@ -88,7 +88,7 @@ class RecordedUpdates:
             one.taken += 1
         else:
             one.replay = recorded(partial(work, one.rows), self._generators())
-            one.decisions = [getattr(combiner, "last", None) for combiner in combiners]
+            one.decisions = [combiner.last for combiner in combiners]
 
 
 def recorded(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Replay:

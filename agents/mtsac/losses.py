@@ -8,14 +8,17 @@ take the loss apart for :mod:`mtrl_transfer.basis`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mtrl_transfer.agents.mtsac.distributions import squashed_sample
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
+from mtrl_transfer.gradients import TaskGradients, gradients_of, per_task_gradients
+from mtrl_transfer.shared_linear import SharedWeight
 
 Parameters = Mapping[str, Tensor]
 
@@ -61,16 +64,118 @@ def weighted(losses: Tensor, weights: Tensor | None) -> Tensor:
     return losses if weights is None else losses * weights
 
 
-class CriticLoss:
-    """Squared TD error, averaged over the twins.
+class NetworkLoss(ABC):
+    """A network with its loss: a :class:`mtrl_transfer.model.Model`.
 
     Args:
-        critic: the twins.
+        network: whose trunk the tasks share.
         weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
     """
 
-    def __init__(self, critic: MultiTaskMLP, weights: Tensor | None = None) -> None:
-        self.critic, self.weights = critic, weights
+    signed: ClassVar[bool]
+
+    def __init__(self, network: MultiTaskMLP, weights: Tensor | None = None) -> None:
+        self.network, self.weights = network, weights
+
+    @abstractmethod
+    def __call__(
+        self,
+        batch: Any,
+        trunk: Parameters | None = None,
+        heads: Parameters | None = None,
+        trunk_shares: Tensor | None = None,
+    ) -> Any:
+        """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
+
+    @abstractmethod
+    def predictions(self, batch: Any, trunks: Parameters) -> Tensor:
+        """Predictions ``[K, T, B, outputs]`` at trunks ``[K, N, ...]``."""
+
+    @abstractmethod
+    def loss_of(self, batch: Any) -> Callable[[Tensor], Tensor]:
+        """Losses ``[T]`` as a function of predictions ``[T, B, outputs]``."""
+
+    @property
+    def trunk(self) -> dict[str, Tensor]:
+        """The trunk's parameters by name."""
+        return self.network.own_trunk
+
+    @property
+    def heads(self) -> dict[str, Tensor]:
+        """The heads' parameters by name; alignment belongs to them."""
+        return self.network.own_heads
+
+    @property
+    def n_tasks(self) -> int:
+        """T."""
+        return self.network.n_tasks
+
+    @property
+    def linear(self) -> list[str]:
+        """Names of the layers' weights."""
+        return [name for name in self.trunk if name.startswith("weight")]
+
+    def gradients(self, batch: Any, trunk: Parameters | None = None) -> tuple[TaskGradients, Any]:
+        """Task gradients in one backward pass, and what the loss gave, detached."""
+        rows: list[Any] = []
+
+        def losses(trunk: Parameters, heads: Parameters, batch: Any) -> Tensor:
+            rows.append(self(batch, trunk, heads))
+            return rows[0].losses.squeeze(0).mean(dim=-1)
+
+        shared = self.trunk if trunk is None else trunk
+        tasks = per_task_gradients(None, shared, self.heads, batch, losses=losses)
+        return tasks, detached(rows[0])
+
+    def plain_gradients(self, batch: Any, weights: Tensor | None) -> tuple[list[Tensor], Any] | None:
+        """Gradients of the mean of the task losses, the trunk's with the tasks weighted.
+
+        Not with alignment and weights: it lies before the trunk, so the weights would reach it too.
+        """
+        if weights is not None and self.network.aligned:
+            return None
+        rows = self(batch, trunk_shares=None if weights is None else weights * self.n_tasks)
+        parameters = (*self.trunk.values(), *self.heads.values())
+        gradients = gradients_of(rows.losses.mean(), [one for one in parameters if one.requires_grad])
+        return gradients, detached(rows)
+
+    def losses(self, batch: Any, trunks: Mapping[str, Any] | None = None, heads: Parameters | None = None) -> Tensor:
+        """Losses ``[K, T]`` at trunks ``[K, N, ...]``."""
+        return self(batch, _net_by_net(trunks), heads).losses.mean(dim=-1)
+
+    def row_losses(self, batch: Any, trunks: Mapping[str, Any] | None = None) -> Tensor:
+        """Losses ``[K, T, B]`` at trunks ``[K, N, ...]``."""
+        return self(batch, _net_by_net(trunks)).losses
+
+    def tapped(self, batch: Any, trunk: Mapping[str, Any]) -> Any:
+        """What the loss gives at a trunk with a task axis, whose weights may be stand-ins."""
+        return self(batch, trunk)
+
+
+def detached(rows: Any) -> Any:
+    """The same named tuple without its graph."""
+    return rows._make(value.detach() for value in rows)
+
+
+def _net_by_net(trunks: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Trunks ``[K, N, ...]``, in memory ``[N, K, ...]``, as ``[N * K, ...]``; stand-ins are that already."""
+    if trunks is None:
+        return None
+    return {
+        name: value if isinstance(value, SharedWeight) else value.transpose(0, 1).flatten(0, 1)
+        for name, value in trunks.items()
+    }
+
+
+class CriticLoss(NetworkLoss):
+    """Squared TD error, averaged over the twins.
+
+    Args:
+        network: the twins.
+        weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
+    """
+
+    signed = False
 
     def __call__(
         self,
@@ -80,15 +185,15 @@ class CriticLoss:
         trunk_shares: Tensor | None = None,
     ) -> CriticRows:
         """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
-        values = self.critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads, trunk_shares)
-        values = values.view(self.critic.n_nets, -1, *batch.targets.shape)
+        values = self.network(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads, trunk_shares)
+        values = values.view(self.network.n_nets, -1, *batch.targets.shape)
         losses = (values - batch.targets).square().mean(dim=0)
         return CriticRows(weighted(losses, self.weights), values.detach().mean(dim=0))
 
-    def predictions(self, batch: CriticBatch, trunk: Parameters, heads: Parameters | None) -> Tensor:
+    def predictions(self, batch: CriticBatch, trunks: Parameters) -> Tensor:
         """Both twins' values ``[K, T, B, N]``."""
-        values = self.critic(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads)
-        return values.view(self.critic.n_nets, -1, *batch.targets.shape).permute(1, 2, 3, 0)
+        values = self.network(torch.cat([batch.observations, batch.actions], dim=-1), _net_by_net(trunks))
+        return values.view(self.network.n_nets, -1, *batch.targets.shape).permute(1, 2, 3, 0)
 
     def loss_of(self, batch: CriticBatch) -> Callable[[Tensor], Tensor]:
         """Losses ``[T]`` of predictions ``[T, B, N]``: exactly quadratic in them."""
@@ -97,17 +202,20 @@ class CriticLoss:
         )
 
 
-class ActorLoss:
+class ActorLoss(NetworkLoss):
     """``alpha log pi(a|s) - min Q(s, a)`` at reparameterised actions.
 
     Args:
-        actor: the policy.
+        network: the policy.
         critic: the twins; gradients are only ever taken with respect to the actor.
         weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
     """
 
-    def __init__(self, actor: MultiTaskMLP, critic: MultiTaskMLP, weights: Tensor | None = None) -> None:
-        self.actor, self.critic, self.weights = actor, critic, weights
+    signed = True
+
+    def __init__(self, network: MultiTaskMLP, critic: MultiTaskMLP, weights: Tensor | None = None) -> None:
+        super().__init__(network, weights)
+        self.critic = critic
 
     def __call__(
         self,
@@ -117,7 +225,7 @@ class ActorLoss:
         trunk_shares: Tensor | None = None,
     ) -> ActorRows:
         """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
-        actions, log_probs = squashed_sample(self.actor(batch.observations, trunk, heads, trunk_shares), batch.noise)
+        actions, log_probs = squashed_sample(self.network(batch.observations, trunk, heads, trunk_shares), batch.noise)
         n_candidates, n_tasks, rows = log_probs.shape
         # Candidates join the rows: the critic is the same for all of them.
         observations = batch.observations.unsqueeze(1).expand(-1, n_candidates, -1, -1).flatten(1, 2)
@@ -125,9 +233,9 @@ class ActorLoss:
         values = values.view(n_tasks, n_candidates, rows).transpose(0, 1)
         return ActorRows(weighted(batch.alphas * log_probs - values, self.weights), log_probs, values)
 
-    def predictions(self, batch: ActorBatch, trunk: Parameters, heads: Parameters | None) -> Tensor:
+    def predictions(self, batch: ActorBatch, trunks: Parameters) -> Tensor:
         """Mean and log standard deviation ``[K, T, B, 2 A]``."""
-        return self.actor(batch.observations, trunk, heads)
+        return self.network(batch.observations, _net_by_net(trunks))
 
     def loss_of(self, batch: ActorBatch) -> Callable[[Tensor], Tensor]:
         """Losses ``[T]`` of predictions ``[T, B, 2 A]``; Q by its Taylor expansion about the present actions.
@@ -135,7 +243,7 @@ class ActorLoss:
         So candidates need no forward pass of the critics.
         """
         with torch.no_grad():
-            present, _ = squashed_sample(self.actor(batch.observations).squeeze(0), batch.noise)
+            present, _ = squashed_sample(self.network(batch.observations).squeeze(0), batch.noise)
         with torch.enable_grad():
             actions = present.clone().requires_grad_()
             values = action_values(self.critic, batch.observations, actions).amin(dim=0)

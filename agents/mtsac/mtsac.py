@@ -40,7 +40,6 @@ from mtrl_transfer.agents.mtsac.return_bounds import ReturnBounds
 from mtrl_transfer.agents.mtsac.reward_scaling import REWARD_SCALINGS
 from mtrl_transfer.agents.mtsac.roles import role_combiners
 from mtrl_transfer.agents.mtsac.task_weighting import TaskWeighting
-from mtrl_transfer.agents.mtsac.trunk_update import EVERYTHING, TrunkUpdate
 from mtrl_transfer.agents.normalization import check_training_normalization
 from mtrl_transfer.agents.storage import archive
 from mtrl_transfer.agents.storage.agent_archive import (
@@ -52,7 +51,9 @@ from mtrl_transfer.agents.storage.agent_archive import (
 from mtrl_transfer.agents.tasks import MEAN, EpisodeWindows, check_one_hot, check_same_tasks, task_names_of
 from mtrl_transfer.combiners import Combiner
 from mtrl_transfer.faults import NotFinite
+from mtrl_transfer.information.alignment import Trains
 from mtrl_transfer.running_stats import RunningMeans
+from mtrl_transfer.update import Update
 
 ROWS_PER_TASK = 128
 STANDARDIZING_ROWS = 2_000
@@ -274,7 +275,7 @@ class MTSAC(OffPolicyAlgorithm):
         combiners = role_combiners(self.combiner, self.combiner_kwargs, seeds)
 
         self.noise_generator = torch.Generator(self.device).manual_seed(next(seeds))
-        clip, seed_of = self.max_grad_norm, {"critic": next(seeds), "actor": next(seeds)}
+        seed_of = {"critic": next(seeds), "actor": next(seeds)}
         rank, every = self.reweighting_rank, self.reweighting_every
         self.task_weighting = (
             None if rank is None else TaskWeighting(self.n_tasks, rank, every, next(seeds), self.device)
@@ -282,11 +283,19 @@ class MTSAC(OffPolicyAlgorithm):
         weights = None if self.task_weighting is None else self.task_weighting.weights
         critic_loss = CriticLoss(policy.critic, weights)
         actor_loss = ActorLoss(policy.actor, policy.critic, weights)
-        self.critic_update: TrunkUpdate[CriticRows] = TrunkUpdate(
-            policy.critic, policy.critic_optimizer, critic_loss, combiners["critic"], clip, False, seed_of["critic"]
+        self.critic_update: Update[CriticRows] = Update(
+            critic_loss,
+            policy.critic_optimizer,
+            combiners["critic"],
+            max_grad_norm=self.max_grad_norm,
+            seed=seed_of["critic"],
         )
-        self.actor_update: TrunkUpdate[ActorRows] = TrunkUpdate(
-            policy.actor, policy.actor_optimizer, actor_loss, combiners["actor"], clip, True, seed_of["actor"]
+        self.actor_update: Update[ActorRows] = Update(
+            actor_loss,
+            policy.actor_optimizer,
+            combiners["actor"],
+            max_grad_norm=self.max_grad_norm,
+            seed=seed_of["actor"],
         )
 
     def _make_exploration_noise(self, seed: int) -> CorrelatedNoise | None:
@@ -439,8 +448,10 @@ class MTSAC(OffPolicyAlgorithm):
         schedule = self.policy.alignment_schedule
         # What measures next may come after a turn in which the trunk stood still.
         note = schedule is not None or self._due(self.measure_every, 1) or self._due(self.affinity_every, 1)
-        trains = EVERYTHING if schedule is None else schedule.trains(self._n_updates)
-        asked = (measure, trains, affinity, note)
+        trains = Trains(True, True) if schedule is None else schedule.trains(self._n_updates)
+        if schedule is not None:
+            self.policy.train_in_turn(trains)
+        asked = {"measure": measure, "affinity": affinity, "note_step": note}
         self._weigh_tasks(batch_size)
         work = functools.partial(self._step_networks, batch_size, asked)
         if self._recorded is None or measure or affinity is not None:
@@ -449,13 +460,13 @@ class MTSAC(OffPolicyAlgorithm):
             self._recorded.take(work, self._combiners() if trains.trunk else (), batch_size, trains, note)
         self._n_updates += 1
 
-    def _step_networks(self, batch_size: int, asked: tuple[Any, ...], sample: Sample) -> None:
+    def _step_networks(self, batch_size: int, asked: dict[str, Any], sample: Sample) -> None:
         """All that an update does to tensors, on rows that ``sample`` gives."""
         batch, noise = sample(batch_size, None), self.noise_generator
         critic = self.critic_update.step(
-            self._critic_batch(batch, noise), self._draw(self._critic_batch, sample), *asked
+            self._critic_batch(batch, noise), self._draw(self._critic_batch, sample), **asked
         )
-        actor = self.actor_update.step(self._actor_batch(batch, noise), self._draw(self._actor_batch, sample), *asked)
+        actor = self.actor_update.step(self._actor_batch(batch, noise), self._draw(self._actor_batch, sample), **asked)
         self._update_temperatures(actor.log_probs.squeeze(0))
         self.policy.move_averages(self.tau)
         self._count(critic, actor)
@@ -521,7 +532,7 @@ class MTSAC(OffPolicyAlgorithm):
     # --- what it tells ------------------------------------------------------------------------------------------------
 
     @property
-    def updates(self) -> dict[str, TrunkUpdate[Any]]:
+    def updates(self) -> dict[str, Update[Any]]:
         """The two networks' updates by role."""
         return {"critic": self.critic_update, "actor": self.actor_update}
 

@@ -96,13 +96,15 @@ class MultiTaskMLP(nn.Module):
             self.heads["alignment"] = nn.Parameter(identities(n_tasks, n_nets, width=in_dim))
 
     @property
-    def _own_trunk(self) -> Mapping[str, Tensor]:
+    def own_trunk(self) -> dict[str, Tensor]:
+        """The trunk's parameters by name, as they are now."""
         # The plain dict inside: indexing the ParameterDict takes as long as a small product. No copy is kept, because
         # load_state_dict(assign=True) and torch.func.functional_call put other tensors here.
         return self.trunk._parameters  # type: ignore[return-value]
 
     @property
-    def _own_heads(self) -> Mapping[str, Tensor]:
+    def own_heads(self) -> dict[str, Tensor]:
+        """The heads' parameters by name, as they are now."""
         return self.heads._parameters  # type: ignore[return-value]
 
     def features(
@@ -120,9 +122,9 @@ class MultiTaskMLP(nn.Module):
             ``[M, T, B, width]``.
         """
         x = self._standardize(x if x.dim() == 4 else x.unsqueeze(0))
-        trunk = self._own_trunk if trunk is None else trunk
+        trunk = self.own_trunk if trunk is None else trunk
         if self.aligned:
-            alignment = (self._own_heads if heads is None else heads)["alignment"]
+            alignment = (self.own_heads if heads is None else heads)["alignment"]
             x = torch.matmul(x, alignment.transpose(0, 1))  # [N, T, B, in]
             n_candidates = trunk["weight0"].shape[-3] // self.n_nets
             x = x.unsqueeze(1).expand(-1, n_candidates, -1, -1, -1).flatten(0, 1)
@@ -151,7 +153,7 @@ class MultiTaskMLP(nn.Module):
         Returns:
             ``[M, T, B, out]``.
         """
-        heads = self._own_heads if heads is None else heads
+        heads = self.own_heads if heads is None else heads
         features = self.features(x, trunk, heads)
         _, n_tasks, rows, width = features.shape
         features = features.view(self.n_nets, -1, n_tasks, rows, width)
@@ -164,13 +166,13 @@ class MultiTaskMLP(nn.Module):
 
     def of_tasks(self, x: Tensor, tasks: Tensor) -> Tensor:
         """Output for single rows of any mixture of tasks: ``x [R, in]``, ``tasks [R]`` -> ``[N, R, out]``."""
-        x, heads = self._standardize(x.unsqueeze(0)), self._own_heads
+        x, heads = self._standardize(x.unsqueeze(0)), self.own_heads
         if self.aligned:
             x = torch.einsum("ri,rnio->nro", x[0], heads["alignment"][tasks])
         if self.one_hot_in_trunk:
             one_hot = F.one_hot(tasks, self.n_tasks).to(x.dtype)
             x = torch.cat([x, one_hot.expand(len(x), -1, -1)], dim=-1)
-        features = self._layers(x.unsqueeze(1), self._own_trunk).squeeze(1)  # [N, R, width]
+        features = self._layers(x.unsqueeze(1), self.own_trunk).squeeze(1)  # [N, R, width]
         rows = features.transpose(0, 1).unsqueeze(2)  # [R, N, 1, width]
         out = torch.matmul(rows, heads["weight"][tasks]) + heads["bias"][tasks]
         return out.squeeze(2).transpose(0, 1)

@@ -20,6 +20,7 @@ from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, Activation, MultiTa
 from mtrl_transfer.agents.storage.archive import Target, read_archive, write_archive
 from mtrl_transfer.agents.storage.policy_archive import policy_from_archive, policy_to_archive
 from mtrl_transfer.agents.tasks import tasks_of
+from mtrl_transfer.information.alignment import Trains
 
 LEAST_SPREAD = 0.1
 """Smallest spread of a dimension when inputs are standardised, relative to the widest dimension's."""
@@ -126,6 +127,12 @@ class MultiTaskPolicy(BasePolicy):
         settings = {"lr": lr_schedule(1), "fused": True, **(own.optimizer_kwargs or {})}
         self.actor_optimizer: torch.optim.Optimizer = optimizer(self.actor.parameters(), **settings)
         self.critic_optimizer: torch.optim.Optimizer = optimizer(self.critic.parameters(), **settings)
+
+    def train_in_turn(self, trains: Trains) -> None:
+        """Let trunks and alignment of actor and critics train or stay, as a turn of the schedule says."""
+        for network in (self.actor, self.critic):
+            network.trunk.requires_grad_(trains.trunk)
+            network.heads["alignment"].requires_grad_(trains.alignment)
 
     @property
     def standardizes(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from mtrl_transfer.context import Context
 from mtrl_transfer.generators import restore_generator
 from mtrl_transfer.precision import float32_products
+
+if TYPE_CHECKING:
+    from mtrl_transfer.decision import Decision
 
 GENERATOR, SEED = "generator", "seed"
 
@@ -38,6 +41,7 @@ class Combiner:
         recordable: True where calls may be recorded in a CUDA graph and replayed: they never wait for the device,
             change tensors in place, and tell by `kind_of_call` and `replayed` what else they depend on and change.
         state: running tensors by name, created by the first call and updated in place.
+        last: the last `Decision`, of a combiner that chooses among candidates; None before it, and for all others.
         default_seed: seed of the combiner's own generator until `seed` is called.
     """
 
@@ -46,6 +50,7 @@ class Combiner:
     needs_after_step: ClassVar[bool] = False
     recordable: ClassVar[bool] = False
     default_seed: ClassVar[int] = 0
+    last: Decision | None = None
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.state: dict[str, Tensor] = {}

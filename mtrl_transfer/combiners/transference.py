@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -35,8 +36,8 @@ class Transference(Combiner):
         measure: `exact` looks ahead; `first_order` predicts from inner products of gradients, without forwards;
             `basis` takes T + 1 forwards and the losses of all candidates as quadratics in the weights.
         scale: what divides an improvement, see `scales`; `auto` is `ratio`, or `ema` where losses are signed.
-        lookahead_batch: rows that the caller should look ahead on: `held_out`, or the `same` as the gradients'.
-        lookahead_rows: how many held-out rows a task the caller should take; None leaves it to the caller.
+        lookahead_batch: rows to look ahead on: `held_out`, or the `same` as the gradients'.
+        lookahead_rows: number of these rows a task; None leaves it to the caller.
         step_size: `matched` to the trunk's last real step; `optimizer`, the true step of the trunk's optimizer; or a
             fixed number.
         norm_matching: bring all candidates to the full set's gradient norm.
@@ -218,11 +219,20 @@ class Transference(Combiner):
         return torch.full_like(gramian[0, 0], 1.0 if self.step_size == "optimizer" else float(self.step_size))
 
     def _look_ahead(self, context: Context, rows: Tensor, step: Tensor) -> measures.Improvement:
+        context = self._on_own_rows(context)
         if self.step_size == "optimizer":
             return measures.exact_by_optimizer(context, rows)
         return measures.exact(context, rows, step)
 
+    def _on_own_rows(self, context: Context) -> Context:
+        """The context with the lookahead on the rows that this combiner asks for."""
+        if context.lookahead is None:
+            return context
+        own = context.lookahead.on(self.lookahead_rows, held_out=self.lookahead_batch == "held_out")
+        return replace(context, lookahead=own)
+
     def _model(self, gramian: Tensor, context: Context, step: Tensor) -> Quadratic:
+        context = self._on_own_rows(context)
         if self.measure == "basis":
             return measures.basis(context, len(gramian), step)
         received = measures.receiving_gramian(context, gramian, self.lookahead_batch)

@@ -19,12 +19,12 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from mtrl_transfer.agents import MTSAC
-from mtrl_transfer.agents.mtsac.trunk_lookahead import detached
-from mtrl_transfer.agents.mtsac.trunk_update import TrunkUpdate
+from mtrl_transfer.agents.mtsac.losses import detached
 from mtrl_transfer.agents.runs.config.schema import Count, Section
 from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
 from mtrl_transfer.combiners import COMBINERS
 from mtrl_transfer.gradients import TaskGradients
+from mtrl_transfer.update import Update
 
 OBSERVATION, ACTION, STORED = 39, 4, 1_000
 """Widths of Meta-World's observations and actions; vector steps of random transitions to draw from."""
@@ -172,32 +172,34 @@ def table(timings: Sequence[Timing], title: str) -> Table:
     return shown
 
 
-class SeparateCalls(TrunkUpdate[Any]):
+class SeparateCalls(Update[Any]):
     """Task gradients by T separate backward passes, as most PCGrad code takes them."""
 
     def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Any]:
-        rows = self.loss(batch)
+        loss: Any = self.model
+        rows = loss(batch)
         losses = rows.losses.squeeze(0).mean(dim=-1)
-        parameters = [*self.network.trunk.values(), *self.network.heads.values()]
+        parameters = [*loss.trunk.values(), *loss.heads.values()]
         calls = [torch.autograd.grad(loss, parameters, retain_graph=True) for loss in losses]
-        n_trunk = len(self.network.trunk)
-        shared = {name: torch.stack([call[i] for call in calls]) for i, name in enumerate(self.network.trunk)}
-        heads = {name: sum(call[n_trunk + i] for call in calls) for i, name in enumerate(self.network.heads)}
+        n_trunk = len(loss.trunk)
+        shared = {name: torch.stack([call[i] for call in calls]) for i, name in enumerate(loss.trunk)}
+        heads = {name: sum(call[n_trunk + i] for call in calls) for i, name in enumerate(loss.heads)}
         return TaskGradients(losses.detach(), shared, heads), detached(rows)
 
 
-class TorchJD(TrunkUpdate[Any]):
+class TorchJD(Update[Any]):
     """Task gradients by TorchJD's engine."""
 
     def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Any]:
         from torchjd.autojac import mtl_backward
 
-        own, features = self.network.features, []
-        self.network.features = lambda *arguments: features.append(own(*arguments)) or features[-1]  # type: ignore[method-assign, func-returns-value]
-        rows = self.loss(batch)
-        del self.network.features
+        loss: Any = self.model
+        own, features = loss.network.features, []
+        loss.network.features = lambda *arguments: features.append(own(*arguments)) or features[-1]  # type: ignore[func-returns-value]
+        rows = loss(batch)
+        del loss.network.features
         losses = rows.losses.squeeze(0).mean(dim=-1)
-        trunk, heads = dict(self.network.trunk.items()), dict(self.network.heads.items())
+        trunk, heads = dict(loss.trunk), dict(loss.heads)
         for head in heads.values():
             head.grad = None
         tasks_params = [list(heads.values())] * len(losses)
@@ -264,7 +266,7 @@ def _ours(
     options: UpdateOptions,
     combiner: str,
     settings: dict[str, Any],
-    engine: type[TrunkUpdate[Any]] = TrunkUpdate,
+    engine: type[Update[Any]] = Update,
     alignment: str | None = None,
     affinity_every: int | None = None,
 ) -> Callable[[], None]:

@@ -54,7 +54,7 @@ def test_an_agent_begins_as_one_without_alignment(make_agent: Make):
     np.testing.assert_array_equal(*(one.predict(observations, deterministic=True)[0] for one in (plain, aligned)))
     batch = aligned._critic_batch(plain_batch(aligned), aligned.noise_generator)
     torch.testing.assert_close(
-        aligned.critic_update.loss(batch).losses, plain.critic_update.loss(batch).losses, rtol=1e-6, atol=1e-6
+        aligned.critic_update.model(batch).losses, plain.critic_update.model(batch).losses, rtol=1e-6, atol=1e-6
     )
 
 

@@ -10,13 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtrl_transfer import Combiner, Mean, PCGrad
-from mtrl_transfer.agents.mtsac import trunk_lookahead
+from mtrl_transfer import Combiner, Mean, PCGrad, Update, lookahead
 from mtrl_transfer.agents.mtsac.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
-from mtrl_transfer.agents.mtsac.trunk_lookahead import TrunkLookahead, task_gradients
-from mtrl_transfer.agents.mtsac.trunk_update import TrunkUpdate
 from mtrl_transfer.gradients import gramian
+from mtrl_transfer.lookahead import StepLookahead
 
 T, B, D, A = 3, 7, 5, 2
 
@@ -59,7 +57,7 @@ def own_losses(loss: Any, batch: Any) -> Tensor:
 
 def test_task_gradients_equal_separate_autograd_calls(problem: Any) -> None:
     network, loss, batch = problem
-    tasks, _ = task_gradients(network, loss, batch)
+    tasks, _ = loss.gradients(batch)
     names, heads = [*network.trunk.keys()], dict(network.heads.items())
     for task, own_loss in enumerate(own_losses(loss, batch)):
         trunk = [network.trunk[name] for name in names]
@@ -72,10 +70,8 @@ def test_task_gradients_equal_separate_autograd_calls(problem: Any) -> None:
 
 def test_lookahead_equals_a_copy_stepped_by_hand(problem: Any) -> None:
     network, loss, batch = problem
-    tasks, _ = task_gradients(network, loss, batch)
-    lookahead = TrunkLookahead(
-        network, loss, tasks, gramian(tasks.shared_grads), torch.tensor(0.3).double(), lambda: batch
-    )
+    lookahead = lookahead_of(problem)
+    tasks = lookahead.tasks
     weights = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.5, -0.2], [0.0, 0.0, 2.0]], dtype=torch.float64)
     found = lookahead(weights, 0.05)
     saved = copy.deepcopy(network.state_dict())
@@ -91,11 +87,11 @@ def test_lookahead_equals_a_copy_stepped_by_hand(problem: Any) -> None:
     torch.testing.assert_close(lookahead(weights), lookahead(weights, 0.3 / full_norm))
 
 
-def lookahead_of(problem: Any, **kwargs: Any) -> TrunkLookahead:
-    network, loss, batch = problem
-    tasks, _ = task_gradients(network, loss, batch)
+def lookahead_of(problem: Any, *optimizer: Any) -> StepLookahead:
+    _, loss, batch = problem
+    tasks, _ = loss.gradients(batch)
     length = torch.tensor(0.3).double()
-    return TrunkLookahead(network, loss, tasks, gramian(tasks.shared_grads), length, lambda: batch, **kwargs)
+    return StepLookahead(loss, tasks, gramian(tasks.shared_grads), lambda *_: batch, length, *optimizer)
 
 
 CANDIDATES = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.5, 0.2], [0.0, 0.3, 2.0]], dtype=torch.float64)
@@ -113,27 +109,17 @@ def test_losses_of_predictions_are_the_losses(problem: Any) -> None:
         torch.testing.assert_close(found, lookahead(CANDIDATES, step), rtol=0, atol=1e-12 if exact else tolerance)
 
 
-def test_heads_stepped_first_equal_a_copy_stepped_by_hand(problem: Any) -> None:
-    network, loss, batch = problem
-    lookahead = lookahead_of(problem, step_heads=True)
-    found = lookahead(torch.zeros(1, T).double(), 0.1)[0]
-    with torch.no_grad():
-        for name, head in network.heads.items():
-            head -= 0.1 / T * lookahead.tasks.head_grads[name]
-    torch.testing.assert_close(found, own_losses(loss, batch), rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize("clip", [None, 1e-3])
 def test_optimizer_lookahead_equals_a_real_step(problem: Any, clip: float | None) -> None:
     network, loss, batch = problem
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
-    update = TrunkUpdate(network, optimizer, loss, EqualWeights(), clip, signed=True, seed=0)
-    update.step(batch, draw=None)  # type: ignore[arg-type]
+    update = Update(loss, optimizer, EqualWeights(), max_grad_norm=clip)
+    update.step(batch)
     full = torch.full((1, T), 1 / T, dtype=torch.float64)
-    found = lookahead_of(problem).after_optimizer(full, optimizer, clip)
+    found = lookahead_of(problem, optimizer, clip).after_optimizer(full)
     torch.testing.assert_close(found[0], own_losses(loss, batch))
     heads = copy.deepcopy(network.heads.state_dict())
-    update.step(batch, draw=None)  # type: ignore[arg-type]
+    update.step(batch)
     network.heads.load_state_dict(heads)
     torch.testing.assert_close(found[1], own_losses(loss, batch), rtol=1e-7, atol=1e-9)
 
@@ -141,11 +127,11 @@ def test_optimizer_lookahead_equals_a_real_step(problem: Any, clip: float | None
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_candidates_in_turns_are_the_candidates(problem: Any, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = torch.optim.Adam(problem[0].parameters(), lr=1e-2)
-    lookahead = lookahead_of(problem)
-    together = lookahead(CANDIDATES, 0.1), lookahead.after_optimizer(CANDIDATES, optimizer, None)
-    monkeypatch.setattr(trunk_lookahead, "CPU_UNITS", at_once * T * B * problem[0].width)
-    assert len(lookahead._chunks(len(CANDIDATES))) == math.ceil(len(CANDIDATES) / at_once)
-    in_turns = lookahead(CANDIDATES, 0.1), lookahead.after_optimizer(CANDIDATES, optimizer, None)
+    look = lookahead_of(problem, optimizer)
+    together = look(CANDIDATES, 0.1), look.after_optimizer(CANDIDATES)
+    monkeypatch.setattr(lookahead, "CPU_UNITS", at_once * T * B * problem[0].width)
+    assert len(look._parts(len(CANDIDATES))) == math.ceil(len(CANDIDATES) / at_once)
+    in_turns = look(CANDIDATES, 0.1), look.after_optimizer(CANDIDATES)
     torch.testing.assert_close(in_turns, together, rtol=1e-12, atol=1e-12)
     assert not torch.allclose(together[1][2], together[1][3])
 
@@ -161,7 +147,7 @@ def stepped(problem: Any, combiner: Combiner, clip: float | None) -> dict[str, T
     network, loss, batch = problem
     saved = copy.deepcopy(network.state_dict())
     optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    TrunkUpdate(network, optimizer, loss, combiner, clip, signed=True, seed=0).step(batch, draw=None)  # type: ignore[arg-type]
+    Update(loss, optimizer, combiner, max_grad_norm=clip).step(batch)
     result = copy.deepcopy(network.state_dict())
     network.load_state_dict(saved)
     return result
@@ -216,7 +202,7 @@ def test_both_predictions_are_held_against_what_the_step_did(problem: Any) -> No
     others = batch._replace(observations=batch.observations.flip(1) + 0.3)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
     signed = network.n_nets == 1  # the actor's losses are divided by their spread
-    update = TrunkUpdate(network, optimizer, loss, EqualWeights(), None, signed, seed=0)
+    update = Update(loss, optimizer, EqualWeights())
     trunk = list(network.trunk.values())
     predicted, realised, length = [], [], torch.tensor(0.0)
     for step in range(4):

@@ -10,6 +10,7 @@ import torch
 
 from mtrl_transfer import precision
 from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.mtsac.losses import CriticLoss
 
 
 @pytest.fixture(autouse=True)
@@ -20,38 +21,31 @@ def _medium(monkeypatch) -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
 
 
-class Recorded:
-    """A loss that notes the precision at each call, and whether gradients are on."""
-
-    def __init__(self, loss: Any, seen: list[str]) -> None:
-        self.loss, self.seen = loss, seen
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        self.seen.append(torch.get_float32_matmul_precision())
-        return self.loss(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.loss, name)
-
-
-def precisions(agent: MTSAC) -> list[str]:
-    """Of all calls of the critic's loss in one update after warm-up."""
+def precisions(agent: MTSAC, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The setting at each call of the critic's loss in one update after warm-up."""
     agent.learn(100)
     seen: list[str] = []
-    agent.critic_update.loss = Recorded(agent.critic_update.loss, seen)
+
+    def noted(self: CriticLoss, *args: Any, **kwargs: Any) -> Any:
+        seen.append(torch.get_float32_matmul_precision())
+        return loss(self, *args, **kwargs)
+
+    loss = CriticLoss.__call__
+    monkeypatch.setattr(CriticLoss, "__call__", noted)
     agent._take_updates(1, agent.batch_size)
     return seen
 
 
 @pytest.mark.parametrize("measure", ["exact", "first_order"])
-def test_only_the_gradient_is_rounded(make_agent: Callable[..., MTSAC], measure: str):
-    seen = precisions(make_agent(combiner="transference", combiner_kwargs={"measure": measure}))
+def test_only_the_gradient_is_rounded(make_agent: Callable[..., MTSAC], measure: str, monkeypatch: pytest.MonkeyPatch):
+    agent = make_agent(combiner="transference", combiner_kwargs={"measure": measure})
+    seen = precisions(agent, monkeypatch)
     assert seen[0] == "medium"
     assert set(seen[1:]) == {"highest"}
     assert torch.get_float32_matmul_precision() == "medium"
 
 
-def test_measurements_are_not_rounded(make_agent: Callable[..., MTSAC]):
-    seen = precisions(make_agent(combiner="mean", measure_every=1, affinity_every=1))
+def test_measurements_are_not_rounded(make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch):
+    seen = precisions(make_agent(combiner="mean", measure_every=1, affinity_every=1), monkeypatch)
     assert seen.count("medium") == 1
     assert len(seen) > 5

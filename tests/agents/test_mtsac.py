@@ -497,7 +497,7 @@ def test_combiners_hear_how_the_step_went(make_agent: Make) -> None:
     combiner.after_step = lambda losses: (heard.append(losses), own(losses))[1]  # type: ignore[method-assign]
     batch = agent._critic_batch(agent._sample(24, None), agent.noise_generator)
     agent.critic_update.step(batch, agent._draw(agent._critic_batch, agent._sample))
-    torch.testing.assert_close(heard[0], agent.critic_update.loss(batch).losses[0].mean(dim=-1))
+    torch.testing.assert_close(heard[0], agent.critic_update.model(batch).losses[0].mean(dim=-1))
     after = combiner.state_dict()
     assert any(name not in before or not torch.equal(value, before[name]) for name, value in after.items())
 

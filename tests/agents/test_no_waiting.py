@@ -10,10 +10,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mtrl_transfer import COMBINERS, candidates, gradients
+from mtrl_transfer import COMBINERS, candidates, gradients, update
 from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.monitoring import training_log
-from mtrl_transfer.agents.mtsac import trunk_update
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 
 WAIT_FOR_NOTHING = sorted(name for name, kind in COMBINERS.items() if not issubclass(kind, TorchJDWeighting))
@@ -48,8 +47,8 @@ def no_waiting() -> Iterator[None]:
             patch.setattr(torch.Tensor, name, refuse)
         for family in candidates.FAMILIES:  # made on the CPU, to be brought over once
             patch.setattr(candidates, family, refuse)
-        for module in (gradients, training_log, trunk_update):  # as on a GPU
-            patch.setattr(module, "looking_is_free", lambda device: False)
+        for module in (gradients, training_log, update):  # as on a GPU
+            patch.setattr(module, "is_sync_free", lambda device: False)
         yield
 
 

@@ -16,11 +16,10 @@ from stable_baselines3.common.logger import configure
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mtrl_transfer import gradients
+from mtrl_transfer import gradients, update
 from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.monitoring.training_log import record_training
 from mtrl_transfer.agents.mtsac import cuda_graph as recorded_updates
-from mtrl_transfer.agents.mtsac import trunk_update
 from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates
 from mtrl_transfer.agents.storage.agent_archive import agent_to_archive
 
@@ -146,8 +145,8 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_training_by_recordings_is_training(
     make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
-    for module in (gradients, trunk_update):  # as on a GPU
-        monkeypatch.setattr(module, "looking_is_free", lambda device: False)
+    for module in (gradients, update):  # as on a GPU
+        monkeypatch.setattr(module, "is_sync_free", lambda device: False)
     monkeypatch.setattr(recorded_updates, "recorded", noting(record_on_cpu))
     compare(make_agent, settings, rtol=0, atol=0)
 

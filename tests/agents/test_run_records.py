@@ -11,9 +11,9 @@ import torch
 from mtrl_transfer import Recording
 from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.monitoring.recording import RecordTransference
-from mtrl_transfer.agents.mtsac.steps_alone import effects_alone
-from mtrl_transfer.agents.mtsac.trunk_lookahead import TrunkLookahead, task_gradients
 from mtrl_transfer.gradients import gramian
+from mtrl_transfer.lookahead import StepLookahead
+from mtrl_transfer.probe import effects_alone
 
 
 class Watch(RecordTransference):
@@ -71,9 +71,9 @@ def test_a_plain_agent_records_weights(make_agent: Callable[..., MTSAC], tmp_pat
 
 def one_by_one(update, rows, others) -> tuple[torch.Tensor, torch.Tensor, Any]:
     """Losses on others' rows before and after each task's step alone, and rows' own, by a lookahead of its own each."""
-    tasks, own = task_gradients(update.network, update.loss, rows)
+    tasks, own = update.model.gradients(rows)
     gram = gramian(tasks.shared_grads)
-    lookahead = TrunkLookahead(update.network, update.loss, tasks, gram, update.step_norm, lambda: others)
+    lookahead = StepLookahead(update.model, tasks, gram, lambda *_: others, update.step_norm)
     before, n_tasks = lookahead(torch.zeros(1, len(gram)))[0], len(gram)
     assert not torch.isclose(before, tasks.losses).any()
     after = [lookahead(torch.eye(n_tasks)[[giver]] / n_tasks) for giver in range(n_tasks)]
@@ -86,18 +86,18 @@ def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[.
     seen: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"critic": [], "actor": []}
     for role, update in agent.updates.items():
 
-        def watched(batch, draw, n_rows, update=update, role=role, measure=update._measure_affinity):
+        def watched(batch, rows_of, n_rows, update=update, role=role, measure=update._measure_affinity):
             assert n_rows == 2  # a sixteenth of 32 rows a task
-            drawn = []
+            drawn = {}
 
-            def draw_noting(rows, generator):
-                drawn.append(draw(rows, generator))
-                return drawn[-1]
+            def rows_noting(rows, held_out):
+                drawn[held_out] = rows_of(rows, held_out)
+                return drawn[held_out]
 
-            measure(batch, draw_noting, n_rows)
+            measure(batch, rows_noting, n_rows)
             if drawn:
                 few = batch._make(part[:, :2] if part.shape[1] > 1 else part for part in batch)
-                before, after, rows = one_by_one(update, few, drawn[0])
+                before, after, rows = one_by_one(update, few, drawn[True])
                 scale = before if role == "critic" else rows.losses.squeeze(0).std(dim=-1)
                 seen[role].append(((before - after).numpy(), scale.numpy().copy()))
 
@@ -131,8 +131,8 @@ def test_steps_alone_are_those_of_stepped_copies(
     rows, others = (make(agent._sample(size, None), agent.noise_generator) for size in (9, 15))
     before, after, own = one_by_one(update, rows, others)
     for times_wider in (0, 1_000):  # with few rows for the layers' widths, and with many
-        monkeypatch.setattr("mtrl_transfer.agents.mtsac.steps_alone.FEW", times_wider)
-        found = effects_alone(update.network, update.loss, rows, others, update.step_norm)
+        monkeypatch.setattr("mtrl_transfer.probe.FEW", times_wider)
+        found = effects_alone(update.model, rows, others, update.step_norm)
         torch.testing.assert_close(found[2].losses, own.losses)
         assert not found[2].losses.requires_grad
         torch.testing.assert_close(found[0], before)

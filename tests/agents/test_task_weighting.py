@@ -15,8 +15,8 @@ from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.mtsac.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
 from mtrl_transfer.agents.mtsac.task_weighting import SMALLEST, TaskWeighting, normalised
-from mtrl_transfer.agents.mtsac.trunk_lookahead import TrunkLookahead, task_gradients
 from mtrl_transfer.gradients import gramian
+from mtrl_transfer.lookahead import StepLookahead
 
 T, B, D, A = 3, 7, 5, 2
 Make = Callable[..., MTSAC]
@@ -41,9 +41,9 @@ def losses(request: pytest.FixtureRequest) -> tuple[MultiTaskMLP, Any, Any, Any]
 
 
 def test_weights_multiply_every_loss_and_every_task_gradient(losses: Any):
-    network, plain, weighted, batch = losses
+    _, plain, weighted, batch = losses
     factor = WEIGHTS.squeeze(1)
-    own, scaled = (task_gradients(network, loss, batch)[0] for loss in (plain, weighted))
+    own, scaled = (loss.gradients(batch)[0] for loss in (plain, weighted))
     torch.testing.assert_close(scaled.losses, own.losses * factor)
     for before, after in ((own.shared_grads, scaled.shared_grads), (own.head_grads, scaled.head_grads)):
         for name, gradient in before.items():
@@ -51,12 +51,11 @@ def test_weights_multiply_every_loss_and_every_task_gradient(losses: Any):
 
 
 def test_weights_multiply_lookahead_losses_and_those_of_predictions(losses: Any):
-    network, plain, weighted, batch = losses
-    tasks, _ = task_gradients(network, plain, batch)
+    _, plain, weighted, batch = losses
+    tasks, _ = plain.gradients(batch)
     candidates, step = normal(2, T, seed=3), torch.tensor(0.01).double()
     own, scaled = (
-        TrunkLookahead(network, loss, tasks, gramian(tasks.shared_grads), step, lambda: batch)
-        for loss in (plain, weighted)
+        StepLookahead(loss, tasks, gramian(tasks.shared_grads), lambda *_: batch) for loss in (plain, weighted)
     )
     torch.testing.assert_close(scaled(candidates, step), own(candidates, step) * WEIGHTS.squeeze(1))
     for before, after in zip(own.predictions(candidates, step), scaled.predictions(candidates, step), strict=True):
@@ -131,8 +130,8 @@ def test_weights_are_logged_and_losses_are_logged_without_them(make_agent: Make)
     agent.task_weighting.weights.copy_(WEIGHTS)
     batch = agent._sample(24, torch.Generator())
     rows = [
-        agent.critic_update.loss(agent._critic_batch(batch, torch.Generator())),
-        agent.actor_update.loss(agent._actor_batch(batch, torch.Generator())),
+        agent.critic_update.model(agent._critic_batch(batch, torch.Generator())),
+        agent.actor_update.model(agent._actor_batch(batch, torch.Generator())),
     ]
     agent._statistics.flush()
     agent._count(*rows)

@@ -6,7 +6,7 @@ import random
 import pytest
 import torch
 
-from mtrl_transfer import COMBINERS, Context, Transference, make_combiner
+from mtrl_transfer import COMBINERS, Context, FunctionLookahead, Transference, make_combiner
 from mtrl_transfer.combiners import pcgrad
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 from mtrl_transfer.measures import MEASURES
@@ -34,8 +34,9 @@ def context_for(gram, losses=None):
     return Context(
         losses=losses,
         step_norm=torch.full((), 0.1).to(gram),
-        lookahead=lambda weights, step_size: losses - step_size * weights @ gram,
-        held_out_gramian=lambda: gram,
+        lookahead=FunctionLookahead(
+            lambda weights, step_size: losses - step_size * weights @ gram, held_out_gramian=lambda: gram
+        ),
     )
 
 
@@ -101,8 +102,10 @@ def test_follows_a_permutation_of_the_tasks(name, monkeypatch):
     moved_context = Context(
         losses=context.losses[permutation],
         step_norm=context.step_norm,
-        lookahead=lambda weights, step: context.lookahead(weights[:, permutation.argsort()], step)[:, permutation],
-        held_out_gramian=lambda: moved,
+        lookahead=FunctionLookahead(
+            lambda weights, step: context.lookahead(weights[:, permutation.argsort()], step)[:, permutation],
+            held_out_gramian=lambda: moved,
+        ),
     )
     torch.testing.assert_close(make(name)(moved, moved_context), expected)
 
@@ -293,11 +296,13 @@ def extreme_context(gram, losses, step_norm):
     return Context(
         losses=losses,
         step_norm=torch.tensor(step_norm),
-        lookahead=after,
-        held_out_gramian=lambda: gram,
-        optimizer_lookahead=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0),
-        predict=predict,
-        loss_of=lambda predictions: predictions.square().mean(-1),
+        lookahead=FunctionLookahead(
+            after,
+            held_out_gramian=lambda: gram,
+            after_optimizer=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0),
+            predictions=predict,
+            loss_of=lambda predictions: predictions.square().mean(-1),
+        ),
     )
 
 

@@ -3,7 +3,15 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from mtrl_transfer import Context, Transference, candidates, gramian, make_context, per_task_gradients
+from mtrl_transfer import (
+    Context,
+    FunctionLookahead,
+    Transference,
+    candidates,
+    gramian,
+    make_context,
+    per_task_gradients,
+)
 from mtrl_transfer.basis import Quadratic, quadratic_from_predictions
 from mtrl_transfer.search import best_subset, best_weights, starting_subsets
 from mtrl_transfer.steps import match_norms
@@ -57,9 +65,12 @@ def test_every_subset_from_one_forward_a_task(linear_problem):
 
 def test_basis_runs_one_forward_a_task_and_no_other(linear_problem):
     gram, context = linear_problem
-    rows, predictions = [], context.predict
-    context.predict = lambda weights, step: rows.append(weights) or predictions(weights, step)
-    context.lookahead = context.held_out_gramian = None
+    rows, own = [], context.lookahead
+    context.lookahead = FunctionLookahead(
+        None,
+        predictions=lambda weights, step: rows.append(weights) or own.predictions(weights, step),
+        loss_of=own.loss_of,
+    )
     Transference(candidates="power_set", measure="basis")(gram, context)
     torch.testing.assert_close(
         torch.cat(rows), torch.cat([torch.zeros(1, N_TASKS), candidates.singletons(N_TASKS)]).double()
@@ -214,7 +225,7 @@ def test_searched_weights_are_used_until_the_next_measurement(linear_problem):
     gram, context = linear_problem
     combiner = Transference(candidates="continuous", measure="basis", every=2)
     first = combiner(gram, context)
-    context.predict = None
+    context.lookahead = None
     torch.testing.assert_close(combiner(gram, context), first)
     assert not combiner.last.fresh
 
@@ -278,5 +289,5 @@ def test_options_that_do_not_go_together(kwargs, message):
 
 
 def test_what_the_context_must_have():
-    with pytest.raises(ValueError, match=r"needs context.predict and context.loss_of"):
+    with pytest.raises(ValueError, match=r"needs context.lookahead"):
         Transference(measure="basis", step_size=0.1)(torch.eye(2), Context(losses=torch.ones(2)))

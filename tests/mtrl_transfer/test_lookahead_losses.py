@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from mtrl_transfer import candidates, gramian, lookahead_losses, per_task_gradients, transference
+from mtrl_transfer import candidates, gramian, make_context, per_task_gradients, transference
 from mtrl_transfer.lookahead import CHUNK
 
 
@@ -20,10 +20,8 @@ def test_transference_equals_a_copy_stepped_by_hand(problem, form, rows):
 
 def test_more_candidates_than_fit_at_once(problem):
     weights = torch.rand(CHUNK + 3, 4, dtype=torch.float64)
-    grads = per_task_gradients(batch=problem.batch, **problem.form("mapped")).shared_grads
-    found = lookahead_losses(
-        **problem.form("mapped"), batch=problem.batch, weights=weights, step_size=0.1, shared_grads=grads
-    )
+    grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
+    found = make_context(**problem.form("mapped"), batch=problem.batch, grads=grads).lookahead(weights, 0.1)
     expected = [problem.losses(problem.batch, problem.stepped(weights[k], 0.1)) for k in (0, CHUNK, CHUNK + 2)]
     torch.testing.assert_close(found[[0, CHUNK, CHUNK + 2]], torch.stack(expected).detach())
 

@@ -14,7 +14,7 @@ from benchmarks.update import (
     peak_megabytes,
     plain_operations,
 )
-from mtrl_transfer.agents.mtsac.trunk_update import TrunkUpdate
+from mtrl_transfer import Update
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.combiners import COMBINERS
 
@@ -22,7 +22,7 @@ SMALL = UpdateOptions(tasks=3, rows=4, hidden=(8, 6), lookahead_rows=2, rounds=1
 
 
 @pytest.mark.parametrize("engine", [SeparateCalls, TorchJD])
-def test_other_engines_find_the_same_gradients(engine: type[TrunkUpdate]):
+def test_other_engines_find_the_same_gradients(engine: type[Update]):
     agent = _agent(SMALL, "pcgrad", {})
     draws = {"critic": agent._critic_batch, "actor": agent._actor_batch}
     for role, update in agent.updates.items():

@@ -1,38 +1,47 @@
-"""What transference predicted for one network's step, and what the real step then did."""
+"""Predicted against realised improvement, and pairwise transference. Measuring changes nothing."""
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from mtrl_transfer import candidates
-from mtrl_transfer.agents.mtsac.losses import Parameters
-from mtrl_transfer.agents.mtsac.trunk_lookahead import TrunkLookahead
+from mtrl_transfer.gradients import expand_over_tasks, gradients_of, gramian
+from mtrl_transfer.lookahead import StepLookahead
+from mtrl_transfer.low_rank import SteppedWeight, TappedWeight, low_rank_gramian
+from mtrl_transfer.model import Model
 from mtrl_transfer.precision import float32_products
 from mtrl_transfer.running_stats import Correlation, RunningMeans
 from mtrl_transfer.scales import divide
 from mtrl_transfer.steps import match_norms, matched_step_size
+from mtrl_transfer.tasks import is_frozen, n_rows
 
 REMEMBERED = 200
 """Measurements kept for the figure of predicted against realised improvement."""
+FEW = 4
+"""A task has few rows where the widest layer is that many times wider: then products with its two thin factors take
+less than its gradient's matrix does.
+"""
 _STATISTICS = ("means", "maps", "history", "correlation", "correlation_step", "correlation_first_order")
 
 
 class Measurement:
     """Measures transference around an update, under any combiner and without changing anything.
 
-    Improvements are divided by the task's loss (critic) or by its standard deviation over rows (actor).
+    Improvements are divided by the task's loss, or by its standard deviation over rows if losses are signed.
 
     Attributes:
-        means: running means of ``predicted``, ``realised`` (trunk's real step, heads as they were), ``realised_step``
-            (heads stepped too) and ``given`` (what a task's own step gives all tasks), each ``[T]``, and of
-            ``agreement`` of exact and first order.
-        maps: running means of ``pairwise`` transference (giver, receiver) and ``cosine`` of task gradients, ``[T, T]``.
-        history: for records, running means of ``pairwise``, and of what :meth:`affinity` measures: ``decrease``
-            ``[T, T]`` and ``scale`` ``[T]``.
-        pairs: the latest ``predicted`` and ``realised``, ``[2, T]`` each.
+        means: running means of `predicted`, `realised` (trunk's real step, heads as they were), `realised_step`
+            (heads stepped too) and `given` (what a task's own step gives all tasks), each `[T]`, and of
+            `agreement` of exact and first order.
+        maps: running means of `pairwise` transference (giver, receiver) and `cosine` of task gradients, `[T, T]`.
+        history: for records, running means of `pairwise`, and of what `affinity` measures: `decrease`
+            `[T, T]` and `scale` `[T]`.
+        pairs: the latest `predicted` and `realised`, `[2, T]` each.
         correlation: of predicted with realised.
         correlation_step: of predicted with the whole step's effect.
         correlation_first_order: of what first order predicts, from inner products of gradients, with realised.
@@ -53,7 +62,7 @@ class Measurement:
         return {**saved, "pairs": torch.stack(list(self.pairs))} if self.pairs else saved
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         for part in _STATISTICS:
             prefix = f"{part}."
             own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
@@ -75,24 +84,24 @@ class Measurement:
         Means are taken before dividing: on few rows a single loss is too noisy to divide by.
 
         Args:
-            before: losses ``[T]``.
-            after: losses ``[T giver, T]``.
-            scales: divisors ``[T]``; None: the losses before the step.
+            before: losses `[T]`.
+            after: losses `[T giver, T]`.
+            scales: divisors `[T]`; None: the losses before the step.
         """
         self.history.add("decrease", before - after)
         self.history.add("scale", before if scales is None else scales)
 
     @float32_products()
     @torch.no_grad()
-    def before_step(self, lookahead: TrunkLookahead, weights: Tensor, scales: Tensor | None, heads: Parameters) -> None:
-        """Predict what the step with ``weights [T]`` will do.
+    def before_step(self, lookahead: StepLookahead, weights: Tensor, scales: Tensor | None) -> None:
+        """Predict what the step with `weights [T]` will do.
 
         Args:
             lookahead: of this update.
             weights: about to be applied.
-            scales: divisors ``[T]``; None: the losses before the step.
-            heads: the network's heads.
+            scales: divisors `[T]`; None: the losses before the step.
         """
+        assert lookahead.step_norm is not None
         gram = lookahead.gramian
         alone, left_out = self._families(gram)
         subsets = match_norms(left_out, gram, alone.sum(dim=0), max_factor=2.0)
@@ -112,7 +121,7 @@ class Measurement:
         self.means.add("predicted", exact[0])
         self.means.add("agreement", agree.float())
         known = lookahead.step_norm > 0  # before the first real step the matched one has no length
-        own_heads = {name: head.clone() for name, head in heads.items()}
+        own_heads = tree_map(torch.clone, lookahead.model.heads)
         self._pending = (lookahead, before, divisor, exact[0], first_order[0], known, own_heads)
 
     @float32_products()
@@ -125,10 +134,66 @@ class Measurement:
             ("realised", self.correlation, heads),
             ("realised_step", self.correlation_step, None),
         ):
-            after = lookahead.loss(lookahead.batch, None, own_heads).losses.squeeze(0).mean(dim=-1)
+            after = lookahead.model.losses(lookahead.batch, heads=own_heads).squeeze(0)
             realised = divide(before - after, divisor)
             if name == "realised":
                 self.pairs.append(torch.stack([predicted, realised]))
                 self.correlation_first_order.add(by_first_order, realised, valid=known)
             correlation.add(predicted, realised, valid=known)
             self.means.add(name, realised)
+
+
+@float32_products()
+def effects_alone(model: Model, batch: Any, others: Any, step_norm: Tensor) -> tuple[Tensor, Tensor, Any]:
+    """Losses on other rows, before and after a step along each task's gradient alone.
+
+    Args:
+        model: whose trunk would step; task `t` alone weighs `1/T`.
+        batch: rows of every task, for the gradients.
+        others: the rows to look ahead on.
+        step_norm: norm `[]` of a step along the mean gradient; the tasks' own are in proportion.
+
+    Returns:
+        Losses `[T]` before, `[T giver, T]` after, and what the loss gave on `batch`.
+    """
+    widest = max(value.shape[-1] for value in model.trunk.values() if value.ndim)
+    if model.linear and n_rows(batch) * FEW <= widest:
+        trunks, given = steps_alone(model, batch, step_norm)
+        with torch.no_grad():
+            return model.losses(others).squeeze(0), model.losses(others, trunks), given
+    tasks, given = model.gradients(batch)
+    gram = gramian(tasks.shared_grads)
+    alone = candidates.singletons(model.n_tasks).to(gram)
+    table = StepLookahead(model, tasks, gram, lambda *_: others, step_norm)(torch.cat([0 * alone[:1], alone]))
+    return table[0], table[1:], given
+
+
+@float32_products()
+def steps_alone(model: Model, batch: Any, step_norm: Tensor) -> tuple[dict[str, Any], Any]:
+    """Return the trunks after a step along each task's gradient alone, without copies of the linear weights.
+
+    Arguments are those of `effects_alone`.
+
+    Returns:
+        Trunks `[T, *shape]`, as `model.losses` takes them, and what the loss gave before the step.
+    """
+    trunk, n_tasks = model.trunk, model.n_tasks
+    expanded = expand_over_tasks(trunk, n_tasks)
+    trained = [name for name, value in trunk.items() if not is_frozen(value)]
+    weights = {name: TappedWeight(trunk[name], n_tasks) for name in trained if name in model.linear}
+    leaves = {name: expanded[name].requires_grad_() for name in trained if name not in weights}
+    with torch.enable_grad():
+        given = model.tapped(batch, {**expanded, **weights})
+        outputs = [weight.outputs for weight in weights.values()]
+        found = gradients_of(given.losses.mean(dim=-1).sum(), [*outputs, *leaves.values()])
+    deltas, gradients = dict(zip(weights, found, strict=False)), dict(zip(leaves, found[len(weights) :], strict=True))
+    gram = found[0].new_zeros(n_tasks, n_tasks) + (gramian(gradients) if gradients else 0)
+    for name, weight in weights.items():
+        gram += low_rank_gramian(weight.inputs, deltas[name])
+    step = matched_step_size(gram, step_norm) / n_tasks
+    stepped: dict[str, Any] = {
+        name: SteppedWeight(trunk[name], weight.inputs, deltas[name], step) for name, weight in weights.items()
+    }
+    for name, gradient in gradients.items():
+        stepped[name] = trunk[name].detach() - step * gradient
+    return {**expanded, **stepped}, given._make(value.detach() for value in given)
