@@ -1,9 +1,11 @@
-"""A user's own gymnasium environments as tasks."""
+"""A user's gymnasium environments as tasks."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import gymnasium as gym
@@ -13,26 +15,30 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_transfer.envs.task_env import TaskEnv
 
+Factories = Mapping[str, Callable[[], gym.Env]]
 
-def custom_env_fns(factories: Mapping[str, Callable[[], gym.Env]]) -> list[Callable[[], gym.Env]]:
-    """One factory of a sub-environment per task.
+
+def custom_env_fns(factories: Factories) -> list[Callable[[], gym.Env]]:
+    """Return one factory of a sub-environment per task.
 
     Raises:
         TypeError: If a value is not callable.
+        ValueError: If there is no task, or if functions cannot differ in the environment they make.
     """
     if not factories:
         raise ValueError("a dict of tasks needs at least one entry")
     for name, factory in factories.items():
         if not callable(factory):
             raise TypeError(f"task {name!r} must be a function that makes an environment, not {type(factory).__name__}")
+    _check_late_binding(factories)
     return [
         partial(_make_task, factory, name, index, len(factories))
         for index, (name, factory) in enumerate(factories.items())
     ]
 
 
-def custom_protocol(factories: Mapping[str, Callable[[], gym.Env]]) -> dict[str, Any]:
-    """The suite's part of the protocol card."""
+def custom_protocol(factories: Factories) -> dict[str, Any]:
+    """Return the suite's part of the protocol card."""
     return {
         "suite": "custom",
         "task_names": list(factories),
@@ -55,8 +61,70 @@ def check_same_spaces(env: VecEnv) -> None:
                 )
 
 
+def _check_late_binding(factories: Factories) -> None:
+    """Refuse functions that read the same variables, as lambdas made in a loop do: all see its last value.
+
+    Functions with the same code, variables (by identity) and defaults make the same environment. One function object
+    under several names is allowed, and so are functions that read nothing but classes, functions and modules by name.
+    """
+    seen: dict[Any, tuple[str, FunctionType]] = {}
+    for name, factory in factories.items():
+        if not isinstance(factory, FunctionType) or not (variables := _variables(factory)):
+            continue
+        defaults = [*(factory.__defaults__ or ()), *(factory.__kwdefaults__ or {}).values()]
+        bound = (factory.__code__, *map(id, factory.__closure__ or ()), *map(id, defaults))
+        first, other = seen.setdefault(bound, (name, factory))
+        if other is not factory:
+            raise ValueError(
+                f"tasks {first!r} and {name!r} would be the same environment: their functions share the variable "
+                f"{variables[0]!r}, which has one value when they are called. Bind it to each function, as in "
+                f"lambda {variables[0]}={variables[0]}: ... (or functools.partial); for equal tasks on purpose, give "
+                "both the same function object"
+            )
+
+
+def _variables(function: FunctionType) -> list[str]:
+    """Names that a function reads from outside, without the definitions and modules that it calls by name."""
+    known, code = function.__globals__, function.__code__
+    outside = [name for name in code.co_names if name in known and not _is_definition(name, known[name])]
+    return [*code.co_freevars, *outside]
+
+
+def _is_definition(name: str, value: Any) -> bool:
+    return inspect.ismodule(value) or (callable(value) and getattr(value, "__name__", None) == name)
+
+
 def _make_task(factory: Callable[[], gym.Env], name: str, index: int, n_tasks: int) -> gym.Env:
     env = factory()
     if not isinstance(env.observation_space, spaces.Box):
         raise ValueError(f"task {name!r} must have a Box observation space, not {env.observation_space}")
+    _complete_reset(env)
     return Monitor(TaskEnv(env, name, index, n_tasks))
+
+
+def _complete_reset(env: gym.Env) -> None:
+    """Let every layer of an environment be reset with `seed` and `options`, also if its `reset` lacks them."""
+    reset = inspect.signature(env.reset).parameters
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in reset.values()):
+        missing = {"seed", "options"} - set(reset)
+        if missing:
+            env.reset = partial(_reset_without, env.reset, env.unwrapped, missing)
+    if isinstance(env, gym.Wrapper):
+        _complete_reset(env.env)
+
+
+def _reset_without(
+    reset: Callable[..., Any],
+    base: gym.Env,
+    missing: set[str],
+    *,
+    seed: int | None = None,
+    options: dict[str, Any] | None = None,
+) -> Any:
+    """Reset without the missing arguments; a seed then seeds `np_random`. Options that were given are not dropped."""
+    given: dict[str, Any] = {} if options is None and "options" in missing else {"options": options}
+    if "seed" not in missing:
+        given["seed"] = seed
+    elif seed is not None:
+        gym.Env.reset(base, seed=seed)
+    return reset(**given)

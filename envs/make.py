@@ -1,4 +1,4 @@
-"""Making vector environments."""
+"""Make vector environments of tasks."""
 
 from __future__ import annotations
 
@@ -39,27 +39,28 @@ def make_vec_env(
               `metaworld.MT10(seed=goal_seed)` trains on;
             - `"MT10:reach-v3,push-v3"`: some tasks of a benchmark, with that benchmark's goals;
             - `"MT1:reach-v3"` or a list of Meta-World task names: each with the goals of
-              `metaworld.MT1(name, seed=goal_seed)`, whatever else is in the list;
+              `metaworld.MT1(name, seed=goal_seed)`, independent of the rest of the list;
             - a dict from task name to a function that makes a gymnasium environment. All must have one action space and
               `Box` observations of one size. Their own time limit applies (wrap with `gymnasium.wrappers.TimeLimit`);
             - `"Point-5"` (any number from 3): point reaching, see `envs.point.PointVecEnv`; in `"Point-5-rotated"`
-              every task sees through a rotation of its own. `"Point-5:point-a0,noise"`: some tasks of it.
-        seed: Seeds every task differently; decides the order of random goals, never which goals there are.
+              every task sees through a different rotation. `"Point-5:point-a0,noise"`: some tasks of it.
+        seed: Seeds every task differently; decides the order of random goals, but not the goals.
         n_procs: Processes that step environments, several tasks in each; the result does not depend on it. 1 is this
             process alone. None is one per core (no more than tasks). Above 1 workers are started, so a script must
             create the environment under `if __name__ == "__main__":`.
-        worker_timeout: Seconds that a worker may take for a step or a reset; None: any time. One that takes longer, or
-            dies, is replaced by a new one, which goes on from where it was; three times in a row, then a RuntimeError.
-        own_process: Whether this process is one of the `n_procs`. If not, all of them are workers, and this process is
-            free between `step_async` and `step_wait`. Point tasks are always stepped by this process.
+        worker_timeout: Seconds that a worker may take for a call (a step of all its tasks, a reset, `state_dict`, ...),
+            and ten times that to make each environment; None: any time. One that takes longer, or dies, is replaced by
+            a new one, which goes on from where it was; three times in a row, then a RuntimeError.
+        own_process: True if this process is one of the `n_procs`. Otherwise all of them are workers, and this process
+            is free between `step_async` and `step_wait`. Point tasks are always stepped by this process.
         **options: For Meta-World only; setting one for another suite is an error.
 
             - `horizon` (500): steps in an episode, at most 500;
             - `reward_version` (`"v2"`): Meta-World's reward function, `"v1"` or `"v2"`;
             - `n_goals` (50): goals of each task; fewer are the first of the fifty;
             - `goal_seed` (0): which goals;
-            - `goals` (`"train"`): the benchmark's training goals, or `"unseen"`: as many that it never trains on;
-            - `goal_order` (`"random"`): goals visited at random, or `"sequential"`: 0, 1, 2, ... and over again;
+            - `goals` (`"train"`): the benchmark's training goals, or `"unseen"`: the same number of other goals;
+            - `goal_order` (`"random"`): goals visited at random, or `"sequential"`: 0, 1, 2, ... and again from 0;
             - `render_mode` (None): or `"rgb_array"`;
             - `fast` (True): False steps Meta-World's own code instead of the faster one with equal results.
 

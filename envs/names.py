@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> ValueError:
-    """Build the error for a name that does not exist: what it is, the nearest that do, and a few (or all) of them."""
+    """Return the error for a name that does not exist. It names the nearest ones, or all if none is near."""
     choices = list(known)
     lowered = {choice.lower(): choice for choice in choices}
     near = [lowered[match] for match in difflib.get_close_matches(str(name).lower(), lowered, n=3, cutoff=0.5)]

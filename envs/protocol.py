@@ -1,4 +1,4 @@
-"""What a result was obtained on, for the record."""
+"""The definition of the tasks that a result was obtained on."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from stable_baselines3.common.vec_env import VecEnv
 
 
 def protocol_card(env: VecEnv) -> dict[str, Any]:
-    """Everything that defines the tasks of an environment made by `make_vec_env`, as plain JSON values.
+    """Return everything that defines the tasks of an environment made by `make_vec_env`, as plain JSON values.
 
     Always `suite`, `task_names`, `solvable_tasks` (indices of the tasks over which success is averaged), `horizon`
     (steps, or None if the tasks set their own), `n_goals` (per task, or None if every episode draws its own) and
     `versions`. Meta-World suites add `reward_version`, `goals`, `goal_seed`, `goal_order`, and `goal_hashes`: per task
-    a SHA-256 of its goals' bytes, so that two runs can be told to have used the same goals.
+    a SHA-256 of its goals' bytes, equal for two runs with the same goals.
     """
     card = dict(env.protocol)
     card["versions"] = {
@@ -26,5 +26,5 @@ def protocol_card(env: VecEnv) -> dict[str, Any]:
 
 
 def goal_hash(goals: np.ndarray) -> str:
-    """SHA-256 of goals as little-endian float64, in hexadecimal."""
+    """Return the SHA-256 of goals as little-endian float64, in hexadecimal."""
     return hashlib.sha256(np.ascontiguousarray(goals, "<f8").tobytes()).hexdigest()

@@ -1,9 +1,7 @@
-"""What every sub-environment of a multi-task vector environment has in common."""
+"""The wrapper of every sub-environment of a multi-task vector environment."""
 
 from __future__ import annotations
 
-import inspect
-import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -12,11 +10,12 @@ from gymnasium import spaces
 
 
 class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
-    """Task `index` of `n_tasks`: any gymnasium environment with the task's one-hot code behind its observation.
+    """Task `index` of `n_tasks`: a gymnasium environment with the task's one-hot code appended to its observation.
 
     - Observation: float32 `[D + n_tasks]`, unbounded box, where `D` is the number of elements of the wrapped one's.
-    - `info["is_success"]` (bool): success at any step of the episode so far, read from the wrapped environment's
-      `info["success"]` (or `info["is_success"]`) above 0; absent if it gives neither.
+    - `info["is_success"]` (bool): success at any step of the episode so far. A step is a success if the wrapped
+      environment's `info["success"]`, or `info["is_success"]` if it gives no `"success"`, is above 0: nan and -1 are
+      none. Absent if it gives neither.
     - Everything else is the wrapped environment's.
 
     Args:
@@ -32,18 +31,14 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
         self._width = int(np.prod(env.observation_space.shape))
         self._one_hot = np.eye(n_tasks, dtype=np.float32)[index]
         self._succeeded = False
-        self._takes_seed = _takes(env.reset, "seed")
-        if not self._takes_seed:
-            warnings.warn(f"the reset of task {task_name!r} takes no seed: no seed fixes its episodes", stacklevel=2)
         self.observation_space = spaces.Box(-np.inf, np.inf, (self._width + n_tasks,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Begin an episode; the wrapped environment gets seed and options only if they are given, and it takes them."""
+        """Begin an episode; seed and options go to the wrapped environment."""
         self._succeeded = False
-        given = {"seed": seed if self._takes_seed else None, "options": options}
-        observation, info = self.env.reset(**{name: value for name, value in given.items() if value is not None})
+        observation, info = self.env.reset(seed=seed, options=options)
         return self._encode(observation), info
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -56,7 +51,7 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
         return self._encode(observation), float(reward), bool(terminated), bool(truncated), info
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of an environment that has a `state_dict` of its own."""
+        """Return the state, if the wrapped environment has `state_dict`."""
         return {"succeeded": self._succeeded, "env": self.env.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -69,8 +64,3 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
         encoded[: self._width] = np.ravel(observation)
         encoded[self._width :] = self._one_hot
         return encoded
-
-
-def _takes(function: Any, name: str) -> bool:
-    parameters = inspect.signature(function).parameters
-    return name in parameters or any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())

@@ -1,6 +1,10 @@
-"""A user's own gymnasium environments as tasks."""
+"""A user's gymnasium environments as tasks."""
 
 from __future__ import annotations
+
+import contextlib
+import traceback
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -79,3 +83,139 @@ def test_bad_dicts_of_tasks():
         make_vec_env({"near": FACTORIES["near"], "pendulum": lambda: gym.make("Pendulum-v1")})
     with pytest.raises(ValueError, match="'discrete' must have a Box"):
         make_vec_env({"discrete": lambda: gym.make("FrozenLake-v1")})
+
+
+def looped(widths):
+    return {name: lambda: Line(width) for name, width in widths.items()}  # noqa: B023 - the mistake to be found
+
+
+def test_functions_that_share_a_loop_variable_are_refused():
+    with pytest.raises(ValueError, match=r"'near' and 'far' would be the same .* variable 'width'.*lambda width=width"):
+        make_vec_env(looped({"near": 2.0, "far": 9.0}))
+    module = {"Line": Line}
+    exec("tasks = {}\nfor limit in (2.0, 9.0): tasks[str(limit)] = lambda: Line(limit)", module)
+    with pytest.raises(ValueError, match=r"'2\.0' and '9\.0' would be the same .* variable 'limit'"):
+        make_vec_env(module["tasks"])
+    classes = {"Line": Line, "Far": type("Far", (Line,), {})}
+    exec("tasks = {name: (lambda: cls(2.0)) for name, cls in classes.items()}", {"classes": classes}, classes)
+    with pytest.raises(ValueError, match=r"variable 'cls'"):
+        make_vec_env(classes["tasks"])
+
+
+def line(limit):
+    return lambda: Line(limit)
+
+
+LIMIT = 3.0
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        {str(limit): lambda limit=limit: Line(limit) for limit in (2.0, 9.0)},
+        {str(limit): line(limit) for limit in (2.0, 9.0)},
+        {str(limit): partial(Line, limit) for limit in (2.0, 9.0)},
+        dict.fromkeys(["a", "b"], lambda: Line(LIMIT)),
+        {name: lambda: gym.wrappers.TimeLimit(Line(2.0), 4) for name in "ab"},
+        {"a": lambda: Line(LIMIT), "b": lambda: Line(LIMIT)},
+    ],
+    ids=["default", "closure", "partial", "one function", "copies", "two lambdas"],
+)
+def test_functions_of_distinct_tasks_are_accepted(tasks):
+    assert make_vec_env(tasks).get_attr("task_name") == list(tasks)
+
+
+class Bare(Line):
+    """Its reset takes neither a seed nor options."""
+
+    def __init__(self):
+        super().__init__(2.0)
+
+    def reset(self):
+        return super().reset()
+
+
+class Seeded(Bare):
+    def reset(self, seed=None):
+        return Line.reset(self, seed=seed)
+
+
+class Forgetful(gym.Wrapper):
+    """A wrapper whose reset takes neither."""
+
+    def reset(self):
+        return self.env.reset()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Bare,
+        Seeded,
+        lambda: gym.wrappers.TimeLimit(Bare(), 4),
+        lambda: Forgetful(Line(2.0)),
+        lambda: gym.wrappers.TimeLimit(Forgetful(Seeded()), 4),
+    ],
+    ids=["bare", "seeded", "wrapped", "wrapper", "both"],
+)
+def test_resets_without_seed_or_options_work_and_are_seeded(make):
+    expected, env = (make_vec_env({"a": one, "b": one}, seed=3) for one in (lambda: Line(2.0), make))
+    for _ in range(2):
+        np.testing.assert_array_equal(env.reset(), expected.reset())
+        np.testing.assert_array_equal(env.step(np.ones((2, 1)))[0], expected.step(np.ones((2, 1)))[0])
+    env.set_options({"level": 2})
+    with pytest.raises(TypeError, match="options"):
+        env.reset()
+
+
+@pytest.mark.parametrize(
+    ("success", "counted"),
+    [
+        *((success, True) for success in (True, 1.0, np.float32(0.5), np.array([1.0]))),
+        *((failure, False) for failure in (False, 0.0, np.nan, -1, -np.inf)),
+    ],
+)
+def test_success_is_above_zero(success, counted):
+    class Told(Line):
+        def step(self, action):
+            return *super().step(action)[:4], {"success": success}
+
+    env = make_vec_env({"told": lambda: Told(9.0)})
+    env.reset()
+    assert env.step(np.zeros((1, 1)))[3][0]["is_success"] is counted
+
+
+@pytest.mark.parametrize("n_procs", [1, 2])
+@pytest.mark.parametrize("broken", ["make", "reset", "step", "render"])
+def test_an_exception_names_its_task(broken, n_procs):
+    """With the type that was raised, in this process and in a worker."""
+
+    class Broken(Line):
+        def __init__(self):
+            super().__init__(2.0)
+            self._break("make")
+
+        def reset(self, **arguments):
+            self._break("reset")
+            return super().reset(**arguments)
+
+        def step(self, action):
+            self._break("step")
+            return super().step(action)
+
+        def render(self):
+            self._break("render")
+
+        def _break(self, where):
+            if where == broken:
+                raise ArithmeticError(where)
+
+    def play():
+        with contextlib.closing(make_vec_env({"fine": lambda: Line(2.0), "broken": Broken}, n_procs=n_procs)) as env:
+            env.reset()
+            env.step(np.zeros((2, 1)))
+            env.env_method("render", indices=[1])
+
+    with pytest.raises(ArithmeticError, match=broken) as raised:
+        play()
+    assert "in task 'broken'" in "".join(traceback.format_exception(raised.value))

@@ -48,7 +48,7 @@ class EnvConfig(Section):
     n_procs: Count = 1
     """Processes that share the tasks; all but one are workers."""
     worker_timeout: Positive | None = 60.0
-    """Seconds without an answer to a step or reset after which a worker is replaced; null: never. A step takes
+    """Seconds without an answer to any call after which a worker is replaced; null: never. A step takes
     milliseconds, but a suspended or overloaded machine may need longer."""
     horizon: Count | None = None
     """Meta-World: steps of an episode."""
