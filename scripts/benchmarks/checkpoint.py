@@ -1,19 +1,23 @@
-"""How long a checkpoint holds training up, and how much of the disk it takes."""
+"""Benchmark of checkpoints: how long training waits for a save, and the space on disk."""
 
 from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from rich.console import Console
 
 from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.runs.checkpoint.writer import CheckpointWriter
+from mtrl_transfer.agents.runs.config.loading import section
+from mtrl_transfer.agents.runs.config.schema import Count, Section
+from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.storage.training_state import training_state
 from mtrl_transfer.envs import make_vec_env
 
@@ -21,60 +25,63 @@ WIDTH, ACTIONS = 39, 4
 """Numbers of a Meta-World observation and action."""
 
 
-class Saved(NamedTuple):
-    """One save: transitions that were new, seconds that training waited, seconds until it was on the disk."""
+class Options(Section):
+    """Options of the benchmark of checkpoints."""
 
-    new: int
-    stall_seconds: float
-    written_seconds: float
+    tasks: Count = 10
+    """Tasks of Meta-World's sizes."""
+    transitions: Count = 1_000_000
+    """Transitions that replay holds."""
+    every: Count = 100_000
+    """Transitions between saves."""
+    rounds: Count = 3
+    """Saves of new transitions."""
+    folder: str = "."
+    """A folder on the disk to measure; all that is written there is removed."""
 
 
-class Result(NamedTuple):
-    """Saves in turn, and bytes: of all checkpoints on the disk, and of the transitions themselves."""
-
-    saves: list[Saved]
-    bytes_on_disk: int
-    bytes_of_transitions: int
-
-
-def benchmark_checkpoint(n_tasks: int, transitions: int, every: int, rounds: int, folder: Path) -> Result:
-    """Save a full replay at once, then what ``every`` transitions add, ``rounds`` times.
-
-    Args:
-        n_tasks: tasks of Meta-World's sizes.
-        transitions: replay's capacity.
-        every: transitions between saves.
-        rounds: saves of new transitions.
-        folder: where a temporary run folder is made; its disk is what is measured.
-    """
-    env = make_vec_env({f"task-{task}": partial(_Still) for task in range(n_tasks)})
+def run(overrides: Sequence[str], console: Console) -> None:
+    """Save a full replay at once, then several times what was added; print times and sizes."""
+    options = section(Options, overrides)
+    if not Path(options.folder).is_dir():
+        raise InputError(f"folder={options.folder!r} is no folder")
+    if options.transitions % options.tasks or options.every % options.tasks or options.every > options.transitions:
+        raise InputError(f"transitions and every should be multiples of the {options.tasks} tasks, every the smaller")
+    env = make_vec_env({f"task-{task}": partial(_Still) for task in range(options.tasks)})
     arch = {"net_arch": [400, 400, 400]}
-    model = MTSAC("MultiTaskPolicy", env, combiner="mean", buffer_size=transitions, policy_kwargs=arch, seed=0)
-    model.learn(n_tasks)
-    replay = model.replay_buffer
-    for column in replay.storage:
+    model = MTSAC("MultiTaskPolicy", env, combiner="mean", buffer_size=options.transitions, policy_kwargs=arch, seed=0)
+    model.learn(options.tasks)
+    for column in model.replay_buffer.storage:
         column.normal_()
-    replay.place_cursor(transitions // n_tasks)
-    with tempfile.TemporaryDirectory(dir=folder) as run_folder:
+    full = options.transitions // options.tasks
+    with tempfile.TemporaryDirectory(dir=options.folder) as run_folder:
         writer = CheckpointWriter(Path(run_folder), 1, print)
-        saves = [_save(writer, model, transitions)]
-        for _ in range(rounds):
-            replay.place_cursor(replay.added + every // n_tasks)
-            saves.append(_save(writer, model, every))
+        for turn in range(options.rounds + 1):
+            model.replay_buffer.place_cursor(full + turn * options.every // options.tasks)
+            waited, written = _save(writer, model)
+            console.print(
+                f"{options.every if turn else options.transitions:>10,} new transitions: training waited {waited:.2f} "
+                f"s; on the disk after {written:.2f} s",
+                highlight=False,
+            )
         on_disk = sum(path.stat().st_size for path in Path(run_folder).rglob("*") if path.is_file())
-    stored = sum(column.numel() * column.element_size() for column in replay.storage)
-    return Result(saves, on_disk, stored)
+    stored = sum(column.numel() * column.element_size() for column in model.replay_buffer.storage)
+    console.print(
+        f"On the disk: {on_disk / 1e6:,.0f} MB, {on_disk / stored:.2f} times the {stored / 1e6:,.0f} MB of transitions",
+        highlight=False,
+    )
 
 
-def _save(writer: CheckpointWriter, model: MTSAC, new: int) -> Saved:
+def _save(writer: CheckpointWriter, model: MTSAC) -> tuple[float, float]:
+    """Return seconds until training may go on, and until the checkpoint is on the disk."""
     model.num_timesteps = model.replay_buffer.added * model.n_tasks
     start = time.perf_counter()
     writer.save(model, {"training": training_state(model)}, {})
-    stalled = time.perf_counter() - start
+    waited = time.perf_counter() - start
     writer.wait()
     if writer.failure is not None:
         raise OSError(writer.failure)
-    return Saved(new, stalled, time.perf_counter() - start)
+    return waited, time.perf_counter() - start
 
 
 class _Still(gym.Env[np.ndarray, np.ndarray]):

@@ -1,4 +1,4 @@
-"""What an update costs: combiners and measures side by side in one interleaved run, beside other libraries."""
+"""Benchmark of updates: combiners and measures side by side in one interleaved run, beside other libraries."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
+from rich.console import Console
 from rich.table import Table
 from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
@@ -20,8 +21,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.mtsac.losses import detached
+from mtrl_transfer.agents.runs.config.loading import section
 from mtrl_transfer.agents.runs.config.schema import Count, Section
 from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
+from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.combiners import COMBINERS
 from mtrl_transfer.gradients import TaskGradients
 from mtrl_transfer.update import Update
@@ -53,7 +56,7 @@ class Timing(NamedTuple):
 
 
 class UpdateOptions(Section):
-    """What can be chosen about the benchmark of updates."""
+    """Options of the benchmark of updates."""
 
     tasks: Count = 10
     """Tasks."""
@@ -75,11 +78,25 @@ class UpdateOptions(Section):
     """Names of rows to run beside the plain update; null: all."""
 
 
+def run(overrides: Sequence[str], console: Console) -> None:
+    """Print the table of updates: ratios to our own plain update, with quartiles over interleaved rounds."""
+    options = section(UpdateOptions, overrides)
+    with torch_settings(options.matmul_precision, options.threads):
+        timings = benchmark_update(options)
+        floor = 1e3 * plain_operations(options) / product_rate()
+    console.print(table(timings, options))
+    console.print(
+        f"Floor of the plain update (its products at the best rate measured here): {floor:.1f} ms; "
+        f"plain is {timings[0].milliseconds / floor:.2f} times that.",
+        highlight=False,
+    )
+
+
 def benchmark_update(options: UpdateOptions) -> list[Timing]:
     """Time updates of MTSAC under combiners and measures, of SB3's SAC, and of other ways to task gradients.
 
-    Transitions are random numbers of Meta-World's shapes. Each round runs every case once, in turn, so that the
-    machine's moods meet all alike.
+    Transitions are random numbers of Meta-World's shapes. Each round runs every case once, in turn, so whatever else
+    the machine does slows all equally.
 
     Raises:
         InputError: for a name in ``only`` that no row has.
@@ -160,9 +177,13 @@ def plain_operations(options: UpdateOptions) -> int:
     return int(counter.get_total_flops())
 
 
-def table(timings: Sequence[Timing], title: str) -> Table:
+def table(timings: Sequence[Timing], options: UpdateOptions) -> Table:
     """The timings as a table."""
-    shown = Table(title=title)
+    norm = " with LayerNorm" if options.layer_norm else ""
+    shown = Table(
+        title=f"{options.tasks} tasks, {options.rows} rows each, {list(options.hidden)}{norm}, "
+        f"{options.threads or torch.get_num_threads()} threads, precision {options.matmul_precision}"
+    )
     shown.add_column("update")
     for column in ("ms", "ratio to plain", "quartiles", "peak MB"):
         shown.add_column(column, justify="right")
@@ -251,6 +272,7 @@ def _agent(
         },
         seed=0,
     )
+    agent.set_logger(Logger(None, []))
     random = np.random.default_rng(0)
     infos: list[dict[str, Any]] = [{} for _ in range(n_tasks)]
     for _ in range(STORED):
