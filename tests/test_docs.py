@@ -23,7 +23,7 @@ from mtrl_transfer.agents.runs.compare.schema import CompareConfig
 from mtrl_transfer.agents.runs.config.loading import keys, load_config
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
-from mtrl_transfer.agents.runs.logs.metrics import read_metrics
+from mtrl_transfer.agents.runs.outcome import read_metrics
 from mtrl_transfer.combiners import COMBINERS
 
 ROOT = Path(__file__).parents[1]
@@ -247,7 +247,7 @@ def test_the_guide_explains_exactly_the_tags_of_a_run(tmp_path: Path, monkeypatc
         f"run_dir={tmp_path / 'run'}"
     )
     assert cli.train(["point", *overrides.split()]) == 0
-    written = {tag for row in read_metrics(tmp_path / "run" / "metrics.jsonl") for tag in row} - {"step"}
+    written = {tag for row in read_metrics(tmp_path / "run" / "metrics.jsonl")[0] for tag in row} - {"step"}
     events = EventAccumulator(str(tmp_path / "run")).Reload()
     written |= {*events.Tags()["images"]}
     names = "point-a0|point-b0|noise"

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from stable_baselines3.common.utils import get_device
 
 import mtrl_transfer
+from mtrl_transfer.agents.runs.config.checks import device_here
 from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.runs.torch_settings import torch_settings
+from mtrl_transfer.precision import product_precision
 
 PACKAGES = {
     "mtrl-transfer": "mtrl-transfer",
@@ -31,7 +35,7 @@ PACKAGES = {
 def run_protocol(
     config: RunConfig, environment: Mapping[str, Any], evaluation_horizon: int | None, device: str
 ) -> dict[str, Any]:
-    """What a reader needs to compare this run with another.
+    """Return what a reader needs to compare this run with another.
 
     Args:
         config: the resolved config.
@@ -41,7 +45,7 @@ def run_protocol(
 
     Returns:
         JSON-able: ``started``, ``versions``, ``commit`` (or None), ``seeds``, ``environment``, ``evaluation``,
-        ``machine``.
+        ``precision`` (of matrix products in updates: ``float32``, ``tf32`` or ``bf16``), ``machine``.
     """
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -58,6 +62,7 @@ def run_protocol(
             "success": "at any step of the episode",
             "environments": "separate from the training's",
         },
+        "precision": product_precision(device),
         "machine": {
             "cpu": _cpu_model(),
             "cores": cores(),
@@ -67,6 +72,12 @@ def run_protocol(
             "system": platform.platform(terse=True),
         },
     }
+
+
+def precision_here(config: RunConfig) -> str:
+    """Precision that matrix products of a run's updates have on this machine."""
+    with torch_settings(config.matmul_precision):
+        return product_precision(get_device(device_here(config.agent.device)))
 
 
 def _version(package: str) -> str:

@@ -123,7 +123,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def create(config: RunConfig, protocol: Mapping[str, Any]) -> Path:
-    """Make the folder of a new run, with its config and protocol card.
+    """Make the folder of a run, if it is new, and write its config and protocol card.
 
     Returns:
         ``run_dir``, or ``runs/<date-time>_<name>_s<seed>`` (numbered where that exists already).
@@ -139,16 +139,6 @@ def create(config: RunConfig, protocol: Mapping[str, Any]) -> Path:
     except OSError as error:
         raise InputError(f"the run folder cannot be written: {error}") from None
     return folder
-
-
-def reopen(config: RunConfig) -> Path:
-    """The folder of a run that is continued; its config is kept as it is from now on."""
-    assert config.run_dir is not None
-    try:
-        _keep_config(config, Path(config.run_dir))
-    except OSError as error:
-        raise InputError(f"the run folder cannot be written: {error}") from None
-    return Path(config.run_dir)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -29,6 +29,7 @@ from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.logs.metrics import hyperparameters, make_logger
 from mtrl_transfer.agents.runs.logs.time_split import TimeSplit
 from mtrl_transfer.agents.runs.logs.videos import Camera
+from mtrl_transfer.agents.runs.outcome import continued_protocol, finished_step
 from mtrl_transfer.agents.runs.protocol import run_protocol
 from mtrl_transfer.agents.runs.streams import STDERR, say
 from mtrl_transfer.agents.storage.archive import read_archive, unflatten
@@ -50,6 +51,7 @@ class Session:
     time: TimeSplit
     writer: CheckpointWriter
     camera: Camera | None
+    precision: str
 
     def save(self) -> None:
         """Begin to write a checkpoint, between two updates, unless nothing has happened since the last."""
@@ -111,7 +113,7 @@ def checkpoint_to_resume(config: RunConfig, console: Console) -> Checkpoint | No
             raise InputError(f"{folder} holds {finished[0]} but no checkpoint to resume from; start anew elsewhere")
         say(console, f"{folder} has no checkpoint yet: the run starts over, and its logs are cleared")
         return None
-    if newest.step >= config.total_timesteps and (folder / run_folder.EVALUATION_FILE).is_file():
+    if min(newest.step, finished_step(folder)) >= config.total_timesteps:
         raise InputError(
             f"the run in {folder} is complete at {newest.step} transitions; total_timesteps={config.total_timesteps} "
             "should be larger to go on"
@@ -139,20 +141,25 @@ def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
         apart = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
         undo.callback(apart.close)
         protocol = run_protocol(config, protocol_card(env), apart.protocol["horizon"], model.device.type)
-        folder = _begin(config, protocol) if checkpoint is None else Path(str(config.run_dir))
+        if checkpoint is None:
+            folder = _begin(config, protocol)
+        else:
+            folder = Path(str(config.run_dir))
+            protocol = continued_protocol(folder, protocol)
         evaluation = _evaluation(config, folder, apart)
         callbacks = [evaluation, LogEvery(config.log.every), *_watching(config, folder, env, camera)]
         state = None if checkpoint is None else _training(checkpoint)
         time = TimeSplit(model, evaluation, 0.0 if state is None else state["seconds"])
         writer = CheckpointWriter(folder, config.checkpoint.keep, _tell, config.model_dump(mode="json"))
-        session = Session(config, folder, env, model, evaluation, callbacks, time, writer, camera)
+        precision = protocol["precision"]
+        session = Session(config, folder, env, model, evaluation, callbacks, time, writer, camera, precision)
         if checkpoint is not None:
             assert state is not None
             growing_files.check_records(folder, model.task_names)
             writer.continue_from(checkpoint.manifest)
             with _refusing(checkpoint):
                 session.restore(checkpoint, state)
-            _reopen(config, checkpoint)
+            _reopen(config, protocol, checkpoint)
         texts = {"config": (to_yaml(config), "yaml"), "protocol": (run_folder.to_json(protocol), "json")}
         model.set_logger(make_logger(folder, texts, model.num_timesteps, _tell))
         if checkpoint is None:
@@ -200,8 +207,8 @@ def _refusing(checkpoint: Checkpoint) -> Iterator[None]:
         raise InputError(f"cannot continue from {checkpoint.folder}: {what}") from None
 
 
-def _reopen(config: RunConfig, checkpoint: Checkpoint) -> None:
-    folder = run_folder.reopen(config)
+def _reopen(config: RunConfig, protocol: Mapping[str, Any], checkpoint: Checkpoint) -> None:
+    folder = run_folder.create(config, protocol)
     checkpoints.set_aside_newer(folder, checkpoint)
     for name in growing_files.cut_back(folder, checkpoint.manifest.appended):
         _tell(

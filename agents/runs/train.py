@@ -22,6 +22,7 @@ from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.estimate import estimate
 from mtrl_transfer.agents.runs.session import Session, checkpoint_to_resume, open_session
 from mtrl_transfer.agents.runs.stopping import SIGNALS, StopBetweenUpdates, Stopping, StopRequested, handled
+from mtrl_transfer.agents.runs.streams import say
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.faults import NotFinite
 
@@ -74,7 +75,8 @@ def train(config: RunConfig, console: Console) -> Path:
         if config.run_dir is None:  # nobody knew the folder before
             held.enter_context(run_folder.locked(session.folder))
         held.callback(session.close)
-        console.print(f"Run folder: {session.folder}", highlight=False, soft_wrap=True)
+        say(console, f"Run folder: {session.folder}")
+        say(console, f"Matrix products of updates: {session.precision} (matmul_precision: {config.matmul_precision})")
         try:
             _learn(session, stopping)
             return _finish(session, console, stopping)

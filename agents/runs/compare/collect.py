@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtrl_transfer.agents.runs.compare.mixture import refuse_mixture
 from mtrl_transfer.agents.runs.compare.plan import MethodRun, Plan, different_keys, method_of, protocol_of
 from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.logs.metrics import METRICS_FILE
+from mtrl_transfer.agents.runs.outcome import Unreadable, read_evaluation, read_metrics, read_protocol
 from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, PROTOCOL_FILE, RECORD_FILE
 from mtrl_transfer.recorder import Recording
 
@@ -23,7 +25,9 @@ MEASURES = {"exact": "correlation", "first order": "correlation_first_order"}
 """Of transference, and the ends of their tags."""
 PROTOCOL_PARTS = ("environment", "evaluation")
 """Parts of a run's protocol card that must be equal; others (versions, machine) are noted."""
-NOTED_PARTS = ("versions", "machine", "commit")
+NOTED_PARTS = ("precision", "versions", "machine", "commit")
+TIMED = {"update", "transference"}
+"""Parts of a run whose seconds the report shows."""
 
 
 class History(NamedTuple):
@@ -93,6 +97,9 @@ def collect(plan: Plan, errors: dict[str, str | None]) -> Collected:
 
     Returns:
         The runs that belong together; for all others a sentence.
+
+    Raises:
+        InputError: if products were of different precision, unless ``mix_precisions`` permits it.
     """
     found, missing, notes = list[FinishedRun](), list[str](), list[str]()
     for planned in plan.runs:
@@ -103,11 +110,13 @@ def collect(plan: Plan, errors: dict[str, str | None]) -> Collected:
             missing.append(f"{label}: {errors.get(label) or reason}")
             continue
         foreign = _foreign(run, planned, found)
-        if foreign and not plan.config.allow_differences:
+        other_tasks = found and run.task_names != found[0].task_names
+        if foreign and (other_tasks or not plan.config.allow_differences):
             missing.append(f"{label} is left out, for it does not belong: {'; '.join(foreign)}")
             continue
         notes += [f"{label}: {sentence}" for sentence in (*foreign, *told)]
         found.append(run)
+    refuse_mixture([(run.label, run.card["precision"]) for run in found], plan)
     return Collected(found, missing, notes + _mixed_notes(found))
 
 
@@ -121,15 +130,15 @@ def _read(label: str, method: str, folder: Path) -> tuple[FinishedRun, list[str]
     except InputError as error:
         reason = "not begun" if not folder.exists() else f"holds no run that can be read ({error.problems[0]})"
         raise _NotWhole(reason) from None
-    rows, damaged = _rows(folder / METRICS_FILE)
-    if not (folder / EVALUATION_FILE).exists():
-        done = int(rows[-1]["step"]) if rows else 0
-        raise _NotWhole(f"not finished: {done:,} of {config.total_timesteps:,} transitions")
-    evaluation, card = _json(folder / EVALUATION_FILE), _json(folder / PROTOCOL_FILE)
     try:
-        return _run(label, method, folder, config, evaluation, card, rows, damaged)
-    except (KeyError, TypeError, ValueError) as error:
-        raise _NotWhole(f"its files are not those of a finished run ({type(error).__name__}: {error})") from None
+        rows, damaged = read_metrics(folder / METRICS_FILE)
+        if not (folder / EVALUATION_FILE).exists():
+            done = rows[-1]["step"] if rows else 0
+            raise _NotWhole(f"not finished: {done:,} of {config.total_timesteps:,} transitions")
+        evaluation, card = read_evaluation(folder / EVALUATION_FILE), read_protocol(folder / PROTOCOL_FILE)
+    except Unreadable as error:
+        raise _NotWhole(str(error)) from None
+    return _run(label, method, folder, config, evaluation, card, rows, damaged)
 
 
 def _run(
@@ -145,9 +154,14 @@ def _run(
     if evaluation["step"] < config.total_timesteps:
         raise _NotWhole(f"not finished: {evaluation['step']:,} of {config.total_timesteps:,} transitions")
     names = tuple(evaluation["tasks"])
-    evaluated = [] if damaged else [row for row in rows if "success/mean" in row]
+    if names != card["environment"]["task_names"] or not evaluation["seconds"].keys() >= TIMED:
+        raise _NotWhole(f"{EVALUATION_FILE} is not that of a run on the tasks of {PROTOCOL_FILE}")
+    evaluated = [row for row in rows if "success/mean" in row]
+    damaged += sum(not _is_evaluation(row, names) for row in evaluated)
+    if damaged:
+        evaluated = []
     told = [f"{METRICS_FILE} has {damaged} damaged lines; its curves are left out"] if damaged else []
-    pairwise, leads, unread = _recorded(folder)
+    pairwise, leads, unread = _recorded(folder, names)
     run = FinishedRun(
         label=label,
         method=method,
@@ -160,7 +174,7 @@ def _run(
         success=np.array([evaluation["tasks"][name]["success"] for name in names]),
         returns=np.array([evaluation["tasks"][name]["return"] for name in names]),
         seconds=evaluation["seconds"],
-        n_updates=int(max((row.get("train/n_updates", 0) for row in rows), default=0)),
+        n_updates=int(max((row.get("train/n_updates") or 0 for row in rows), default=0)),
         steps=np.array([row["step"] for row in evaluated]),
         training_seconds=np.array([row["time/training_seconds"] for row in evaluated]),
         curve=np.array([[row[f"success/{name}"] for name in names] for row in evaluated]).reshape(-1, len(names)),
@@ -176,34 +190,15 @@ def _run(
     return run, told + unread
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _NotWhole(f"{path.name} cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise _NotWhole(f"{path.name} should hold an object")
-    return content
-
-
-def _rows(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """Whole lines of a log, and how many are not."""
-    rows, damaged = [], 0
-    for line in path.read_bytes().split(b"\n") if path.is_file() else []:
-        try:
-            row = json.loads(line) if line else None
-        except ValueError:
-            row = line
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows.append(row)
-        elif row is not None:
-            damaged += 1
-    return rows, damaged
+def _is_evaluation(row: dict[str, Any], names: Sequence[str]) -> bool:
+    """Return whether a logged row holds the time and every task's success."""
+    shares = [row.get(f"success/{name}") for name in names]
+    return row.get("time/training_seconds") is not None and all(one is not None and 0 <= one <= 1 for one in shares)
 
 
 def _of_tasks(rows: Sequence[dict[str, Any]], tag: str, names: Sequence[str]) -> History:
     found = [row for row in rows if f"{tag}/{names[0]}" in row]
-    values = np.array([[row[f"{tag}/{name}"] for name in names] for row in found], float)
+    values = np.array([[row.get(f"{tag}/{name}") for name in names] for row in found], float)
     return History(np.array([row["step"] for row in found]), values.reshape(-1, len(names)))
 
 
@@ -212,14 +207,16 @@ def _known(rows: Sequence[dict[str, Any]], tag: str) -> History:
     return History(np.array([row["step"] for row in found]), np.array([row[tag] for row in found], float))
 
 
-def _recorded(folder: Path) -> tuple[dict[str, History], dict[str, History], list[str]]:
+def _recorded(folder: Path, names: Sequence[str]) -> tuple[dict[str, History], dict[str, History], list[str]]:
     path = folder / RECORD_FILE
     if not path.is_file():
         return {}, {}, []
     try:
         recording = Recording(path)
+        if recording.tasks != list(names):
+            raise ValueError("it is of other tasks")
         read = {role: recording.of(role) for role in ROLES}
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         return {}, {}, [f"{RECORD_FILE} cannot be read ({error})"]
     pairwise = {role: _whole(recording.steps, rows["pairwise"]) for role, rows in read.items()}
     decided = {role: rows for role, rows in read.items() if _same_candidates(rows["candidates"])}

@@ -11,6 +11,7 @@ from mtrl_transfer.agents.runs.compare import content
 from mtrl_transfer.agents.runs.compare.collect import collect
 from mtrl_transfer.agents.runs.compare.engine import run_all
 from mtrl_transfer.agents.runs.compare.files import write_report
+from mtrl_transfer.agents.runs.compare.mixture import check_before_running
 from mtrl_transfer.agents.runs.compare.plan import Plan, load_plan
 from mtrl_transfer.agents.runs.compare.summary import Summary, summarise
 from mtrl_transfer.agents.runs.exit_codes import Incomplete
@@ -38,6 +39,7 @@ def run_comparison(plan: Plan, console: Console) -> Summary:
         console.print(f"Methods differ in {difference}", highlight=False, soft_wrap=True, markup=False)
     errors: dict[str, str | None] = {}
     if plan.config.run:
+        check_before_running(plan)
         results = run_all([run.planned for run in plan.runs], plan.config, console)
         errors = {result.label: result.error for result in results}
     collected = collect(plan, errors)

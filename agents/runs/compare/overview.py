@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun, is_finished
 from mtrl_transfer.agents.runs.logs.metrics import METRICS_FILE
+from mtrl_transfer.agents.runs.outcome import parse_metrics
 from mtrl_transfer.agents.runs.tables import duration
 
 LOOK_SECONDS, LINE_SECONDS = 1.0, 60.0
@@ -70,13 +70,8 @@ class Follower:
         with self._path.open("rb") as file:
             file.seek(self._last_line)
             whole = file.read().rpartition(b"\n")[0]
-        try:
-            rows = [json.loads(line) for line in whole.splitlines()]
-        except ValueError:  # caught while it is being rewritten: the next look will do
-            self._last_line = 0
-            return []
         self._last_line += whole.rfind(b"\n") + 1
-        return rows
+        return parse_metrics(whole.split(b"\n"))[0]
 
 
 class Overview:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
-from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, HARMLESS, changed_keys
+from mtrl_transfer.agents.runs.outcome import finished_step
+from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, HARMLESS, changed_keys
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,8 @@ class RunResult:
 
 
 def is_finished(run: PlannedRun) -> bool:
-    """Whether the run has been trained for its whole budget and evaluated."""
-    try:
-        evaluation = json.loads((run.run_dir / EVALUATION_FILE).read_text(encoding="utf-8"))
-        return int(evaluation["step"]) >= run.config.total_timesteps
-    except (OSError, ValueError, KeyError):
-        return False
+    """Return whether the run has been trained for its whole budget and evaluated."""
+    return finished_step(run.run_dir) >= run.config.total_timesteps
 
 
 def check_planned(runs: Sequence[PlannedRun]) -> None:

@@ -28,7 +28,10 @@ class CompareConfig(EngineConfig):
     baseline: str
     """The method that the others are measured against."""
     allow_differences: bool = False
-    """Whether methods, or imported runs, may differ in more than the combiner; the report tells in what."""
+    """Whether methods may differ in more than the combiner; the report tells in what."""
+    mix_precisions: bool = False
+    """Whether runs may differ in the precision that matrix products really had: float32, tf32, bf16, or unknown where a
+    run of version 0.1 did not note it. The report tells it."""
     folder: str | None = None
     """Of runs and report; null: runs/compare_<name>."""
     run: bool = True

@@ -106,7 +106,7 @@ def read_mapping(path: Path, named_by: str = "") -> Tree:
         InputError: for what is unreadable or is no mapping.
     """
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        tree = _load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}{named_by}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -118,6 +118,14 @@ def read_mapping(path: Path, named_by: str = "") -> Tree:
     if not isinstance(tree, dict):
         raise InputError(f"{path} should hold key: value pairs, but holds a {_kind(tree)}")
     return tree
+
+
+def _load(text: str) -> Any:
+    """Parse YAML; impossible dates, huge numbers and deep nesting are a YAMLError too."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (ValueError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from None
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
@@ -153,7 +161,7 @@ def parse_overrides(arguments: Sequence[str]) -> tuple[Tree, list[str]]:
             problems.append(f"{argument!r}: expected key=value or key.sub=value, e.g. agent.learning_rate=1e-3")
             continue
         try:
-            value = yaml.load(text, Loader=_Loader)
+            value = _load(text)
         except yaml.YAMLError as error:
             problems.append(f"{argument!r}: the value is not valid YAML: {_one_line(error)}")
             continue

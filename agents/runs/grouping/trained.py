@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from mtrl_transfer.agents.runs.config.loading import to_yaml
 from mtrl_transfer.agents.runs.config.schema import EnvConfig, RunConfig
 from mtrl_transfer.agents.runs.grouping.choose import Candidate
 from mtrl_transfer.agents.runs.grouping.options import GroupPlan
+from mtrl_transfer.agents.runs.outcome import Unreadable, read_evaluation
 from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, EVALUATION_FILE, to_json, write_text
 
 SCALED = {
@@ -117,5 +117,8 @@ def make_routed(plan: GroupPlan, names: Sequence[str], candidate: Candidate, see
 
 
 def _evaluation(folder: Path) -> dict[str, Any] | None:
-    path = folder / EVALUATION_FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    """Evaluation of an earlier call; None where there is none that can be read."""
+    try:
+        return read_evaluation(folder / EVALUATION_FILE)
+    except Unreadable:
+        return None

@@ -135,12 +135,6 @@ def hyperparameters(config: RunConfig) -> HParam:
     return HParam(settings, dict.fromkeys(results, 0.0))
 
 
-def read_metrics(path: Path) -> list[dict[str, float | None]]:
-    """All whole lines of a ``metrics.jsonl``; a half-written last line is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
-
-
 def _is_scalar(value: Any) -> bool:
     """What TensorBoard's writer of stable-baselines3 takes for a scalar."""
     return isinstance(value, np.ScalarType) and not isinstance(value, str | bytes)

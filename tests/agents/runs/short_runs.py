@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mtrl_transfer import Recording
 from mtrl_transfer.agents.runs import cli
-from mtrl_transfer.agents.runs.logs.metrics import read_metrics
+from mtrl_transfer.agents.runs.outcome import read_metrics
 
 SHORT = (
     "env.id=Point-3",
@@ -41,7 +41,7 @@ class Run:
 
     @property
     def metrics(self) -> list[dict]:
-        return read_metrics(self.folder / "metrics.jsonl")
+        return read_metrics(self.folder / "metrics.jsonl")[0]
 
     @property
     def recording(self) -> Recording:

@@ -195,6 +195,18 @@ def test_a_run_without_checkpoint_starts_over(
     assert Run(folder).checkpoints == ["150", "replay"]
 
 
+def test_a_damaged_protocol_is_named(folder: Path, capsys: pytest.CaptureFixture[str]):
+    (folder / "protocol.json").write_text('{"versions": []}', "utf-8")
+    check_refused(folder, capsys, f"cannot resume {folder}: protocol.json cannot be read (versions: ")
+
+
+def test_another_precision_is_noted(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    before = Run(folder).json("protocol.json")
+    monkeypatch.setattr("mtrl_transfer.agents.runs.protocol.product_precision", lambda device: "bf16")
+    assert resume(folder) == 0
+    assert Run(folder).json("protocol.json") == before | {"precision": "float32, bf16"}
+
+
 def test_a_finished_agent_is_not_cleared(folder: Path, capsys: pytest.CaptureFixture[str]):
     shutil.rmtree(folder / "checkpoints")
     check_refused(folder, capsys, "agent.zip but no checkpoint")

@@ -11,7 +11,8 @@ from stable_baselines3.common.logger import Logger
 
 from mtrl_transfer.agents.runs.checkpoint.growing_files import cut_back, sizes
 from mtrl_transfer.agents.runs.config.loading import load_config
-from mtrl_transfer.agents.runs.logs.metrics import MetricsWriter, hyperparameters, read_metrics
+from mtrl_transfer.agents.runs.logs.metrics import MetricsWriter, hyperparameters
+from mtrl_transfer.agents.runs.outcome import read_metrics
 
 
 def logger(path: Path) -> Logger:
@@ -29,7 +30,7 @@ def test_only_what_tensorboard_shows_as_scalars(tmp_path: Path):
     log.record("b/histogram", torch.ones(3))
     log.dump(step=7)
     log.close()
-    assert read_metrics(tmp_path / "m.jsonl") == [
+    assert read_metrics(tmp_path / "m.jsonl")[0] == [
         {"step": 7, "a/float": 0.5, "a/int": 3, "a/numpy": 0.25, "a/stdout": 1.0}
     ]
 
@@ -54,9 +55,9 @@ def test_a_step_is_one_line_however_often_it_is_written(tmp_path: Path):
         log.record(tag, float(step))
         log.dump(step=step)
         # Never a moment without the last step in the file.
-        assert read_metrics(tmp_path / "m.jsonl")[-1]["step"] == step
+        assert read_metrics(tmp_path / "m.jsonl")[0][-1]["step"] == step
     log.close()
-    assert read_metrics(tmp_path / "m.jsonl") == [
+    assert read_metrics(tmp_path / "m.jsonl")[0] == [
         {"step": 1, "a": 1.0},
         {"step": 2, "a": 2.0, "b": 2.0, "c": 2.0},
         {"step": 3, "a": 3.0},
@@ -71,7 +72,7 @@ def test_an_existing_file_is_continued(tmp_path: Path):
         log.record("b", float(step))
         log.dump(step=step)
         log.close()
-    assert read_metrics(tmp_path / "m.jsonl") == [{"step": 1, "a": 1.0, "b": 1.0}, {"step": 2, "a": 2.0, "b": 2.0}]
+    assert read_metrics(tmp_path / "m.jsonl")[0] == [{"step": 1, "a": 1.0, "b": 1.0}, {"step": 2, "a": 2.0, "b": 2.0}]
 
 
 EVENTS = "events.out.tfevents."
@@ -90,7 +91,7 @@ def test_files_are_cut_back_to_what_they_were(tmp_path: Path):
     new.write_bytes(b"678")
     (tmp_path / "config.yaml").write_text("name: x", encoding="utf-8")
     assert cut_back(tmp_path, before) == []
-    assert (sizes(tmp_path), len(read_metrics(metrics))) == (before, 2)
+    assert (sizes(tmp_path), len(read_metrics(metrics)[0])) == (before, 2)
     assert (tmp_path / "config.yaml").exists()
     old.write_bytes(b"123")
     assert cut_back(tmp_path, before) == [f"{EVENTS}1"]

@@ -91,6 +91,7 @@ def test_the_protocol_card(run: Run):
     assert card["versions"]["torch"] == torch.__version__
     assert card["versions"]["python"] == ".".join(map(str, sys.version_info[:3]))
     assert set(card["versions"]) >= {"mtrl-transfer", "stable_baselines3", "metaworld", "mujoco", "gymnasium", "numpy"}
+    assert card["precision"] == "float32"
     assert card["machine"].keys() >= {"cpu", "cores", "threads", "device", "matmul_precision"}
 
 

@@ -23,7 +23,7 @@ from mtrl_transfer.agents.runs.compare.overview import Follower, Overview
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun, check_planned, is_finished
 from mtrl_transfer.agents.runs.config.loading import to_yaml
 from mtrl_transfer.agents.runs.errors import InputError
-from mtrl_transfer.agents.runs.logs.metrics import read_metrics
+from mtrl_transfer.agents.runs.outcome import read_metrics
 from mtrl_transfer.agents.runs.train import train
 
 LOCAL = EngineConfig()
@@ -79,7 +79,7 @@ def test_a_killed_engine_leaves_no_process_and_goes_on(tmp_path: Path, blow: sig
     run = planned(tmp_path, "a", "total_timesteps=1500")
     program = ENGINE.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as engine:
-        while not read_metrics(run.run_dir / "metrics.jsonl"):
+        while not read_metrics(run.run_dir / "metrics.jsonl")[0]:
             assert engine.poll() is None, engine.stderr.read().decode()
             time.sleep(0.05)
         os.kill(engine.pid, blow)
@@ -89,7 +89,7 @@ def test_a_killed_engine_leaves_no_process_and_goes_on(tmp_path: Path, blow: sig
     assert not is_finished(run)
     results = run_all([run], LOCAL, quiet())  # waits for the orphan, if there is one, to save
     assert results[0].error is None
-    steps = [row["step"] for row in read_metrics(run.run_dir / "metrics.jsonl")]
+    steps = [row["step"] for row in read_metrics(run.run_dir / "metrics.jsonl")[0]]
     assert [step for step in steps if step % 150 == 0] == list(range(150, 1501, 150))
     assert steps == sorted(set(steps))
     log = run.log_file.read_text(encoding="utf-8")
@@ -135,7 +135,7 @@ def test_what_began_without_a_checkpoint_begins_anew(tmp_path: Path):
     (run.run_dir / "config.yaml").write_text(to_yaml(run.resolved), encoding="utf-8")
     (run.run_dir / "metrics.jsonl").write_text('{"step": 7}\n{"st', encoding="utf-8")
     assert run_all([run], LOCAL, quiet())[0].error is None
-    assert [row["step"] for row in read_metrics(run.run_dir / "metrics.jsonl")] == [150, 300, 450, 600]
+    assert [row["step"] for row in read_metrics(run.run_dir / "metrics.jsonl")[0]] == [150, 300, 450, 600]
 
 
 def test_what_was_killed_before_its_first_file_was_whole_may_begin_anew(tmp_path: Path):

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from mtrl_transfer.agents.runs.compare.engine import EngineConfig, run_all
 from mtrl_transfer.agents.runs.errors import InputError
-from mtrl_transfer.agents.runs.logs.metrics import read_metrics
+from mtrl_transfer.agents.runs.outcome import read_metrics
 
 PROGRAM = """
 import json, sys
@@ -76,7 +76,7 @@ def test_runs_on_a_cluster_survive_the_death_of_a_worker(tmp_path: Path):
     for label, total in (("killed", 1500), ("quiet", 600)):
         folder = tmp_path / label
         assert json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["step"] == total
-        assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")] == list(range(150, total + 1, 150))
+        assert [row["step"] for row in read_metrics(folder / "metrics.jsonl")[0]] == list(range(150, total + 1, 150))
     log = (tmp_path / "killed.log").read_text(encoding="utf-8")
     assert log.count("Run folder:") == 2  # begun twice, the second time from a checkpoint
 

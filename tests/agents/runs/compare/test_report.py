@@ -192,8 +192,10 @@ FAULTS = {
     "mean_s3: not finished: 600 of 800 transitions": cut_log,
     "mean_s3: not finished: 799 of 800 transitions": another_budget,
     "mean_s3: evaluation.json cannot be read": lambda folder: (folder / "evaluation.json").write_text("{"),
-    "mean_s3: evaluation.json should hold an object": lambda folder: (folder / "evaluation.json").write_text("[]"),
-    "mean_s3: its files are not those of a finished run (KeyError: 'step')": lambda folder: (
+    "mean_s3: evaluation.json cannot be read (should be an object": lambda folder: (
+        folder / "evaluation.json"
+    ).write_text("[]"),
+    "mean_s3: evaluation.json cannot be read (step: Field required)": lambda folder: (
         folder / "evaluation.json"
     ).write_text("{}"),
     "mean_s3: protocol.json cannot be read": lambda folder: (folder / "protocol.json").unlink(),
