@@ -33,13 +33,6 @@ OBSERVATION, ACTION, STORED = 39, 4, 1_000
 """Widths of Meta-World's observations and actions; vector steps of random transitions to draw from."""
 
 
-class Case(NamedTuple):
-    """One row of the table: ``update()`` takes one update."""
-
-    name: str
-    update: Callable[[], None]
-
-
 class Timing(NamedTuple):
     """Milliseconds of one update, its ratio to the plain update's (medians over rounds), and its memory.
 
@@ -106,21 +99,21 @@ def benchmark_update(options: UpdateOptions) -> list[Timing]:
         if name not in makers:
             raise InputError(f"only={name!r} is no row of the table{did_you_mean(name, makers)}")
     wanted = makers if options.only is None else ("plain", *options.only)
-    made = [Case(name, make()) for name, make in makers.items() if name in wanted]
-    for case in made:
-        case.update()
-    peaks = {case.name: peak_megabytes(case.update) for case in made}
-    seconds: dict[str, list[float]] = {case.name: [] for case in made}
+    updates = {name: make() for name, make in makers.items() if name in wanted}
+    for update in updates.values():
+        update()
+    peaks = {name: peak_megabytes(update) for name, update in updates.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in updates}
     for _ in range(options.rounds):
-        for case in made:
+        for name, update in updates.items():
             start = time.perf_counter()
-            case.update()
-            seconds[case.name].append(time.perf_counter() - start)
-    return [_timing(case, seconds, peaks[case.name]) for case in made]
+            update()
+            seconds[name].append(time.perf_counter() - start)
+    return [_timing(name, seconds, peaks[name]) for name in updates]
 
 
 def cases(options: UpdateOptions) -> dict[str, Callable[[], Callable[[], None]]]:
-    """How each row's update is made, by the row's name; the plain update comes first."""
+    """Makers of each row's update, by the row's name; the plain update comes first."""
     rows, half = options.lookahead_rows, max(options.lookahead_rows // 2, 1)
     measured: dict[str, dict[str, Any]] = {
         "first order, same rows": {"measure": "first_order", "lookahead_batch": "same"},
@@ -233,10 +226,10 @@ class TorchJD(Update[Any]):
         return found, detached(rows)
 
 
-def _timing(case: Case, seconds: dict[str, list[float]], megabytes: float) -> Timing:
-    own, plain = np.array(seconds[case.name]), np.array(seconds["plain"])
+def _timing(name: str, seconds: dict[str, list[float]], megabytes: float) -> Timing:
+    own, plain = np.array(seconds[name]), np.array(seconds["plain"])
     low, ratio, high = np.quantile(own / plain, [0.25, 0.5, 0.75])
-    return Timing(case.name, 1e3 * statistics.median(own), ratio, low, high, megabytes)
+    return Timing(name, 1e3 * statistics.median(own), ratio, low, high, megabytes)
 
 
 class _RandomTask(gym.Env[np.ndarray, np.ndarray]):

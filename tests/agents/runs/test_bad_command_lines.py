@@ -211,9 +211,9 @@ BAD_BENCHMARKS = [
     ("checkpoint folder=nowhere", "folder='nowhere' is no folder"),
     ("checkpoint every=7", "multiples of the 10 tasks"),
     ("checkpoint transitions=100 every=200", "every the smaller"),
-    ("soak env=Point-8", "Point-8"),
-    ("soak minutes=0", "minutes=0"),
-    ("soak n_procs=2", "one process"),
+    ("update tasks=0", "tasks=0"),
+    ("update only=[upgrd]", "did you mean upgrad"),
+    ("update matmul_precision=low", "matmul_precision='low'"),
 ]
 
 
