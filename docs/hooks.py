@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mtrl_transfer import choosing
 from mtrl_transfer.agents.runs.compare.schema import CompareConfig
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
@@ -25,7 +26,7 @@ from mtrl_transfer.combiners import COMBINERS
 
 DOCS = Path(__file__).parent
 REQUEST = re.compile(r"^<!-- (generated|api): ([\w.]+) -->$", re.MULTILINE)
-DIRECTIVE = re.compile(r"^::: mtrl_transfer\.combiners\.(\w+)$", re.MULTILINE)
+DIRECTIVE = re.compile(r"^::: mtrl_transfer\.(?:combiners|choosing)\.(\w+)$", re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -125,10 +126,15 @@ def preset_table(files: dict[str, Path] | None = None) -> str:
 
 
 def combiner_pages() -> dict[str, str]:
-    """Page, relative to docs/, by name of the class in `mtrl_transfer.combiners` that it describes."""
+    """Page, relative to docs/, by name of the class in `combiners` or `choosing` that it describes."""
     pages = sorted(DOCS.rglob("*.md"))
     described = {page: DIRECTIVE.findall(page.read_text(encoding="utf-8")) for page in pages}
     return {name: page.relative_to(DOCS).as_posix() for page, names in described.items() for name in names}
+
+
+def _anchor(name: str) -> str:
+    """Where the page of a class describes it."""
+    return f"mtrl_transfer.{'choosing' if name in choosing.__all__ else 'combiners'}.{name}"
 
 
 def combiner_table() -> str:
@@ -138,7 +144,7 @@ def combiner_table() -> str:
     for name, combiner in COMBINERS.items():
         page = Path(pages[combiner.__name__]).name  # KeyError: a combiner without a page
         first = (combiner.__doc__ or "").split("\n\n")[0]
-        link = f"[`{name}`]({page}#mtrl_transfer.combiners.{combiner.__name__})"
+        link = f"[`{name}`]({page}#{_anchor(combiner.__name__)})"
         rows.append(f"| {link} | {_prose(first)} | {_needs(combiner)} |")
     return "\n".join(["| name | what it does | needs |", "| --- | --- | --- |", *rows])
 
@@ -161,7 +167,7 @@ def api_reference(package: str) -> str:
     parts = []
     for name in importlib.import_module(package).__all__:
         if package == "mtrl_transfer" and name in pages:
-            parts.append(f"## `{name}`\n\nHas [its own page](../{pages[name]}#mtrl_transfer.combiners.{name}).")
+            parts.append(f"## `{name}`\n\nHas [its own page](../{pages[name]}#{_anchor(name)}).")
         else:
             parts.append(f"::: {package}.{name}")
     return "\n\n".join(parts)

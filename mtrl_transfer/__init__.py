@@ -1,7 +1,8 @@
 """Task gradients, their combination, and lookahead transference, for any multi-task model in torch."""
 
 from mtrl_transfer import candidates, grouping
-from mtrl_transfer.combiners import COMBINERS, Combiner, Decision, Mean, PCGrad, Transference, make_combiner
+from mtrl_transfer.choosing import Basis, BestCandidate, Exact, FirstOrder, Ratio, RunningMagnitude, Transference
+from mtrl_transfer.combiners import COMBINERS, Combiner, Decision, Mean, PCGrad, make_combiner
 from mtrl_transfer.context import Context, FunctionLookahead
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, keep_finite, per_task_gradients
 from mtrl_transfer.grouping import (
@@ -32,17 +33,23 @@ from mtrl_transfer.update import Update
 __all__ = [
     "COMBINERS",
     "AlignmentSchedule",
+    "Basis",
+    "BestCandidate",
     "Combiner",
     "Context",
     "Decision",
+    "Exact",
+    "FirstOrder",
     "FunctionLookahead",
     "FunctionalModel",
     "Grouping",
     "Mean",
     "PCGrad",
+    "Ratio",
     "Record",
     "Recorder",
     "Recording",
+    "RunningMagnitude",
     "Selection",
     "TaskAlignment",
     "TaskGradients",

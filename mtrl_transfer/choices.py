@@ -1,13 +1,16 @@
-"""Errors that name the value, what was expected and the nearest valid choice."""
+"""Checks of arguments, with errors that name the value, what was expected and the nearest valid choice."""
 
 from __future__ import annotations
 
+import copy
 import difflib
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """The known name most like `name`, or None where nothing is near."""
+    """Return the known name most like `name`, or None where nothing is near."""
     matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 
@@ -20,3 +23,45 @@ def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
     near = nearest(value, known)
     hint = f" Did you mean {near!r}?" if near else ""
     raise ValueError(f"unknown {name}: {value!r}; choose one of {', '.join(map(repr, known))}.{hint}")
+
+
+def check_whole(name: str, value: object, least: int = 1) -> None:
+    """Raise `ValueError` unless `value` is a whole number of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+
+
+def check_number(name: str, value: object, least: float, below: float = float("inf")) -> None:
+    """Raise `ValueError` unless `value` is a number of at least `least` and below `below`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < below:
+        bound = "" if below == float("inf") else f" and below {below:g}"
+        raise ValueError(f"{name}={value!r} must be a number of at least {least:g}{bound}")
+
+
+def made(argument: str, value: Any, kinds: Mapping[str, Callable[..., Any]], default: str) -> Any:
+    """Return the object that an argument stands for.
+
+    Args:
+        argument: its name, for errors.
+        value: a name in `kinds`; a dict of settings, with the kind under `name`; or an object, which is copied, since
+            it may have a state.
+        kinds: classes by name.
+        default: the kind of a dict without `name`.
+
+    Raises:
+        ValueError: for an unknown kind or setting; the nearest one is named.
+    """
+    settings = {"name": value} if isinstance(value, str) else value
+    if isinstance(settings, Mapping):
+        settings = dict(settings)
+        name = settings.pop("name", default)
+        check_choice(argument, name, kinds)
+        for setting in settings:
+            check_choice(f"setting of {argument} {name!r}", setting, inspect.signature(kinds[name]).parameters)
+        return kinds[name](**settings)
+    if not callable(value):
+        raise ValueError(
+            f"{argument}={value!r} must be a name ({', '.join(map(repr, kinds))}), a dict such as "
+            f"{{'name': {default!r}}}, or an object"
+        )
+    return copy.deepcopy(value)

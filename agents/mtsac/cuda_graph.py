@@ -1,9 +1,9 @@
-"""Updates recorded once and replayed: of a small network, operations take longer to launch than to do."""
+"""Updates captured once and replayed: in a small network, operations take longer to launch than to run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -53,7 +53,23 @@ class _Kind:
     rows: KeptRows
     taken: int = 0
     replay: Replay | None = None
-    decisions: list[Any] = field(default_factory=list)
+
+
+def is_capturable(combiner: Combiner) -> bool:
+    """Return True if a combiner's calls may be captured and replayed."""
+    return combiner.sync_free
+
+
+def phase(combiner: Combiner) -> tuple[bool, bool]:
+    """Return what the host decides about a combiner's next call: if it looks anew, and if the one after it does."""
+    return combiner.due, (combiner.calls + 1) % combiner.every == 0
+
+
+def _count_call(combiner: Combiner) -> None:
+    """Count a replayed call: the only thing that a call changes on the host."""
+    combiner.calls += 1
+    for one in combiner.asked:
+        _count_call(one)
 
 
 class RecordedUpdates:
@@ -76,19 +92,18 @@ class RecordedUpdates:
             combiners: those that the work calls, once each.
             *kind: what else the work depends on besides tensors.
         """
-        key = (*kind, *(combiner.kind_of_call() for combiner in combiners))
+        key = (*kind, *map(phase, combiners))
         one = self._kinds.setdefault(key, _Kind(KeptRows(self._sample)))
         one.rows.refill()
         if one.replay is not None:
             one.replay()
-            for combiner, decision in zip(combiners, one.decisions, strict=True):
-                combiner.replayed(decision)
+            for combiner in combiners:
+                _count_call(combiner)
         elif one.taken < WARM_UP:
             work(one.rows)
             one.taken += 1
         else:
             one.replay = recorded(partial(work, one.rows), self._generators())
-            one.decisions = [combiner.last for combiner in combiners]
 
 
 def recorded(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Replay:

@@ -3,7 +3,7 @@
 Each loss is a function of the parameters it is given and of a batch that already holds everything random (noise, TD
 target, temperature). So the same function serves the update, its task gradients and any lookahead. ``K`` candidate
 trunks are evaluated at once: parameters ``[N * K, ...]`` give losses ``[K, T, B]``. ``predictions`` and ``loss_of``
-take the loss apart for :mod:`mtrl_transfer.basis`.
+take the loss apart for :mod:`mtrl_transfer.choosing.quadratic`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from mtrl_transfer.agents.monitoring.timing import TimedCallback, counted
 from mtrl_transfer.agents.monitoring.training_log import record_faults, record_training, record_updates
 from mtrl_transfer.agents.mtsac.arguments import check_arguments
 from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer, TaskBatch, terminations
-from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates, Sample, set_learning_rate
+from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates, Sample, is_capturable, set_learning_rate
 from mtrl_transfer.agents.mtsac.exploration import CorrelatedNoise
 from mtrl_transfer.agents.mtsac.losses import (
     ActorBatch,
@@ -106,7 +106,7 @@ class MTSAC(OffPolicyAlgorithm):
         overlap: update while the environments take their next step, which gains time where they step in other processes
             (``make_vec_env(..., own_process=False)``). Actions are then chosen by the policy before the update.
         cuda_graph: record an update as a CUDA graph and replay it, one of each kind; needs a CUDA device and combiners
-            that are ``recordable``. Updates that measure are taken as they are.
+            that are ``sync_free``. Updates that measure are taken as they are.
         exploration_correlation: correlation of successive exploration noise, warm-up included, in [0, 1); see
             :class:`mtrl_transfer.agents.mtsac.exploration.CorrelatedNoise`. 0: SB3's independent noise.
         policy_kwargs: arguments of :class:`mtrl_transfer.agents.MultiTaskPolicy`, by SB3's names where SB3 has them
@@ -333,9 +333,9 @@ class MTSAC(OffPolicyAlgorithm):
         if self.device.type != "cuda":
             raise ValueError(f"cuda_graph=True needs a CUDA device, and this agent is on {self.device}: leave it False")
         for role, update in self.updates.items():
-            if not update.combiner.recordable:
+            if not is_capturable(update.combiner):
                 name = type(update.combiner).__name__
-                raise ValueError(f"the {role}'s combiner, {name}, cannot be recorded: leave cuda_graph False")
+                raise ValueError(f"the {role}'s combiner, {name}, cannot be captured: leave cuda_graph False")
         return RecordedUpdates(self._sample, self._work_generators)
 
     def _combiners(self) -> list[Combiner]:

@@ -26,7 +26,7 @@ def role_combiners(
     """
     if isinstance(combiner, str):
         common = {name: value for name, value in (kwargs or {}).items() if name not in ROLES}
-        made = {role: make_combiner(combiner, **{**common, **_own(kwargs, role)}) for role in ROLES}
+        made = {role: make_combiner(combiner, **merged(common, _own(kwargs, role))) for role in ROLES}
     elif isinstance(combiner, Combiner):
         if kwargs:
             raise ValueError(f"combiner_kwargs={kwargs} go with a combiner's name; set them on the object instead")
@@ -36,6 +36,15 @@ def role_combiners(
     for one in made.values():
         one.seed(next(seeds))
     return made
+
+
+def merged(common: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return a role's arguments: its own over the common ones, dicts (of a measure, say) entry by entry."""
+    both = dict(common)
+    for name, value in own.items():
+        amends = isinstance(value, dict) and isinstance(both.get(name), dict)
+        both[name] = {**both[name], **value} if amends else value
+    return both
 
 
 def _own(kwargs: dict[str, Any] | None, role: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from mtrl_transfer.combiners.pcgrad import PCGrad
 from mtrl_transfer.combiners.random_drop import RandomDrop, RandomWeights
 from mtrl_transfer.combiners.registry import COMBINERS, make_combiner
 from mtrl_transfer.combiners.torchjd import IMTLG, MGDA, AlignedMTL, CAGrad, FairGrad, GradVac, UPGrad
-from mtrl_transfer.combiners.transference import Transference
 from mtrl_transfer.decision import Decision
 
 __all__ = [
@@ -27,7 +26,6 @@ __all__ = [
     "PCGrad",
     "RandomDrop",
     "RandomWeights",
-    "Transference",
     "UPGrad",
     "make_combiner",
 ]

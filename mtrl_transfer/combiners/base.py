@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from mtrl_transfer.combiners.state import Stateful
 from mtrl_transfer.context import Context
+from mtrl_transfer.decision import Decision
 from mtrl_transfer.generators import restore_generator
 from mtrl_transfer.precision import float32_products
-
-if TYPE_CHECKING:
-    from mtrl_transfer.decision import Decision
 
 GENERATOR, SEED = "generator", "seed"
 
@@ -22,7 +22,7 @@ def live_tasks(gramian: Tensor) -> Tensor:
     return gramian.diagonal() > 0
 
 
-class Combiner:
+class Combiner(Stateful):
     """Turns T task gradients into one trunk gradient `Σ_t w_t g_t`, knowing only their Gramian and a context.
 
     `combiner(gramian [T, T], context=None) -> weights [T]`; subclasses implement `weigh`. All combiners share one
@@ -38,38 +38,55 @@ class Combiner:
         needs_gramian: False where the weights are always `1/T`: the caller may then leave the Gramian and the call out.
         needs_context: True where calling without a context is an error.
         needs_after_step: True where `after_step` must follow every call (it costs the caller a forward pass).
-        recordable: True where calls may be recorded in a CUDA graph and replayed: they never wait for the device,
-            change tensors in place, and tell by `kind_of_call` and `replayed` what else they depend on and change.
-        state: running tensors by name, created by the first call and updated in place.
-        last: the last `Decision`, of a combiner that chooses among candidates; None before it, and for all others.
+        sync_free: True where calls never wait for the device, and what they change is in `state`, in place.
+        every: calls from one that looks anew to the next; in between the last result is applied again.
+        calls: number of calls so far.
         default_seed: seed of the combiner's own generator until `seed` is called.
+        renamed: arguments of earlier versions, with what to write instead.
     """
 
     needs_gramian: ClassVar[bool] = True
     needs_context: ClassVar[bool] = False
     needs_after_step: ClassVar[bool] = False
-    recordable: ClassVar[bool] = False
+    sync_free: ClassVar[bool] = False
     default_seed: ClassVar[int] = 0
-    last: Decision | None = None
+    renamed: ClassVar[Mapping[str, str]] = {}
+    every: int = 1
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
-        self.state: dict[str, Tensor] = {}
+        super().__init__()
         self._generator = generator
         self._seed = self.default_seed
         self._pending: Tensor | None = None
+        self.calls = 0
+
+    @property
+    def last(self) -> Decision | None:
+        """The last decision, of a combiner that chooses among candidates; None before it, and for all others."""
+        return None
+
+    @property
+    def due(self) -> bool:
+        """True if the next call looks anew; otherwise it applies the last result again."""
+        return self.calls % self.every == 0
+
+    @property
+    def asked(self) -> list[Combiner]:
+        """Other combiners that a call asks: its parts."""
+        return [part for part in self.parts.values() if isinstance(part, Combiner)]
 
     @float32_products()
     def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
         """Return the weights `[T]` of task gradients with inner products `gramian [T, T]`; always finite."""
         if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
             raise ValueError(f"gramian must be [T, T], got {list(gramian.shape)}")
-        for name, value in self.state.items():  # a loaded state may come from another device
-            self.state[name] = value.to(gramian.device)
+        self.move_to(gramian.device)
         finite = gramian.diagonal().isfinite()
         gramian = torch.where(gramian.isfinite() & finite & finite[:, None], gramian, 0)
         weights = self.weigh(gramian, context)
         # What overflows inside a method says nothing: then all tasks count alike.
         weights = torch.where(weights.isfinite().all(), weights, 1 / len(weights))
+        self.calls += 1
         return torch.where(live_tasks(gramian), weights, 0)
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
@@ -77,7 +94,7 @@ class Combiner:
         raise NotImplementedError
 
     def reuse(self) -> Tensor | None:
-        """Weights `[T]` of the next update where they do not depend on its gradients; this then counts as the call.
+        """Return the weights `[T]` of the next update if they do not depend on its gradients; this counts as the call.
 
         One backward pass of the weighted losses is then enough; None asks for a Gramian.
         """
@@ -85,35 +102,32 @@ class Combiner:
 
     @property
     def measures_next(self) -> bool:
-        """Whether the next call may look ahead: then the caller notes how long the step before it is."""
-        return self.needs_context
+        """True if the next call may look ahead: then the caller notes how long the step before it is."""
+        return (self.needs_context and self.due) or any(one.measures_next for one in self.asked)
 
     def after_step(self, losses: Tensor) -> None:
-        """Tell the combiner the losses `[T]` on the same rows after the real step."""
-
-    def kind_of_call(self) -> tuple[bool, ...]:
-        """What the host decides about the next call: calls of one kind do the same to tensors."""
-        return ()
-
-    def replayed(self, last: Any) -> None:
-        """Count a call whose work on tensors was done by replaying that of an earlier one of its kind.
-
-        Args:
-            last: this combiner's attribute of that name after the earlier call; None where it has none.
-        """
+        """Take the losses `[T]` on the same rows after the real step."""
+        for one in self.asked:
+            one.after_step(losses)
 
     def generators(self) -> list[torch.Generator]:
-        """Its random streams so far."""
-        return [] if self._generator is None else [self._generator]
+        """Return its random streams so far, and those of the combiners it asks."""
+        own = [] if self._generator is None else [self._generator]
+        return [*own, *(generator for one in self.asked for generator in one.generators())]
 
     def seed(self, seed: int) -> None:
-        """Restart the combiner's own random stream."""
+        """Restart its own random stream, and those of the combiners it asks."""
+        self._restart(seed)
+        for place, one in enumerate(self.asked):
+            one.seed(seed + 1 + place)
+
+    def _restart(self, seed: int) -> None:
         self._seed, self._pending = int(seed) % 2**64, None
         if self._generator is not None:
             self._generator.manual_seed(self._seed)
 
     def generator(self, device: torch.device) -> torch.Generator:
-        """The combiner's own generator, created on the device of the first Gramian."""
+        """Return the combiner's own generator, created on the device of the first Gramian."""
         if self._generator is None:
             self._generator = torch.Generator(device).manual_seed(self._seed)
         if self._pending is not None:
@@ -122,8 +136,8 @@ class Combiner:
         return self._generator
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that a bit-exact continuation needs, as flat named tensors (a generator's state as bytes)."""
-        saved = {name: value.detach().clone() for name, value in self.state.items()}
+        """Return all that a bit-exact continuation needs, as flat named tensors (a generator's state as bytes)."""
+        saved = super().state_dict()
         if self._pending is not None:
             saved[GENERATOR] = self._pending.clone()
         elif self._generator is not None:
@@ -132,9 +146,9 @@ class Combiner:
             saved[SEED] = torch.tensor(list(self._seed.to_bytes(8, "little")), dtype=torch.uint8)
         return saved
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from what `state_dict` returned."""
-        self.state = {name: value.detach().clone() for name, value in state.items() if name not in (GENERATOR, SEED)}
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a `state_dict`."""
+        super().load_state_dict({name: value for name, value in state.items() if name not in (GENERATOR, SEED)})
         if SEED in state:
-            Combiner.seed(self, int.from_bytes(bytes(state[SEED].tolist()), "little"))
+            self._restart(int.from_bytes(bytes(state[SEED].tolist()), "little"))
         self._pending = state[GENERATOR].cpu().clone() if GENERATOR in state else None

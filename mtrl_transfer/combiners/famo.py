@@ -30,7 +30,7 @@ class FAMO(Combiner):
         decay: the paper's `γ`, which pulls `ξ` to zero.
     """
 
-    recordable: ClassVar[bool] = True
+    sync_free: ClassVar[bool] = True
     needs_context: ClassVar[bool] = True
     needs_after_step: ClassVar[bool] = True
 
@@ -44,7 +44,7 @@ class FAMO(Combiner):
 
     @property
     def measures_next(self) -> bool:
-        """Never: it does not look ahead."""
+        """False: it does not look ahead."""
         return False
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:

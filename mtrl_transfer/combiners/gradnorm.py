@@ -30,7 +30,7 @@ class GradNorm(Combiner):
         learning_rate: of the weights.
     """
 
-    recordable: ClassVar[bool] = True
+    sync_free: ClassVar[bool] = True
     needs_context: ClassVar[bool] = True
 
     def __init__(self, asymmetry: float = 1.5, learning_rate: float = 0.025) -> None:
@@ -42,7 +42,7 @@ class GradNorm(Combiner):
 
     @property
     def measures_next(self) -> bool:
-        """Never: it does not look ahead."""
+        """False: it does not look ahead."""
         return False
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:

@@ -16,7 +16,7 @@ from mtrl_transfer.context import Context
 class Mean(Combiner):
     """Every task `1/T`: equals plain backward of the mean of the task losses."""
 
-    recordable: ClassVar[bool] = True
+    sync_free: ClassVar[bool] = True
     needs_gramian: ClassVar[bool] = False
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:

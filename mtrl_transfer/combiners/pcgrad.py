@@ -24,7 +24,7 @@ class PCGrad(Combiner):
         generator: source of the orders; its own, on the Gramian's device, where not given (see `seed`).
     """
 
-    recordable: ClassVar[bool] = True
+    sync_free: ClassVar[bool] = True
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]` of the original task gradients."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mtrl_transfer.choices import check_number
 from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
@@ -18,18 +19,20 @@ from mtrl_transfer.steps import match_norms
 class _RandomControl(Combiner):
     """Random weights, brought to the norm of the mean gradient as `Transference` brings its candidates."""
 
-    recordable: ClassVar[bool] = True
+    sync_free: ClassVar[bool] = True
 
-    def __init__(self, norm_matching: bool, max_norm_factor: float, generator: torch.Generator | None) -> None:
+    renamed: ClassVar[Mapping[str, str]] = {"norm_matching": "max_norm_factor=None for False"}
+
+    def __init__(self, max_norm_factor: float | None, generator: torch.Generator | None) -> None:
         super().__init__(generator)
-        if max_norm_factor < 1:
-            raise ValueError(f"max_norm_factor={max_norm_factor} must be at least 1")
-        self.norm_matching = norm_matching
+        if max_norm_factor is not None:
+            check_number("max_norm_factor", max_norm_factor, 1)
         self.max_norm_factor = max_norm_factor
 
     def _matched(self, weights: Tensor, gramian: Tensor) -> Tensor:
-        mean = torch.full_like(weights, 1 / len(weights))
-        return match_norms(weights, gramian, mean, self.max_norm_factor) if self.norm_matching else weights
+        if self.max_norm_factor is None:
+            return weights
+        return match_norms(weights, gramian, torch.full_like(weights, 1 / len(weights)), self.max_norm_factor)
 
 
 @register("random_drop")
@@ -40,19 +43,17 @@ class RandomDrop(_RandomControl):
 
     Args:
         rates: share of updates in which a task is left out, one number or one a task; 0 is the mean.
-        norm_matching: bring the rest to the norm of the mean gradient.
-        max_norm_factor: cap on the factor of norm matching.
+        max_norm_factor: largest factor by which the rest is brought to the norm of the mean gradient; None leaves it.
         generator: source of the chance.
     """
 
     def __init__(
         self,
         rates: float | Sequence[float] = 0.1,
-        norm_matching: bool = True,
-        max_norm_factor: float = 2.0,
+        max_norm_factor: float | None = 2.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(norm_matching, max_norm_factor, generator)
+        super().__init__(max_norm_factor, generator)
         self.rates: float | list[float] = np.asarray(rates, float).tolist()
         self._rates: Tensor | None = None
         for rate in self.rates if isinstance(self.rates, list) else [self.rates]:
@@ -83,18 +84,16 @@ class RandomWeights(_RandomControl):
     """Softmax of normal draws as task weights (random loss weighting; Lin et al., 2022, arXiv 2111.10603).
 
     Args:
-        norm_matching: bring the result to the norm of the mean gradient.
-        max_norm_factor: cap on the factor of norm matching.
+        max_norm_factor: largest factor by which the result is brought to the norm of the mean gradient; None leaves it.
         generator: source of the draws.
     """
 
     def __init__(
         self,
-        norm_matching: bool = True,
-        max_norm_factor: float = 2.0,
+        max_norm_factor: float | None = 2.0,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__(norm_matching, max_norm_factor, generator)
+        super().__init__(max_norm_factor, generator)
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, positive."""

@@ -26,13 +26,16 @@ def register(name: str) -> Callable[[Class], Class]:
 
 
 def make_combiner(name: str, **kwargs: Any) -> Combiner:
-    """The combiner of that name.
+    """Return the combiner of that name.
 
     Raises:
         ValueError: for an unknown name or argument; the message lists the known ones and the nearest.
     """
     check_choice("combiner", name, COMBINERS)
-    parameters = inspect.signature(COMBINERS[name]).parameters
+    kind = COMBINERS[name]
+    parameters = inspect.signature(kind).parameters
     for argument in kwargs:
+        if argument in kind.renamed:
+            raise ValueError(f"argument {argument!r} of combiner {name!r} is now {kind.renamed[argument]}")
         check_choice(f"argument of combiner {name!r}", argument, parameters)
-    return COMBINERS[name](**kwargs)
+    return kind(**kwargs)

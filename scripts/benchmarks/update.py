@@ -116,13 +116,12 @@ def cases(options: UpdateOptions) -> dict[str, Callable[[], Callable[[], None]]]
     """Makers of each row's update, by the row's name; the plain update comes first."""
     rows, half = options.lookahead_rows, max(options.lookahead_rows // 2, 1)
     measured: dict[str, dict[str, Any]] = {
-        "first order, same rows": {"measure": "first_order", "lookahead_batch": "same"},
-        f"exact leave-one-out, {rows} held-out rows": {"lookahead_rows": rows},
-        f"exact leave-one-out, {half} held-out rows": {"lookahead_rows": half},
-        "exact leave-one-out, every 10": {"lookahead_rows": rows, "every": 10},
+        "first order, same rows": {"measure": {"name": "first_order", "held_out": False}},
+        f"exact leave-one-out, {rows} held-out rows": {"measure": {"rows": rows}},
+        f"exact leave-one-out, {half} held-out rows": {"measure": {"rows": half}},
+        "exact leave-one-out, every 10": {"measure": {"rows": rows}, "every": 10},
         f"basis, best of all subsets, {rows} held-out rows": {
-            "lookahead_rows": rows,
-            "measure": "basis",
+            "measure": {"name": "basis", "rows": rows},
             "candidates": "power_set",
         },
     }

@@ -470,10 +470,10 @@ def test_transference_can_differ_by_role(make_agent: Make) -> None:
 @pytest.mark.parametrize(
     ("combiner", "kwargs"),
     [
-        ("transference", {"measure": "first_order", "lookahead_batch": "same"}),
-        ("transference", {"measure": "basis", "candidates": "power_set", "lookahead_rows": 4}),
-        ("transference", {"step_size": "optimizer"}),
-        ("transference", {"every": 3, "max_absence": 3}),
+        ("transference", {"measure": {"name": "first_order", "held_out": False}}),
+        ("transference", {"measure": {"name": "basis", "rows": 4}, "candidates": "power_set"}),
+        ("transference", {"measure": {"step_size": "optimizer"}}),
+        ("transference", {"every": 3, "selector": {"max_absence": 3}}),
         ("transference", {"candidates": ["mean", "pcgrad", "leave_one_out"]}),
         ("famo", {}),
         ("gradnorm", {}),

@@ -110,13 +110,16 @@ SETTINGS: list[dict[str, Any]] = [
     {"combiner": "transference", "combiner_kwargs": {"candidates": ["full", *OTHERS, "leave_one_out"]}},
     {
         "combiner": "transference",
-        "combiner_kwargs": {"step_size": "optimizer", "max_absence": 2, "smoothing": 0.9, "confidence": 1.0},
+        "combiner_kwargs": {
+            "measure": {"step_size": "optimizer"},
+            "selector": {"max_absence": 2, "smoothing": 0.9, "confidence": 1.0},
+        },
     },
     {"combiner": "transference", "combiner_kwargs": {"every": 4}, "measure_every": 3},
     {"combiner": "transference", "combiner_kwargs": {"every": 3, "inner": "pcgrad"}},
     {"combiner": "transference", "combiner_kwargs": {"critic": {"every": 2}, "actor": {"every": 3, "scale": "ema"}}},
     {"combiner": "transference", "combiner_kwargs": {"measure": "basis", "candidates": "power_set"}},
-    {"combiner": "transference", "combiner_kwargs": {"measure": "first_order", "candidates": "continuous"}},
+    {"combiner": "transference", "combiner_kwargs": {"measure": "first_order", "candidates": "weights"}},
 ]
 
 
@@ -166,8 +169,8 @@ def test_a_recording_needs_a_cuda_device(make_agent: Callable[..., MTSAC]) -> No
         agent.learn(90)
 
 
-def test_a_recording_needs_recordable_combiners(make_agent: Callable[..., MTSAC]) -> None:
+def test_a_recording_needs_capturable_combiners(make_agent: Callable[..., MTSAC]) -> None:
     agent = make_agent(combiner="transference", combiner_kwargs={"critic": {"candidates": ["full", "upgrad"]}})
     agent.device = torch.device("cuda")
-    with pytest.raises(ValueError, match="the critic's combiner, Transference, cannot be recorded"):
+    with pytest.raises(ValueError, match="the critic's combiner, Transference, cannot be captured"):
         agent._make_recorded()

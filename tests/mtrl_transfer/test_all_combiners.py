@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from mtrl_transfer import COMBINERS, Context, FunctionLookahead, Transference, make_combiner
+from mtrl_transfer.choosing import MEASURES, SCALES
 from mtrl_transfer.combiners import pcgrad
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
-from mtrl_transfer.measures import MEASURES
-from mtrl_transfer.scales import SCALES
 
 N_TASKS = 5
 RANDOM_CONTROLS = ("random_drop", "random_weights")
@@ -177,6 +176,18 @@ def test_unknown_names_and_arguments():
     with pytest.raises(ValueError, match=r"unknown argument of combiner 'transference': 'evry'.*Did you mean 'every'"):
         make_combiner("transference", evry=2)
 
+    with pytest.raises(ValueError, match=r"argument 'lookahead_rows' .* is now measure=\{'rows': ...\}"):
+        make_combiner("transference", lookahead_rows=8)
+    with pytest.raises(ValueError, match=r"argument 'norm_matching' .* is now max_norm_factor=None"):
+        make_combiner("random_drop", norm_matching=False)
+
+
+def test_repr_shows_the_arguments():
+    assert repr(make_combiner("famo", decay=0.5)) == "FAMO(learning_rate=0.025, decay=0.5)"
+    shown = repr(Transference(measure={"rows": 8}, selector={"max_absence": 3}, every=2))
+    for part in ("Transference(candidates='leave_one_out'", "measure=Exact(rows=8, ", "max_absence=3", "every=2"):
+        assert part in shown
+
 
 @pytest.mark.parametrize("factor", [1e-3, 1e3])
 def test_weights_do_not_depend_on_the_unit_of_the_losses(name, factor):
@@ -274,13 +285,11 @@ LOSSES = {
     "nan": torch.tensor([torch.nan, 1.0, 1.0, 1.0, 1.0]),
 }
 OPTIONS = {
-    "measure": MEASURES,
-    "scale": ("auto", *SCALES),
-    "candidates": ("leave_one_out", "power_set", "singletons", "continuous", ["mean", "pcgrad"]),
-    "step_size": ("matched", "optimizer", 0.1),
+    "measure": [{"name": name, "step_size": step} for name in MEASURES for step in ("matched", "optimizer", 0.1)],
+    "scale": list(SCALES),
+    "candidates": ("leave_one_out", "power_set", "singletons", "weights", ["mean", "pcgrad"]),
     "inner": (None, "pcgrad"),
-    "smoothing": (0.0, 0.9),
-    "confidence": (None, 1.0),
+    "selector": ("best", {"smoothing": 0.9}, {"smoothing": 0.9, "confidence": 1.0}),
 }
 
 

@@ -92,13 +92,13 @@ def test_famo_gives_nothing_to_a_task_without_a_loss_nor_lets_it_disturb_others(
 
 def test_random_drop_takes_shares_as_the_agent_tells_them():
     kept = np.array([1.0, 0.8, 0.5])
-    combiner = RandomDrop(rates=1 - kept, norm_matching=False)
+    combiner = RandomDrop(rates=1 - kept, max_norm_factor=None)
     rows = torch.stack([combiner(torch.eye(3)) for _ in range(2000)])
     torch.testing.assert_close((rows != 0).double().mean(0), torch.from_numpy(kept), atol=0.04, rtol=0)
 
 
 def test_rates_are_a_setting_and_no_state():
-    loaded = RandomDrop(rates=[0.0, 0.0], norm_matching=False)
+    loaded = RandomDrop(rates=[0.0, 0.0], max_norm_factor=None)
     used = RandomDrop(rates=[0.5, 0.5])
     used(torch.eye(2))
     loaded.load_state_dict(used.state_dict())
@@ -116,7 +116,7 @@ def test_a_stream_that_has_not_begun_is_saved_and_restored():
 
 
 def test_random_drop_leaves_out_at_the_given_rates():
-    combiner = RandomDrop(rates=[0.0, 0.2, 0.5, 0.9], norm_matching=False)
+    combiner = RandomDrop(rates=[0.0, 0.2, 0.5, 0.9], max_norm_factor=None)
     gram = torch.eye(4)
     rows = torch.stack([combiner(gram) for _ in range(2000)])
     assert set(rows.unique().tolist()) == {0.0, 0.25}
@@ -124,7 +124,7 @@ def test_random_drop_leaves_out_at_the_given_rates():
 
 
 def test_random_drop_never_drops_all():
-    combiner = RandomDrop(rates=0.9, norm_matching=False)
+    combiner = RandomDrop(rates=0.9, max_norm_factor=None)
     rows = torch.stack([combiner(torch.eye(2)) for _ in range(100)])
     assert (rows.sum(1) > 0).all()
     assert (rows.sum(1) == 0.5).any()
@@ -182,7 +182,7 @@ def test_missing_extra_says_what_to_install(monkeypatch):
         ("gradnorm", {"learning_rate": 0.0}, "learning_rate=0.0 must be positive"),
         ("famo", {"learning_rate": -1.0}, "learning_rate=-1.0 must be positive"),
         ("random_drop", {"rates": 1.0}, "rates must be at least 0 and below 1, got 1.0"),
-        ("random_weights", {"max_norm_factor": 0.0}, "must be at least 1"),
+        ("random_weights", {"max_norm_factor": 0.0}, "max_norm_factor=0.0 must be a number of at least 1"),
     ],
 )
 def test_bad_arguments(name, kwargs, message):

@@ -5,6 +5,7 @@ from scipy.optimize import minimize
 
 from mtrl_transfer import (
     Context,
+    FirstOrder,
     FunctionLookahead,
     Transference,
     candidates,
@@ -12,8 +13,8 @@ from mtrl_transfer import (
     make_context,
     per_task_gradients,
 )
-from mtrl_transfer.basis import Quadratic, quadratic_from_predictions
-from mtrl_transfer.search import best_subset, best_weights, starting_subsets
+from mtrl_transfer.choosing.quadratic import Quadratic, quadratic_from_predictions
+from mtrl_transfer.choosing.search import best_subset, best_weights, starting_subsets
 from mtrl_transfer.steps import match_norms
 
 N_TASKS = 5
@@ -197,7 +198,7 @@ def test_best_weights_of_nothing():
 @pytest.mark.parametrize("scale", ["ratio", "ema"])
 def test_continuous_weights_beat_every_subset_of_that_length(linear_problem, scale):
     gram, context = linear_problem
-    combiner = Transference(candidates="continuous", measure="basis", scale=scale)
+    combiner = Transference(candidates="weights", measure="basis", scale=scale)
     weights = combiner(gram, context)
     limit = (candidates.full(N_TASKS).double() @ gram @ candidates.full(N_TASKS).double().T).squeeze()
     assert (weights >= 0).all()
@@ -209,13 +210,13 @@ def test_continuous_weights_beat_every_subset_of_that_length(linear_problem, sca
 
 def test_the_best_weights_within_the_limit_are_not_stretched_to_it(linear_problem):
     gram, context = linear_problem
-    options = {"measure": "basis", "step_size": 50.0}  # so long that less than the full set's norm is best
-    combiner = Transference(candidates="continuous", **options)
+    options = {"measure": {"name": "basis", "step_size": 50.0}}  # so long that less than the full set's norm is best
+    combiner = Transference(candidates="weights", **options)
     weights = combiner(gram, context)
     full = candidates.full(N_TASKS).double()
     assert weights @ gram @ weights < 0.9 * (full @ gram @ full.T).squeeze()
     shorter_and_longer = Transference(
-        candidates=torch.tensor([[0.9], [1.0], [1.1]]) * weights, norm_matching=False, **options
+        candidates=torch.tensor([[0.9], [1.0], [1.1]]) * weights, max_norm_factor=None, **options
     )
     shorter_and_longer(gram, context)
     assert shorter_and_longer.last.scores[1:].argmax() == 1
@@ -223,7 +224,7 @@ def test_the_best_weights_within_the_limit_are_not_stretched_to_it(linear_proble
 
 def test_searched_weights_are_used_until_the_next_measurement(linear_problem):
     gram, context = linear_problem
-    combiner = Transference(candidates="continuous", measure="basis", every=2)
+    combiner = Transference(candidates="weights", measure="basis", every=2)
     first = combiner(gram, context)
     context.lookahead = None
     torch.testing.assert_close(combiner(gram, context), first)
@@ -242,7 +243,7 @@ def test_first_order_has_a_closed_form_over_all_subsets():
     gram = vectors @ vectors.T
     keep = gram @ (1 / losses) > 0
     combiner = Transference(
-        candidates="power_set", measure="first_order", lookahead_batch="same", norm_matching=False, step_size=0.1
+        candidates="power_set", measure=FirstOrder(held_out=False, step_size=0.1), max_norm_factor=None
     )
     weights = combiner(gram, Context(losses=losses))
     assert 0 < keep.sum() < 18
@@ -253,7 +254,9 @@ def test_first_order_has_a_closed_form_over_all_subsets():
 def test_many_tasks_are_searched_with_their_norms_matched():
     vectors, losses = many_tasks()
     gram = vectors @ vectors.T
-    combiner = Transference(candidates="power_set", measure="first_order", lookahead_batch="same", step_size=0.1)
+    combiner = Transference(
+        candidates="power_set", measure={"name": "first_order", "held_out": False, "step_size": 0.1}
+    )
     weights = combiner(gram, Context(losses=losses))
     rows = candidates.leave_one_out(18).double()
     torch.testing.assert_close(weights, match_norms(combiner.members.double() / 18, gram, rows[0], 2.0))
@@ -277,10 +280,10 @@ def test_no_curvature_is_first_order():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"candidates": "continuous"}, "needs measure='basis' or 'first_order'"),
-        ({"candidates": "continuous", "measure": "basis", "inner": "pcgrad"}, "inner=None"),
-        ({"candidates": "continuous", "measure": "basis", "smoothing": 0.5}, "smoothing=0"),
-        ({"measure": "basis", "step_size": "optimizer"}, "not linear in the weights"),
+        ({"candidates": "weights"}, "needs measure='basis' or 'first_order'"),
+        ({"candidates": "weights", "measure": "basis", "inner": "pcgrad"}, "inner=None"),
+        ({"candidates": "weights", "measure": "basis", "selector": {"smoothing": 0.5}}, "smoothing=0"),
+        ({"measure": {"name": "basis", "step_size": "optimizer"}}, "not linear in the weights"),
     ],
 )
 def test_options_that_do_not_go_together(kwargs, message):
@@ -290,4 +293,4 @@ def test_options_that_do_not_go_together(kwargs, message):
 
 def test_what_the_context_must_have():
     with pytest.raises(ValueError, match=r"needs context.lookahead"):
-        Transference(measure="basis", step_size=0.1)(torch.eye(2), Context(losses=torch.ones(2)))
+        Transference(measure={"name": "basis", "step_size": 0.1})(torch.eye(2), Context(losses=torch.ones(2)))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mtrl_transfer import (
+    BestCandidate,
     Context,
     PCGrad,
     Transference,
@@ -14,7 +15,7 @@ from mtrl_transfer import (
     make_context,
     per_task_gradients,
 )
-from mtrl_transfer.leads import lasting
+from mtrl_transfer.choosing.leads import lasting
 
 VECTORS = torch.tensor([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0], [-4.0, -4.0, 0.1], [1.0, 1.0, 0.5]]).double()
 GRAM = VECTORS @ VECTORS.T
@@ -33,7 +34,7 @@ def test_a_portfolio_holds_what_others_propose():
     proposer = PCGrad()
     proposer.seed(5)
     combiner = Transference(
-        candidates=["leave_one_out", "random_weights", proposer, [0, 3], "mean"], norm_matching=False
+        candidates=["leave_one_out", "random_weights", proposer, [0, 3], "mean"], max_norm_factor=None
     )
     combiner(GRAM, context())
     alone = PCGrad()
@@ -100,14 +101,14 @@ def test_after_step_reaches_the_portfolio():
 
 def test_given_rows():
     rows = torch.tensor([[0.7, 0.1, 0.0, 0.2], [0.0, 1.0, 0.0, 0.0]])
-    combiner = Transference(candidates=rows, norm_matching=False)
+    combiner = Transference(candidates=rows, max_norm_factor=None)
     combiner(GRAM, context())
     torch.testing.assert_close(combiner.last.candidates, torch.cat([candidates.full(4), rows]).double())
 
 
 @pytest.mark.parametrize(("every", "max_absence"), [(1, 1), (1, 3), (2, 5)])
 def test_no_task_stays_left_out_longer_than_allowed(every, max_absence):
-    combiner = Transference(max_absence=max_absence, every=every)
+    combiner = Transference(selector=BestCandidate(max_absence=max_absence), every=every)
     left_out = []
     for _ in range(30):
         weights = combiner(GRAM, context())
@@ -118,7 +119,7 @@ def test_no_task_stays_left_out_longer_than_allowed(every, max_absence):
 
 
 def test_smoothing_is_a_running_mean():
-    combiner = Transference(smoothing=0.75)
+    combiner = Transference(selector={"smoothing": 0.75})
     tables = []
     for step in range(4):
         losses = LOSSES * (1 + step)
@@ -190,7 +191,7 @@ def test_with_confidence_chance_leaves_nobody_out_and_harm_does():
     kept = {}
     for confidence in (None, 3.0):
         for harm in (0.0, 0.01):
-            combiner = Transference(smoothing=0.95, confidence=confidence, norm_matching=False)
+            combiner = Transference(selector={"smoothing": 0.95, "confidence": confidence}, max_norm_factor=None)
             generator = torch.Generator().manual_seed(0)
             kept[confidence, harm] = torch.stack(
                 [combiner(torch.eye(6).double(), noisy(generator, harm)) != 0 for _ in range(300)]
@@ -215,12 +216,12 @@ def test_lookahead_defaults_to_the_matched_step(problem):
     ("kwargs", "message"),
     [
         ({"candidates": ["pcgrd"]}, "unknown candidates: 'pcgrd'.*Did you mean 'pcgrad'"),
-        ({"candidates": [0, 1]}, "candidates holds 0, which is no family.*a subset is a list"),
-        ({"smoothing": 1.0}, "smoothing=1.0 must be"),
-        ({"smoothing": 0.9, "confidence": -1.0}, "confidence=-1.0 must be"),
-        ({"smoothing": 0.5, "confidence": 1.0}, "smoothing=0.5 averages 3.0 updates; confidence needs at least 10"),
-        ({"confidence": 2.0}, "confidence=2.0 is of a running mean; that needs smoothing"),
-        ({"max_absence": 2, "every": 3}, "max_absence=2 cannot be kept"),
+        ({"candidates": [0, 1]}, "candidates contains 0, no family.*a subset is a list"),
+        ({"selector": {"smoothing": 1.0}}, "smoothing=1.0 must be"),
+        ({"selector": {"smoothing": 0.9, "confidence": -1.0}}, "confidence=-1.0 must be"),
+        ({"selector": {"smoothing": 0.5, "confidence": 1.0}}, "smoothing=0.5 averages 3.0 updates; it must average at"),
+        ({"selector": {"confidence": 2.0}}, "confidence=2.0 is of a running mean, and smoothing=0.0 averages"),
+        ({"selector": {"max_absence": 2}, "every": 3}, "max_absence=2 cannot be kept"),
         ({"candidates": torch.ones(1, 4), "inner": "pcgrad"}, "no meaning for rows of given weights"),
     ],
 )
@@ -241,7 +242,7 @@ def test_no_step_is_no_candidate():
 
 
 def test_a_state_of_another_combiner_is_refused():
-    with pytest.raises(ValueError, match="not the state of a Transference combiner; it holds seed"):
+    with pytest.raises(ValueError, match="not the state of a Transference combiner; it has seed"):
         Transference().load_state_dict(PCGrad().state_dict())
 
 

@@ -69,7 +69,7 @@ def test_lookahead_by_the_optimizer(problem):
         optimizer=optimizer,
         **problem.form("mapped"),
     )
-    combiner = Transference(step_size="optimizer")
+    combiner = Transference(measure={"step_size": "optimizer"})
     combiner(gramian(grads.shared_grads), context)
     before = problem.losses(problem.held_out)
     expected = []

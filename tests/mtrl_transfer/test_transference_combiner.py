@@ -3,6 +3,8 @@ import torch
 
 from mtrl_transfer import (
     Context,
+    Exact,
+    FirstOrder,
     FunctionLookahead,
     PCGrad,
     Transference,
@@ -11,8 +13,8 @@ from mtrl_transfer import (
     make_context,
     per_task_gradients,
 )
+from mtrl_transfer.choosing.scales import Ratio
 from mtrl_transfer.combiners.pcgrad import pcgrad_weights, random_orders
-from mtrl_transfer.scales import running_mean
 
 STEP_NORM = torch.tensor(0.05, dtype=torch.float64)
 
@@ -41,7 +43,7 @@ PLANTED = torch.tensor([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0], [-4.0, -4.0, 0.1], [1.
 LOSSES = torch.tensor([1.0, 1.0, 50.0, 1.0]).double()
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"measure": "first_order", "lookahead_batch": "same"}, {"scale": "ema"}])
+@pytest.mark.parametrize("kwargs", [{}, {"measure": FirstOrder(held_out=False)}, {"scale": "ema"}])
 def test_leaves_out_the_planted_harmful_task(kwargs):
     gram, context = linear_tasks(PLANTED, step_norm=0.1)
     combiner = Transference(**kwargs)
@@ -73,7 +75,7 @@ def test_decision_equals_copies_stepped_by_hand(problem):
 
 def test_fixed_step_and_no_norm_matching(problem):
     gram, context = context_of(problem)
-    combiner = Transference(candidates="pairs", step_size=0.02, norm_matching=False)
+    combiner = Transference(candidates="pairs", measure=Exact(step_size=0.02), max_norm_factor=None)
     combiner(gram, context)
     rows = torch.cat([candidates.full(4), candidates.pairs(4)]).double()
     before = problem.losses(problem.held_out)
@@ -85,7 +87,7 @@ def test_fixed_step_and_no_norm_matching(problem):
 def test_full_set_comes_first_and_once():
     gram, context = linear_tasks(PLANTED)
     for family, n_rows in (("power_set", 15), ("leave_one_out", 5), ("singletons", 5), ("full", 1)):
-        combiner = Transference(candidates=family, norm_matching=False)
+        combiner = Transference(candidates=family, max_norm_factor=None)
         combiner(gram, context)
         rows = combiner.last.candidates
         assert rows.shape == (n_rows, 4)
@@ -125,7 +127,7 @@ def test_a_lookahead_that_overflows_is_not_chosen():
 def test_pcgrad_inside_each_subset(gradients):
     vectors = gradients(3, n_tasks=4, size=3)
     gram, context = linear_tasks(vectors)
-    combiner = Transference(inner="pcgrad", norm_matching=False)
+    combiner = Transference(inner="pcgrad", max_norm_factor=None)
     combiner(gram, context)
     alone = PCGrad()
     torch.testing.assert_close(combiner.last.candidates[0], alone(gram), rtol=0, atol=0)
@@ -176,7 +178,7 @@ def test_weights_that_depend_on_gradients_are_not_reused():
 
 def test_first_order_on_held_out_rows(problem):
     gram, context = context_of(problem)
-    combiner = Transference(measure="first_order", norm_matching=False)
+    combiner = Transference(measure="first_order", max_norm_factor=None)
     combiner(gram, context)
     held_out = per_task_gradients(batch=problem.held_out, **problem.form("mapped"))
     own = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
@@ -191,7 +193,7 @@ def test_first_order_and_exact_agree_for_short_steps(problem, scale):
     gram, context = context_of(problem, step_norm=torch.tensor(1e-6).double(), lookahead_batch=None)
     tables = []
     for measure in ("exact", "first_order"):
-        combiner = Transference(measure=measure, scale=scale, lookahead_batch="same")
+        combiner = Transference(measure={"name": measure, "held_out": False}, scale=scale)
         combiner(gram, context)
         tables.append(combiner.last.transference)
     torch.testing.assert_close(tables[0], tables[1], rtol=1e-3, atol=1e-3 * tables[1].abs().max().item())
@@ -199,9 +201,9 @@ def test_first_order_and_exact_agree_for_short_steps(problem, scale):
 
 @pytest.mark.parametrize("first", [0.0, float("nan")])
 def test_a_running_mean_begins_with_the_first_value_there_is(first):
-    state = {}
-    running_mean(state, "divisor", torch.tensor([first, 1.0]))
-    torch.testing.assert_close(running_mean(state, "divisor", torch.tensor([2.0, 2.0])), torch.tensor([2.0, 1.01]))
+    scale = Ratio()
+    scale.running_mean(torch.tensor([first, 1.0]))
+    torch.testing.assert_close(scale.running_mean(torch.tensor([2.0, 2.0])), torch.tensor([2.0, 1.01]))
 
 
 def test_ratio_is_floored_at_a_fraction_of_its_running_mean():
@@ -240,7 +242,7 @@ def test_running_scale_survives_a_value_that_is_not_finite():
     losses[0] = 1.0
     for _ in range(3):
         combiner(gram, context)
-    assert combiner.state["divisor"].isfinite().all()
+    assert combiner.state_dict()["scale.ratio.divisor"].isfinite().all()
 
 
 def test_kept_in_float32(problem):
@@ -255,12 +257,15 @@ def test_kept_in_float32(problem):
         ({"candidates": "leave_one_in"}, "unknown candidates: 'leave_one_in'.*'leave_one_out'"),
         ({"measure": "first"}, "unknown measure.*'first_order'"),
         ({"scale": "rato"}, "unknown scale.*Did you mean 'ratio'"),
-        ({"lookahead_batch": "heldout"}, "Did you mean 'held_out'"),
-        ({"step_size": "match"}, "Did you mean 'matched'"),
-        ({"step_size": 0.0}, "step_size=0.0 must be positive"),
-        ({"every": 0}, "every=0 must be at least 1"),
-        ({"lookahead_rows": 0}, "lookahead_rows=0 must be at least 1"),
-        ({"max_norm_factor": 0.5}, "max_norm_factor=0.5 must be at least 1"),
+        ({"measure": {"heldout": True}}, "setting of measure 'exact': 'heldout'.*Did you mean 'held_out'"),
+        ({"measure": 3}, "measure=3 must be a name"),
+        ({"measure": {"step_size": "match"}}, "Did you mean 'matched'"),
+        ({"measure": {"step_size": 0.0}}, "it must be positive"),
+        ({"every": 0}, "every=0 must be a whole number of at least 1"),
+        ({"measure": {"rows": 0}}, "rows=0 must be a whole number of at least 1"),
+        ({"selector": {"name": "bst"}}, "unknown selector: 'bst'.*Did you mean 'best'"),
+        ({"candidates": "continuous"}, "is now 'weights'"),
+        ({"max_norm_factor": 0.5}, "max_norm_factor=0.5 must be a number of at least 1"),
         ({"inner": "mgda"}, "unknown inner"),
     ],
 )

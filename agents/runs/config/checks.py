@@ -8,6 +8,7 @@ from itertools import count
 import torch
 from stable_baselines3.common.utils import get_device
 
+from mtrl_transfer.agents.mtsac.cuda_graph import is_capturable
 from mtrl_transfer.agents.mtsac.mtsac import ROWS_PER_TASK
 from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS
 from mtrl_transfer.agents.mtsac.roles import role_combiners
@@ -194,15 +195,15 @@ def device_here(name: str) -> str:
 
 
 def cuda_graph_problems(config: RunConfig) -> list[str]:
-    """Why updates cannot be recorded here. Only training asks: its agent can be evaluated anywhere."""
+    """Problems of capturing updates here. Only training asks: its agent can be evaluated anywhere."""
     if not config.agent.cuda_graph:
         return []
     if get_device(config.agent.device).type != "cuda":
         return ["agent.cuda_graph=true needs a CUDA device, and this run would be on the CPU: leave it false"]
     combiners = role_combiners(config.combiner.name, combiner_kwargs(config.combiner), count())
-    if all(combiner.recordable for combiner in combiners.values()):
+    if all(is_capturable(combiner) for combiner in combiners.values()):
         return []
-    return [f"agent.cuda_graph=true: combiner {config.combiner.name}, as it is set, cannot be recorded; leave it false"]
+    return [f"agent.cuda_graph=true: combiner {config.combiner.name}, as it is set, cannot be captured; leave it false"]
 
 
 def _combiner(config: RunConfig) -> list[str]:

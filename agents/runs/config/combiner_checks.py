@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from mtrl_transfer.agents.mtsac.roles import ROLES
+from mtrl_transfer.agents.mtsac.roles import ROLES, merged
 from mtrl_transfer.agents.runs.config.schema import CombinerConfig
 from mtrl_transfer.agents.runs.errors import did_you_mean
 from mtrl_transfer.combiners import COMBINERS, make_combiner
@@ -23,20 +23,27 @@ def combiner_problems(combiner: CombinerConfig) -> list[str]:
     if combiner.name not in COMBINERS:
         return [f"combiner.name={combiner.name!r} does not exist{did_you_mean(combiner.name, COMBINERS)}"]
     sections = {"kwargs": combiner.kwargs, "critic": combiner.critic, "actor": combiner.actor}
-    types = _types(combiner.name)
     problems: list[str] = []
     mistyped: set[str] = set()
     sound: dict[str, Settings] = {}
     for section, values in sections.items():
         keyed = {name: (f"combiner.{section}.{name}", value) for name, value in values.items()}
-        told = {name: _wrong_type(types, name, key, value) for name, (key, value) in keyed.items()}
+        told = {name: _wrong_type(combiner.name, name, key, value) for name, (key, value) in keyed.items()}
         problems += [problem for problem in told.values() if problem]
         mistyped |= {name for name, problem in told.items() if problem}
         sound[section] = {name: keyed[name] for name, problem in told.items() if not problem}
-    actor = {**sound["kwargs"], **sound["actor"]}
-    for settings in ({**sound["kwargs"], **sound["critic"]}, actor):
+    actor = _merged(sound["kwargs"], sound["actor"])
+    for settings in (_merged(sound["kwargs"], sound["critic"]), actor):
         problems += _wrong_values(combiner.name, settings, mistyped)
     return [*dict.fromkeys(problems), *_actor_scale(actor)]
+
+
+def _merged(common: Settings, own: Settings) -> Settings:
+    """Return the settings of a role; one that amends a common one is named by the role's key."""
+    values = merged(
+        {name: value for name, (_, value) in common.items()}, {name: value for name, (_, value) in own.items()}
+    )
+    return {name: ({**common, **own}[name][0], value) for name, value in values.items()}
 
 
 def task_problems(combiner: CombinerConfig, n_tasks: int) -> list[str]:
@@ -64,9 +71,12 @@ def _types(name: str) -> dict[str, Any]:
     return {setting: hint for setting, hint in hints.items() if setting not in ("return", "generator")}
 
 
-def _wrong_type(types: dict[str, Any], name: str, key: str, value: Any) -> str | None:
+def _wrong_type(combiner: str, name: str, key: str, value: Any) -> str | None:
+    types = _types(combiner)
     if name in ROLES:
         return f"unknown key {key}; did you mean combiner.{name}?"
+    if name in (renamed := COMBINERS[combiner].renamed):
+        return f"{key} is now {renamed[name]}"
     if name not in types:
         return f"unknown key {key}" + (did_you_mean(name, types) if types else " (this combiner has no settings)")
     try:
@@ -112,6 +122,6 @@ def _except(settings: Settings, name: str) -> Settings:
 
 def _actor_scale(actor: Settings) -> list[str]:
     key, scale = actor.get("scale", ("", None))
-    if scale != "ratio":
+    if scale != "ratio" and not (isinstance(scale, dict) and scale.get("name") == "ratio"):
         return []
     return [f"{key}={scale!r} needs positive losses, and the actor's are not; set combiner.actor.scale=ema"]

@@ -77,7 +77,7 @@ BAD_TRAININGS = [
     ("point combiner.kwargs.every=0", "at least 1"),
     ("point combiner.kwargs.every=two", "combiner.kwargs.every='two'"),
     ("point combiner.kwargs.measure=exakt", "exact"),
-    ("point combiner.critic.norm_matching=3", "combiner.critic.norm_matching=3"),
+    ("point combiner.critic.max_norm_factor=no", "combiner.critic.max_norm_factor=False"),
     ("point combiner.actor.scale=ratio", "combiner.actor.scale=ema"),
     ("point combiner.name=random_drop combiner.kwargs.rates=[0.1,0.2]", "rates has 2 entries for 7 tasks"),
     ("point combiner.actor.candidates=[[0,7]]", "actor.candidates names task 7, but tasks are numbered 0 to 6"),
@@ -230,5 +230,5 @@ def test_there_are_a_hundred():
 def test_only_training_needs_the_device_of_cuda_graphs(monkeypatch):
     config = load_config("point", ["agent.cuda_graph=true", "combiner.name=upgrad"])  # evaluated anywhere
     monkeypatch.setattr("mtrl_transfer.agents.runs.config.checks.get_device", lambda name: torch.device("cuda"))
-    assert "combiner upgrad, as it is set, cannot be recorded" in cuda_graph_problems(config)[0]
+    assert "combiner upgrad, as it is set, cannot be captured" in cuda_graph_problems(config)[0]
     assert cuda_graph_problems(load_config("point", ["agent.cuda_graph=true"])) == []

@@ -31,7 +31,7 @@ POINT = (
     "total_timesteps=600",  # 200 vector steps
     "checkpoint.every=130",
     "combiner.kwargs.every=4",
-    "combiner.kwargs.lookahead_rows=4",
+    "combiner.kwargs.measure.rows=4",
     "evaluation.final_n_goals=2",
 )
 
@@ -138,9 +138,9 @@ def test_with_other_processes(tmp_path: Path):
     [
         *([f"combiner.name={name}"] for name in COMBINERS if name not in ("transference", "random_drop")),
         ["combiner.name=random_drop", "combiner.kwargs={rates: 0.3}"],
-        ["combiner.kwargs={candidates: [full, pcgrad], smoothing: 0.9, confidence: 1}"],
-        ["combiner.kwargs={measure: first_order, step_size: matched}"],
-        ["combiner.kwargs={step_size: optimizer, max_absence: 3, every: 3}"],
+        ["combiner.kwargs={candidates: [full, pcgrad], selector: {smoothing: 0.9, confidence: 1}}"],
+        ["combiner.kwargs={measure: first_order}"],
+        ["combiner.kwargs={measure: {step_size: optimizer}, selector: {max_absence: 3}, every: 3}"],
         ["agent.net.alignment=alternating", "agent.net.alignment_period=7"],
         ["agent.train_freq=3", "agent.gradient_steps=2"],
     ],

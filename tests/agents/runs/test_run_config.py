@@ -68,11 +68,15 @@ def write(path: Path, text: str) -> str:
     [
         ("mt10_mean", "mean", {}),
         ("mt10_pcgrad", "pcgrad", {}),
-        ("mt10_transference", "transference", {"max_absence": 10, "lookahead_rows": 32}),
+        (
+            "mt10_transference",
+            "transference",
+            {"measure": {"name": "exact", "rows": 32}, "selector": {"max_absence": 10}},
+        ),
         (
             "mt10_transference_pcgrad",
             "transference",
-            {"max_absence": 10, "lookahead_rows": 32, "inner": "pcgrad"},
+            {"measure": {"name": "exact", "rows": 32}, "selector": {"max_absence": 10}, "inner": "pcgrad"},
         ),
     ],
 )
@@ -173,7 +177,9 @@ def test_counts_as_people_write_them(text: str, value: int):
 
 
 def test_free_settings_get_numbers_too():
-    assert load_config("point", ["combiner.kwargs.step_size=3e-4"]).combiner.kwargs["step_size"] == 3e-4
+    assert (
+        load_config("point", ["combiner.kwargs.measure.step_size=3e-4"]).combiner.kwargs["measure"]["step_size"] == 3e-4
+    )
 
 
 def test_null_means_none():
@@ -213,15 +219,16 @@ def test_all_problems_are_told_at_once_each_with_the_nearest_good_key():
 @pytest.mark.parametrize(
     ("settings", "keys"),
     [
-        ("candidates=continuous measure=basis", ()),
-        ("candidates=continuous measure=bases", ("measure",)),
-        ("candidates=continuous measure=3", ("measure",)),
-        ("candidates=continuous", ("candidates",)),
-        ("max_absence=20 every=10", ()),
-        ("max_absence=5 every=10", ("max_absence",)),
-        ("max_absence=0 every=two", ("every", "max_absence")),
-        ("step_size=optimizer measure=bases", ("measure",)),
-        ("step_size=optimizer measure=basis every=0", ("step_size", "every")),
+        ("candidates=weights measure=basis", ()),
+        ("candidates=weights measure=bases", ("measure",)),
+        ("candidates=weights measure=3", ("measure",)),
+        ("candidates=weights", ("candidates",)),
+        ("selector={max_absence=20} every=10", ()),
+        ("selector={max_absence=5} every=10", ("selector",)),
+        ("selector={max_absence=0} every=two", ("every", "selector")),
+        ("measure={name=bases,step_size=optimizer}", ("measure",)),
+        ("max_absence=3", ("max_absence is now selector",)),
+        ("measure={name=basis,step_size=optimizer} every=0", ("measure", "every")),
     ],
 )
 def test_settings_are_judged_together(settings: str, keys: tuple[str, ...]):

@@ -1,4 +1,4 @@
-"""Whether a candidate's score leads the full set's by more than chance."""
+"""Leads of candidates' scores over the full set's that are more than chance."""
 
 from __future__ import annotations
 
@@ -9,13 +9,18 @@ LEAST = 10
 """Independent updates that a running mean has to be worth before a lead is believed: a spread of fewer means little."""
 
 
-def updates_averaged(smoothing: float) -> float:
-    """How many independent updates a running mean is worth in the long run."""
-    return (1 + smoothing) / (1 - smoothing)
+def check_smoothing(smoothing: float, confidence: float) -> None:
+    """Raise `ValueError` unless a running mean is worth `LEAST` independent updates in the long run."""
+    updates = (1 + smoothing) / (1 - smoothing)
+    if updates < LEAST:
+        raise ValueError(
+            f"confidence={confidence} is of a running mean, and smoothing={smoothing} averages {updates:.1f} updates; "
+            f"it must average at least {LEAST}: smoothing=0.82 or more"
+        )
 
 
 def lasting(state: dict[str, Tensor], scores: Tensor, smoothing: float, confidence: float) -> Tensor:
-    """Which candidates lead the full set by `confidence` standard errors of a running mean.
+    """Return which candidates lead the full set by `confidence` standard errors of a running mean.
 
     At each update the best of many noisy scores leads, whether or not any candidate is better: leads are to be averaged
     before they are believed. Updates count as independent, the newest with weight `1 - smoothing`; a lead whose square

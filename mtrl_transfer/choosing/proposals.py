@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mtrl_transfer.candidates import FAMILIES, full
-from mtrl_transfer.choices import check_choice
+from mtrl_transfer.choices import check_choice, check_number
 from mtrl_transfer.combiners.base import Combiner
 from mtrl_transfer.combiners.pcgrad import pcgrad_weights, random_orders
 from mtrl_transfer.combiners.registry import COMBINERS, make_combiner
@@ -21,7 +21,7 @@ Listed: TypeAlias = Any
 
 
 class Proposed(NamedTuple):
-    """Candidates `rows [K, T]` as they would be applied, the full set first, and who is in: `members [K, T]` bool."""
+    """Candidates `rows [K, T]` as they would be applied, the full set first, and their `members [K, T]` bool."""
 
     rows: Tensor
     members: Tensor
@@ -34,11 +34,15 @@ class Proposals:
         listed: a family by name (see `candidates.FAMILIES`); rows of weights `[K, T]`; or a list that mixes names of
             families, combiners (by name or object) and subsets of task indices. The full set always comes first.
         inner: `pcgrad` runs PCGrad within each subset.
-        norm_matching: bring all candidates to the full set's gradient norm.
-        max_norm_factor: cap on the factor of norm matching.
+        max_norm_factor: largest factor by which a candidate is brought to the full set's gradient norm; None leaves all
+            candidates as they are.
     """
 
-    def __init__(self, listed: Listed, inner: str | None, norm_matching: bool, max_norm_factor: float) -> None:
+    def __init__(self, listed: Listed, inner: str | None, max_norm_factor: float | None) -> None:
+        if inner is not None:
+            check_choice("inner", inner, ("pcgrad",))
+        if max_norm_factor is not None:
+            check_number("max_norm_factor", max_norm_factor, 1)
         parts: list[Any] = [listed] if isinstance(listed, str | Tensor) else list(listed)
         for part in parts:
             _check(part)
@@ -47,28 +51,24 @@ class Proposals:
         self.combiners = [make_combiner(part) if isinstance(part, str) else part for part in proposing]
         if inner is not None and any(isinstance(part, Tensor) for part in parts):
             raise ValueError(f"inner={inner!r} works within subsets; it has no meaning for rows of given weights")
-        self.inner, self.norm_matching, self.max_norm_factor = inner, norm_matching, max_norm_factor
+        self.inner, self.max_norm_factor = inner, max_norm_factor
         self._static: Tensor | None = None
 
-    def __call__(
-        self, gramian: Tensor, context: Context | None, generator: torch.Generator, found: Tensor | None
-    ) -> Proposed:
-        """Candidates for this Gramian `[T, T]`; `found [T]` is one more, from a search."""
-        static = self._rows(gramian)
-        rows = static if found is None else torch.cat([static, found[None]])
+    @property
+    def depend_on_gradients(self) -> bool:
+        """True if the rows of weights differ from update to update."""
+        return self.inner is not None or bool(self.combiners)
+
+    def __call__(self, gramian: Tensor, context: Context | None, generator: torch.Generator) -> Proposed:
+        """Return the candidates for this Gramian `[T, T]`."""
+        rows = self._rows(gramian)
         members = rows != 0
         if self.inner == "pcgrad":
             rows = pcgrad_weights(gramian, random_orders(len(gramian), generator), members)
         if self.combiners:
             proposed = torch.stack([combiner(gramian, context) for combiner in self.combiners])
             rows, members = torch.cat([rows, proposed]), torch.cat([members, proposed != 0])
-        return Proposed(self.matched(rows, gramian), members)
-
-    def matched(self, rows: Tensor, gramian: Tensor) -> Tensor:
-        """Rows `[K, T]` brought to the norm of the first, which stays as it is."""
-        if not self.norm_matching:
-            return rows
-        return torch.cat([rows[:1], match_norms(rows[1:], gramian, rows[0], self.max_norm_factor)])
+        return Proposed(matched(rows, gramian, self.max_norm_factor), members)
 
     def _rows(self, gramian: Tensor) -> Tensor:
         """Listed rows `[S, T]`, the full set first; built once, since they cross to the device."""
@@ -82,12 +82,19 @@ class Proposals:
         return self._static
 
 
+def matched(rows: Tensor, gramian: Tensor, max_norm_factor: float | None) -> Tensor:
+    """Return `rows [K, T]` brought to the norm of the first, which stays as it is; None: all as they are."""
+    if max_norm_factor is None:
+        return rows
+    return torch.cat([rows[:1], match_norms(rows[1:], gramian, rows[0], max_norm_factor)])
+
+
 def _check(part: object) -> None:
     if isinstance(part, str):
         check_choice("candidates", part, {*FAMILIES, *COMBINERS} - {"transference"})
     elif not isinstance(part, Combiner | Tensor | Sequence):
         raise ValueError(
-            f"candidates holds {part!r}, which is no family, combiner, rows of weights or subset; a subset is a list "
+            f"candidates contains {part!r}, no family, combiner, rows of weights or subset; a subset is a list "
             "of task indices, such as [0, 2] in candidates=[[0, 2], [1]]"
         )
 
@@ -103,11 +110,11 @@ def _rows_of(part: Any, n_tasks: int) -> Tensor:
         if part.ndim != 2 or part.shape[1] != n_tasks:
             raise ValueError(f"candidates must be [K, {n_tasks}] (one a row), got {list(part.shape)}")
         if not part.any(1).all():
-            raise ValueError("candidates holds a row of zeros; the step along no task is none")
+            raise ValueError("candidates contains a row of zeros; the step along no task is none")
         return part.detach().cpu().float()
     row = torch.zeros(1, n_tasks)
     if not part:
-        raise ValueError("candidates holds an empty subset; the step along no task is none")
+        raise ValueError("candidates contains an empty subset; the step along no task is none")
     for task in part:
         if not 0 <= task < n_tasks:
             raise ValueError(f"candidates names task {task}, but tasks are numbered 0 to {n_tasks - 1}")

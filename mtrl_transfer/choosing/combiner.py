@@ -1,0 +1,194 @@
+"""The step whose lookahead helps all tasks most."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer import scales
+from mtrl_transfer.candidates import MAX_POWER_SET
+from mtrl_transfer.choices import check_whole, made
+from mtrl_transfer.choosing.measures import MEASURES, Measure, ModelMeasure
+from mtrl_transfer.choosing.proposals import Listed, Proposals
+from mtrl_transfer.choosing.quadratic import Quadratic
+from mtrl_transfer.choosing.scales import SCALES, Scale
+from mtrl_transfer.choosing.searched import searched
+from mtrl_transfer.choosing.selection import SELECTORS, BestCandidate
+from mtrl_transfer.combiners.base import Combiner, live_tasks
+from mtrl_transfer.combiners.registry import register
+from mtrl_transfer.combiners.state import Stateful
+from mtrl_transfer.context import Context
+from mtrl_transfer.decision import Decision
+
+WEIGHTS = "weights"
+"""The name of the candidates that are all weights."""
+
+
+@register("transference")
+class Transference(Combiner):
+    """Applies the candidate with the largest total transference (Fifty et al., 2020, section 4).
+
+    The full set is always the first candidate, and the fallback wherever nothing can be measured. The paper sums the
+    gradients of a subset; here members weigh `1/T` (one scale). `measure`, `scale` and `selector` are objects,
+    names, or dicts of an object's arguments with its `name`.
+
+    Args:
+        candidates: `leave_one_out`, `singletons`, `pairs` or `power_set`; rows of weights `[K, T]`; a list of such
+            names, of combiners (by name or object) and of subsets (lists of task indices); or `weights`, the best
+            weights of all within the full set's norm (needs a measure of all weights: `basis` or `first_order`).
+            `power_set` of more than 16 tasks is searched locally by these measures.
+        measure: `exact`, `first_order` or `basis`, see `choosing.measures`.
+        scale: divisor of an improvement: `ratio`, `ema`, or `auto`, which is `ema` where losses are signed and `ratio`
+            otherwise, see `choosing.scales`.
+        selector: `best`, see `choosing.selection`.
+        inner: `pcgrad` runs PCGrad within each subset; None adds its gradients up.
+        max_norm_factor: largest factor by which candidates are brought to the full set's gradient norm; None leaves
+            them as they are.
+        every: measure on every n-th call; in between the last choice is applied again.
+        generator: source of PCGrad's orders.
+
+    Attributes:
+        members: `[T]` bool, the tasks of the candidate applied last; None before the first call.
+    """
+
+    needs_context: ClassVar[bool] = True
+    renamed: ClassVar[Mapping[str, str]] = {
+        "lookahead_rows": "measure={'rows': ...}",
+        "lookahead_batch": "measure={'held_out': ...}",
+        "step_size": "measure={'step_size': ...}",
+        "norm_matching": "max_norm_factor=None for False",
+        **{name: f"selector={{{name!r}: ...}}" for name in ("max_absence", "smoothing", "confidence")},
+    }
+
+    def __init__(
+        self,
+        candidates: Listed = "leave_one_out",
+        measure: Any = "exact",
+        scale: Any = "auto",
+        selector: Any = "best",
+        inner: str | None = None,
+        max_norm_factor: float | None = 2.0,
+        every: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(generator)
+        check_whole("every", every)
+        self.candidates, self.inner, self.max_norm_factor, self.every = candidates, inner, max_norm_factor, every
+        self.measure: Measure = made("measure", measure, MEASURES, "exact")
+        self.scale: Scale = made("scale", scale, SCALES, "auto")
+        self.selector: BestCandidate = made("selector", selector, SELECTORS, "best")
+        self._all_weights = isinstance(candidates, str) and candidates == WEIGHTS
+        if isinstance(candidates, str) and candidates == "continuous":
+            raise ValueError(f"candidates='continuous' is now {WEIGHTS!r}")
+        self._full_set = Proposals("full", None, None)
+        self._proposals = self._full_set if self._all_weights else Proposals(candidates, inner, max_norm_factor)
+        self._decision = Stateful()
+        self.parts = {"scale": self.scale, "selector": self.selector, "decision": self._decision}
+        self.parts |= {f"candidate_{place}": one for place, one in enumerate(self._proposals.combiners)}
+        self._check_together()
+
+    def _check_together(self) -> None:
+        absence = getattr(self.selector, "max_absence", None)
+        if absence is not None and absence < self.every:
+            raise ValueError(f"max_absence={absence} cannot be kept: a choice stands for every={self.every} calls")
+        if self._all_weights:
+            if not isinstance(self.measure, ModelMeasure):
+                raise ValueError("candidates='weights' needs measure='basis' or 'first_order'")
+            self._check_searchable("candidates='weights'")
+
+    def _check_searchable(self, candidates: str) -> None:
+        if self.inner or getattr(self.selector, "smoothing", None):
+            raise ValueError(f"{candidates} is searched anew at each call; that needs inner=None and smoothing=0")
+
+    @property
+    def members(self) -> Tensor | None:
+        """`[T]` bool: the tasks of the candidate applied last."""
+        return self.selector.state.get("members")
+
+    @property
+    def last(self) -> Decision | None:
+        """The last decision; None before the first."""
+        if not self._decision.state:
+            return None
+        found = {name: value.clone() for name, value in self._decision.state.items()}
+        return Decision(**found, weights=self.state["weights"].clone(), fresh=(self.calls - 1) % self.every == 0)
+
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
+        """Return the weights `[T]` of the chosen candidate."""
+        if context is None:
+            raise ValueError("Transference needs a context with losses and a lookahead; see `make_context`")
+        if self.due:
+            rows, members = self._decide(gramian, context)
+        elif self._repeats:
+            self.selector.note(self.selector.state["members"])
+            return self.state["weights"].clone()
+        else:
+            rows, members = self._proposals(gramian, context, self.generator(gramian.device))
+        place = self._decision.state["choice"][None]
+        self.selector.note(members.index_select(0, place)[0])
+        return self.store("weights", rows.index_select(0, place)[0]).clone()
+
+    @property
+    def _repeats(self) -> bool:
+        """True if the next call applies the last weights, whatever the gradients."""
+        return not (self.due or self._proposals.depend_on_gradients or "weights" not in self.state)
+
+    def reuse(self) -> Tensor | None:
+        """Return the last choice's weights between measurements; None where one is due, or gradients matter."""
+        if not self._repeats:
+            return None
+        self.selector.note(self.selector.state["members"])
+        self.calls += 1
+        return self.state["weights"].clone()
+
+    def _decide(self, gramian: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Measure and choose; return the candidates `[K, T]` and their members `[K, T]` bool."""
+        proposals = self._full_set if self._searches(len(gramian)) else self._proposals
+        rows, members = proposals(gramian, context, self.generator(gramian.device))
+        step = self.measure.step(context, gramian, rows[0])
+        losses = self.measure(context, gramian, rows, step)
+        divisor = self.scale(losses.before, context)
+        if isinstance(losses, Quadratic) and proposals is self._full_set:
+            factor = self.max_norm_factor
+            rows, members = searched(losses, divisor, gramian, weights=self._all_weights, max_norm_factor=factor)
+        known = live_tasks(gramian) & losses.before.isfinite()  # a task that was left out has no say
+        transference = torch.where(known, scales.divide(losses.decrease(rows), divisor), 0)
+        scores, choice = self.selector(transference, members, step, self.every)
+        found = {"candidates": rows, "transference": transference, "scores": scores, "choice": choice}
+        found |= {"step_size": step, "losses": losses.before, "divisor": divisor}
+        for name, value in found.items():
+            self._decision.store(name, value)
+        return rows, members
+
+    def _searches(self, n_tasks: int) -> bool:
+        """True if the candidate is found by a search rather than listed."""
+        named = isinstance(self.candidates, str) and self.candidates == "power_set"
+        many = named and n_tasks > MAX_POWER_SET and isinstance(self.measure, ModelMeasure)
+        if many:
+            self._check_searchable(f"power_set of {n_tasks} tasks")
+        return many or self._all_weights
+
+    @property
+    def needs_after_step(self) -> bool:  # type: ignore[override]
+        """True if a combiner among the candidates needs it."""
+        return any(one.needs_after_step for one in self.asked)
+
+    @property
+    def sync_free(self) -> bool:  # type: ignore[override]
+        """True if the combiners among the candidates are, and do the same in each call."""
+        return all(one.sync_free and not isinstance(one, Transference) for one in self.asked)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Also the number of calls, which says when the next measurement is due."""
+        return {**super().state_dict(), "calls": torch.tensor(self.calls)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Continue from a `state_dict`."""
+        if "calls" not in state:
+            held = ", ".join(state) or "nothing"
+            raise ValueError(f"this is not the state of a Transference combiner; it has {held}")
+        self.calls = int(state["calls"])
+        super().load_state_dict({name: value for name, value in state.items() if name != "calls"})

@@ -1,0 +1,144 @@
+"""Measures of the decrease of every task's loss by every candidate's step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.choices import check_choice, check_number, check_whole
+from mtrl_transfer.choosing.quadratic import Quadratic, quadratic_from_predictions
+from mtrl_transfer.context import Context, Lookahead
+from mtrl_transfer.steps import matched_step_size
+
+
+class Losses(Protocol):
+    """Losses at `θ` and at the ends of steps."""
+
+    @property
+    def before(self) -> Tensor:
+        """`L_j(θ) [T]`."""
+
+    def decrease(self, rows: Tensor) -> Tensor:
+        """Return `L_j(θ) − L_j(θ_w)` as `[K, T]` for candidates `rows [K, T]`."""
+
+
+class Table(NamedTuple):
+    """Losses of listed candidates: `before [T]`, and after each candidate's step `after [K, T]`."""
+
+    before: Tensor
+    after: Tensor
+
+    def decrease(self, rows: Tensor) -> Tensor:
+        """Return `[K, T]`; `rows` are those that were listed."""
+        return self.before - self.after
+
+
+@dataclass
+class Measure:
+    """Base class: the rows to look ahead on, and the length of the step.
+
+    Args:
+        rows: number of rows a task; None leaves it to the caller.
+        held_out: take rows that the gradients have not seen; False: the gradients' own, where every candidate looks
+            better than it is.
+        step_size: `matched` to the trunk's last real step, or a fixed number.
+    """
+
+    rows: int | None = None
+    held_out: bool = True
+    step_size: str | float = "matched"
+
+    STEPS: ClassVar[tuple[str, ...]] = ("matched",)
+
+    def __post_init__(self) -> None:
+        if self.rows is not None:
+            check_whole("rows", self.rows)
+        if self.step_size == "optimizer" and self.step_size not in self.STEPS:
+            raise ValueError(
+                f"step_size='optimizer' is not linear in the weights, as {type(self).__name__} needs it; "
+                "choose 'matched', a number, or measure='exact'"
+            )
+        if isinstance(self.step_size, str):
+            check_choice("step_size", self.step_size, self.STEPS)
+        else:
+            check_number("step_size", self.step_size, 0)
+            if not self.step_size:
+                raise ValueError("step_size=0 is no step; it must be positive, or 'matched'")
+
+    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Losses:
+        """Return the losses at the ends of steps of `rows [K, T]`; a measure implements this."""
+        raise NotImplementedError
+
+    def step(self, context: Context, gramian: Tensor, full_set: Tensor) -> Tensor:
+        """Return `η []`, given the full set's weights `[T]`."""
+        if self.step_size == "matched":
+            return matched_step_size(gramian, context.step_norm, full_set)
+        return torch.full_like(gramian[0, 0], float(self.step_size))
+
+    def look(self, context: Context) -> Lookahead:
+        """Return the lookahead on this measure's rows."""
+        if context.lookahead is None:
+            raise ValueError(f"{self} needs context.lookahead, the losses at the end of a candidate's step")
+        return context.lookahead.on(self.rows, self.held_out)
+
+
+class Exact(Measure):
+    """Lookahead at `θ` and at the end of every candidate's step (Fifty et al., 2020, section 3): K + 1 forwards.
+
+    Args:
+        rows: see `Measure`.
+        held_out: see `Measure`.
+        step_size: `matched`, a number, or `optimizer`, the true step of the trunk's optimizer.
+    """
+
+    STEPS = ("matched", "optimizer")
+
+    def step(self, context: Context, gramian: Tensor, full_set: Tensor) -> Tensor:
+        """Return `η []`; 1 for the optimizer's own step."""
+        if self.step_size == "optimizer":
+            return torch.ones_like(gramian[0, 0])
+        return super().step(context, gramian, full_set)
+
+    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Table:
+        """Return the losses of the candidates `rows [K, T]`."""
+        lookahead = self.look(context)
+        if self.step_size == "optimizer":
+            table = lookahead.after_optimizer(rows)
+        else:
+            table = lookahead(torch.cat([torch.zeros_like(rows[:1]), rows]), step_size)
+        return Table(table[0], table[1:])
+
+
+class ModelMeasure(Measure):
+    """Base class of measures that give the losses of all weights, which can then be searched."""
+
+    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Quadratic:
+        """Return losses as a function of the weights; a measure implements this."""
+        raise NotImplementedError
+
+
+class FirstOrder(ModelMeasure):
+    """`L_j(w) ≈ L_j − η ⟨g_w, g_j⟩`, by inner products of gradients, without any forward pass on `held_out=False`."""
+
+    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Quadratic:
+        """Return losses that are linear in the weights."""
+        received = self.look(context).held_out_gramian() if self.held_out else gramian
+        return Quadratic(context.losses, -step_size * received.mT, None)
+
+
+class Basis(ModelMeasure):
+    """Predictions at `θ` and at the end of each single task's step: T + 1 forwards, and every candidate's loss."""
+
+    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Quadratic:
+        """Return losses that are quadratic in the weights."""
+        lookahead, n_tasks = self.look(context), len(gramian)
+        units = torch.eye(n_tasks, dtype=step_size.dtype, device=step_size.device) / n_tasks
+        predictions = lookahead.predictions(torch.cat([torch.zeros_like(units[:1]), units]), step_size)
+        return quadratic_from_predictions(predictions, 1 / n_tasks, lookahead.loss_of)
+
+
+MEASURES = {"exact": Exact, "first_order": FirstOrder, "basis": Basis}
+"""Measures by the name that configs use."""

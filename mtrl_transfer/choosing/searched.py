@@ -1,0 +1,46 @@
+"""One candidate beside the full set, found by a search: any subset of many tasks, or any weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer import scales
+from mtrl_transfer.choosing import search
+from mtrl_transfer.choosing.proposals import Proposed, matched
+from mtrl_transfer.choosing.quadratic import Quadratic
+
+
+def searched(
+    losses: Quadratic, divisor: Tensor, gramian: Tensor, *, weights: bool, max_norm_factor: float | None
+) -> Proposed:
+    """Return the full set, and the candidate with the largest total transference.
+
+    `Σ_j Z_{w→j} = gain · w − wᵀ cost w`, with `gain = −Σ_j slope_j / divisor_j` and `cost = Σ_j C_j / divisor_j`.
+
+    Args:
+        losses: as a function of the weights.
+        divisor: `[T]`.
+        gramian: `[T, T]`.
+        weights: search all weights `w ≥ 0` within the full set's norm; False: all subsets.
+        max_norm_factor: for subsets, see `Proposals`.
+    """
+    full_set = torch.full_like(gramian[:1], 1 / len(gramian))
+    gain = -scales.divide(losses.slope, divisor.view(-1, 1)).sum(0)
+    cost = torch.zeros_like(gramian)
+    if losses.curvature is not None:
+        cost = scales.divide(losses.curvature, divisor.view(-1, 1, 1)).sum(0)
+    if weights:
+        # These stay as short as they are: longer ones would overshoot.
+        found = search.best_weights(gain, cost, gramian, scales.squared_norms(gramian, full_set[0]))
+        rows = torch.cat([full_set, found[None]])
+        return Proposed(rows, rows != 0)
+
+    def score(subsets: Tensor) -> Tensor:
+        rows = matched(torch.cat([full_set, subsets / len(gramian)]), gramian, max_norm_factor)[1:]
+        return rows @ gain - ((rows @ cost) * rows).sum(1)
+
+    starts = search.starting_subsets(score, gain, gramian.diagonal().clamp(min=0).sqrt())
+    found = search.best_subset(score, starts).to(gain.dtype) / len(gain)
+    rows = torch.cat([full_set, found[None]])
+    return Proposed(matched(rows, gramian, max_norm_factor), rows != 0)
