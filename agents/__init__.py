@@ -1,7 +1,7 @@
 """Multi-task SAC on stable-baselines3."""
 
 from mtrl_transfer.agents.evaluation import Evaluation, evaluate
-from mtrl_transfer.agents.monitoring.callbacks import MultiTaskEvalCallback
+from mtrl_transfer.agents.monitoring.callbacks import MultiTaskEvalCallback, RecordTransference, TransferenceFigures
 from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
@@ -15,7 +15,9 @@ __all__ = [
     "MultiTaskEvalCallback",
     "MultiTaskPolicy",
     "MultiTaskReplayBuffer",
+    "RecordTransference",
     "RoutedAgent",
+    "TransferenceFigures",
     "evaluate",
     "load_actor",
     "load_agent",

@@ -1,4 +1,4 @@
-"""Callbacks for multi-task training."""
+"""Callbacks for multi-task training: evaluation, figures in TensorBoard, records of transference."""
 
 from __future__ import annotations
 
@@ -7,11 +7,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from matplotlib.figure import Figure as MatplotlibFigure
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
 
+from mtrl_transfer import Record, Recorder
 from mtrl_transfer.agents.evaluation import Evaluation, check_evaluation_env, evaluate
+from mtrl_transfer.agents.monitoring.features import covariance_similarities, rank_correlation
+from mtrl_transfer.agents.monitoring.figures import heatmap, left_out_shares, scatter
+from mtrl_transfer.agents.monitoring.layout import TENSORBOARD_ONLY, scalar_layout
+from mtrl_transfer.agents.monitoring.timing import counted
 from mtrl_transfer.agents.storage.outage import Outage, Tell
+from mtrl_transfer.scales import divide
+from mtrl_transfer.update import Update
 
 
 class MultiTaskEvalCallback(BaseCallback):
@@ -99,3 +110,192 @@ class MultiTaskEvalCallback(BaseCallback):
             if self.best_model_save_path is not None:
                 self.model.save(self.best_model_save_path / "best_model")
             self.best_score = self.last.score
+
+
+class TransferenceFigures(BaseCallback):
+    """Draw transference in TensorBoard, and arrange the scalars there.
+
+    Every ``every`` vector steps, for critic and actor: pairwise transference and gradient cosine as heatmaps (means
+    since the last figure), the covariance similarity of observations and trunk features, the share of updates in which
+    each task was left out, predicted against realised improvement, and a histogram of chosen candidates (0 is the full
+    set, ``t + 1`` leaves task ``t`` out in the default family). Figures without data (``measure_every=None``, no
+    choices) are not drawn.
+
+    Args:
+        every: vector steps between figures, at least 1.
+
+    Attributes:
+        seconds: seconds spent on figures so far; they are part of ``time/logging_seconds``.
+    """
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every={every} must be at least 1 vector step")
+        self.every = every
+        self.seconds = 0.0
+        self._steps: list[int] = []
+        self._left_out: dict[str, list[np.ndarray]] = {}
+        self._counted: dict[str, tuple[np.ndarray, int]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """State that later figures depend on."""
+        counted = {role: {"kept": kept, "n_updates": n_updates} for role, (kept, n_updates) in self._counted.items()}
+        return {"seconds": self.seconds, "steps": self._steps, "left_out": self._left_out, "counted": counted}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
+        self.seconds, self._steps, self._left_out = state["seconds"], state["steps"], state["left_out"]
+        self._counted = {role: (one["kept"], one["n_updates"]) for role, one in state["counted"].items()}
+
+    def _on_training_start(self) -> None:
+        for output in self.logger.output_formats:
+            if isinstance(output, TensorBoardOutputFormat):
+                output.writer.add_custom_scalars(scalar_layout(self.model.task_names))
+
+    def _on_step(self) -> bool:
+        if self.n_calls % self.every == 0 and self.model._n_updates > 0:
+            self.draw()
+        return True
+
+    def draw(self) -> None:
+        """Record the figures now."""
+        before = self.model.timing["logging"]
+        with counted(self.model.timing, "logging"):
+            self._draw_all()
+            self.logger.dump(self.num_timesteps)
+        self.seconds += self.model.timing["logging"] - before
+
+    def _draw_all(self) -> None:
+        self._steps.append(self.num_timesteps)
+        measured = {role: update.measurement.maps.flush() for role, update in self.model.updates.items()}
+        self._draw_similarities({role: maps["pairwise"].numpy() for role, maps in measured.items() if maps})
+        for role, update in self.model.updates.items():
+            self._draw_maps(role, measured[role])
+            self._draw_left_out(role, update)
+            self._draw_scatter(role, update)
+            self._record_choices(role, update)
+        self.logger.record("time/figures_seconds", self.seconds)
+
+    def _record(self, tag: str, figure: MatplotlibFigure) -> None:
+        self.logger.record(tag, Figure(figure, close=True), exclude=TENSORBOARD_ONLY)
+
+    def _draw_similarities(self, pairwise: dict[str, np.ndarray]) -> None:
+        """Draw the similarity of the tasks' data, and record its correlation with measured transference."""
+        if not pairwise:
+            return
+        generator = torch.Generator(self.model.device).manual_seed(self.num_timesteps)
+        found, names = covariance_similarities(self.model, generator), self.model.task_names
+        figure = heatmap(found["inputs"], names, "Covariance similarity of observations", "", "")
+        self._record("1_what_helps_what/input_similarity", figure)
+        for role, transference in pairwise.items():
+            figure = heatmap(found[role], names, f"{role.capitalize()}: covariance similarity of features", "", "")
+            self._record(f"1_what_helps_what/{role}_feature_similarity", figure)
+            for kind, similarity in (("input", found["inputs"]), ("feature", found[role])):
+                tag = f"transference/{role}_{kind}_similarity_correlation"
+                self.logger.record(tag, rank_correlation(similarity, transference), exclude="stdout")
+
+    def _draw_maps(self, role: str, maps: dict[str, torch.Tensor]) -> None:
+        names = self.model.task_names
+        if "pairwise" in maps:
+            title = f"{role.capitalize()}: who helps (blue) or harms (red) whom"
+            figure = heatmap(maps["pairwise"].numpy(), names, title, "this task's step ...", "... helps that task")
+            self._record(f"1_what_helps_what/{role}_transference", figure)
+            title = f"{role.capitalize()}: cosine of task gradients"
+            figure = heatmap(maps["cosine"].numpy(), names, title, "", "")
+            self._record(f"1_what_helps_what/{role}_gradient_cosine", figure)
+
+    def _draw_left_out(self, role: str, update: Update[Any]) -> None:
+        kept, n_updates = update.kept.cpu().numpy().copy(), int(update.n_combined)
+        before, n_before = self._counted.get(role, (np.zeros_like(kept), 0))
+        self._counted[role] = (kept, n_updates)
+        shares = 1.0 - (kept - before) / max(n_updates - n_before, 1)
+        history = self._left_out.setdefault(role, [])
+        history.append(shares)
+        if np.any(history):
+            figure = left_out_shares(
+                self._steps, np.stack(history), self.model.task_names, f"{role.capitalize()} left out"
+            )
+            self._record(f"3_left_out/{role}", figure)
+
+    def _draw_scatter(self, role: str, update: Update[Any]) -> None:
+        pairs = update.measurement.pairs
+        if pairs:
+            predicted, realised = torch.stack(list(pairs)).cpu().numpy().swapaxes(0, 1)
+            title = f"{role.capitalize()}: did predictions come true?"
+            figure = scatter(predicted, realised, self.model.task_names, title)
+            self._record(f"2_predicted_realised/{role}", figure)
+
+    def _record_choices(self, role: str, update: Update[Any]) -> None:
+        if update.choices is not None:
+            counts = update.choices.cpu()
+            chosen = torch.arange(len(counts)).repeat_interleave(counts)
+            update.choices.zero_()
+            if len(chosen):
+                self.logger.record(f"choices/{role}", chosen, exclude=TENSORBOARD_ONLY)
+
+
+class RecordTransference(BaseCallback):
+    """Append a record of both networks to a file regularly; read it with ``mtrl_transfer.Recording``.
+
+    A record's step is in transitions. Pairwise transference is the mean over all measurements since the last record
+    (those of ``affinity_every``, or without it ``measure_every``); Gramian and decision are the latest. When a run is
+    continued, records beyond the agent's count are dropped, because they will be written again.
+
+    Args:
+        path: the file.
+        every: updates between records, at least 1.
+        tell: takes a line for the user if the file cannot be written; training goes on, and records wait.
+    """
+
+    def __init__(self, path: str | Path, every: int, tell: Tell = warnings.warn) -> None:
+        super().__init__()
+        if every < 1:
+            raise ValueError(f"every={every} must be at least 1 update")
+        self.path, self.every = Path(path), every
+        self._recorder: Recorder | None = None
+        self._outage = Outage(path, "records wait in memory", tell)
+
+    def _on_training_start(self) -> None:
+        self._recorder = Recorder(self.path, self.model.task_names)
+        self._recorder.drop_after(self.num_timesteps)
+        self._last = self.model._n_updates
+
+    def _on_rollout_start(self) -> None:
+        self._record_if_due()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        self._record_if_due()
+        self.flush()
+
+    def flush(self) -> None:
+        """Write records that wait because they could not be written."""
+        if self._recorder is not None:
+            with self._outage.bridged():
+                self._recorder.flush()
+
+    def _record_if_due(self) -> None:
+        now, recorder = self.model._n_updates, self._recorder
+        if recorder is not None and now // self.every > self._last // self.every:
+            with counted(self.model.timing, "logging"):
+                records = {role: _record(update) for role, update in self.model.updates.items()}
+                with self._outage.bridged():
+                    recorder.record(self.model.num_timesteps, records)
+            self._last = now
+
+
+def _record(update: Update[Any]) -> Record:
+    history = update.measurement.history
+    kind = "decrease" if history.count("decrease") else "pairwise"
+    measurements, means = history.count(kind), history.flush()
+    pairwise = divide(means[kind], means["scale"]) if kind == "decrease" else means.get(kind)
+    return Record(
+        weights=update.weights,
+        gramian=update.gramian,
+        decision=update.combiner.last,
+        pairwise=pairwise,
+        measurements=measurements,
+    )

@@ -1,7 +1,7 @@
-"""Figures of transference: what helps what, what was left out, what was predicted and what happened.
+"""Figures of transference: pairwise, tasks left out, predicted against realised.
 
-TensorBoard shows an image about 350 pixels wide and without smoothing, so they are drawn at that size, with few digits
-and large letters; the ground is white, also in dark mode.
+TensorBoard shows an image about 350 pixels wide and without smoothing, so figures are drawn at that size, with few
+digits and large letters, on a white ground also in dark mode.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from matplotlib.ticker import EngFormatter, FixedLocator, MaxNLocator
 WIDTH, HEIGHT, DPI = 4.2, 4.2, 82
 """Inches and dots."""
 FEW = 10
-"""So many tasks can be told apart by colour and written into a small figure."""
+"""Largest number of tasks that colours can tell apart and a small figure can name."""
 INCHES_PER_TASK = 0.16
-"""Of a larger heatmap, which is to be looked at in its own size (click on it)."""
+"""Size of a larger heatmap, which TensorBoard shows whole after a click."""
 
 
 def heatmap(matrix: np.ndarray, names: Sequence[str], title: str, rows: str, columns: str) -> Figure:
     """A matrix ``[T, T]``, coloured symmetrically about zero: blue helps, red harms.
 
-    The diagonal is left grey, as is what is missing: a task's effect on itself would outshine all others. Up to
-    :data:`FEW` tasks the cells hold their numbers, as whole multiples of a power of ten that the title names.
+    The diagonal and missing values are grey: a task's effect on itself would outshine all others. Up to :data:`FEW`
+    tasks the cells hold their numbers, as whole multiples of a power of ten that the title names.
 
     Args:
         matrix: ``[T, T]``.
-        names: of the tasks.
-        title: above.
-        rows: what a row is.
-        columns: what a column is.
+        names: task names.
+        title: title of the figure.
+        rows: label of the rows.
+        columns: label of the columns.
     """
     few = len(names) <= FEW
     size = WIDTH if few else 2.0 + INCHES_PER_TASK * len(names)
@@ -55,13 +55,13 @@ def heatmap(matrix: np.ndarray, names: Sequence[str], title: str, rows: str, col
 
 
 def left_out_shares(steps: Sequence[int], shares: np.ndarray, names: Sequence[str], title: str) -> Figure:
-    """How often each task was left out over time, stacked; beyond :data:`FEW` tasks the less concerned are summed up.
+    """Shares of updates that left each task out, stacked over time; beyond :data:`FEW` tasks the smallest are summed.
 
     Args:
         steps: ``n`` counts of transitions.
         shares: ``[n, T]``, share of updates since the previous step that left the task out.
-        names: of the tasks.
-        title: above.
+        names: task names.
+        title: title of the figure.
     """
     figure, axes = _axes(WIDTH, HEIGHT + 0.2)
     shares, labels = _most_left_out(shares, [shortened(name) for name in names])

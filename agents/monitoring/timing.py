@@ -1,4 +1,4 @@
-"""Where the time goes: seconds by part, and time of callbacks kept apart from that of environments."""
+"""Seconds by part of training, with the time of callbacks apart from that of environments."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ Result = TypeVar("Result")
 
 @contextmanager
 def counted(timing: dict[str, float], part: str) -> Iterator[None]:
-    """Add the seconds inside to ``timing[part]``."""
+    """Add the seconds spent inside to ``timing[part]``."""
     start = time.perf_counter()
     yield
     timing[part] += time.perf_counter() - start
 
 
 class TimedCallback:
-    """Stands in for a callback during one rollout and counts the seconds it takes."""
+    """Stand-in for a callback during one rollout, which counts its seconds."""
 
     def __init__(self, callback: BaseCallback) -> None:
         self._callback = callback

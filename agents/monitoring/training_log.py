@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from mtrl_transfer.agents.monitoring.trunk_health import feature_spread
+from mtrl_transfer.agents.monitoring.features import feature_spread
 from mtrl_transfer.faults import describe
 from mtrl_transfer.gradients import is_sync_free
 

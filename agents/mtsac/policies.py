@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -199,6 +200,10 @@ class MultiTaskPolicy(BasePolicy):
     def _outputs(self, actor: MultiTaskMLP, observations: Tensor) -> Tensor:
         features, one_hot = observations.split([self.obs_dim, self.n_tasks], dim=-1)
         return actor.of_tasks(features, one_hot.argmax(dim=-1)).squeeze(0)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Copy parameters and buffers, as in torch; ``assign`` copies too, because optimizers hold the parameters."""
+        return super().load_state_dict(state_dict, strict)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         spaces = {"observation_space": self.observation_space, "action_space": self.action_space}

@@ -10,7 +10,7 @@ from stable_baselines3.common.logger import Video
 from tqdm import tqdm
 
 from mtrl_transfer.agents import MultiTaskEvalCallback
-from mtrl_transfer.agents.monitoring.tensorboard import TENSORBOARD_ONLY
+from mtrl_transfer.agents.monitoring.layout import TENSORBOARD_ONLY
 from mtrl_transfer.agents.runs.logs.videos import FPS, Camera
 from mtrl_transfer.agents.runs.streams import STDERR
 

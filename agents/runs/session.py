@@ -15,8 +15,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from tqdm import tqdm
 
 from mtrl_transfer.agents import MTSAC, MultiTaskEvalCallback
-from mtrl_transfer.agents.monitoring.recording import RecordTransference
-from mtrl_transfer.agents.monitoring.tensorboard import TENSORBOARD_ONLY, TransferenceFigures
+from mtrl_transfer.agents.monitoring.callbacks import RecordTransference, TransferenceFigures
+from mtrl_transfer.agents.monitoring.layout import TENSORBOARD_ONLY
 from mtrl_transfer.agents.runs import run_folder
 from mtrl_transfer.agents.runs.build import evaluation_env, make_agent, training_env
 from mtrl_transfer.agents.runs.callbacks import ClipsEvery, LogEvery

@@ -18,6 +18,7 @@ from mtrl_transfer.agents.mtsac.distributions import mean_and_log_std
 from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, MultiTaskMLP
 from mtrl_transfer.agents.storage.archive import box_from_json, box_to_json, copies
 from mtrl_transfer.agents.storage.archive_checks import blamed_on, check_parameters
+from mtrl_transfer.agents.storage.policy_archive import parameters_of
 from mtrl_transfer.agents.tasks import tasks_of
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def save_actor(agent: MTSAC, path: str | Path, env: Mapping[str, Any] | None = N
         },
         "env": None if env is None else dict(env),
     }
-    content = safetensors.torch.save(copies(network.state_dict()), {METADATA: json.dumps(about)})
+    content = safetensors.torch.save(copies(parameters_of(network)), {METADATA: json.dumps(about)})
     Path(path).write_bytes(content)
 
 

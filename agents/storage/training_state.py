@@ -1,4 +1,4 @@
-"""What a training depends on besides the agent: random generators, episodes under way, environments."""
+"""State of a training besides the agent's: random generators, unfinished episodes, environments."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def training_state(agent: MTSAC) -> dict[str, Any]:
-    """The state between two rollouts, as nested dicts and lists of numbers, texts, arrays and tensors.
+    """State between two rollouts: nested dicts and lists of numbers, texts, arrays and tensors.
 
-    With the agent's archive and its replay it is all that a bit-exact continuation on a CPU needs. The environment must
-    have ``state_dict`` and ``load_state_dict``, as those of ``envs.make_vec_env`` do.
+    Together with the agent's archive and its replay it is all that a bit-exact continuation on a CPU needs. The
+    environment must have ``state_dict`` and ``load_state_dict``, as those of ``make_vec_env`` do.
     """
     assert agent.env is not None
     assert agent.ep_info_buffer is not None
@@ -72,7 +72,7 @@ def _restore_global_generators(state: dict[str, Any]) -> None:
 
 
 def _numpy_state(state: Any) -> dict[str, Any]:
-    """Arrays of unsigned numbers, which safetensors may not know, as lists."""
+    """State with arrays as lists, because safetensors does not know all unsigned types."""
     return {
         key: _numpy_state(value)
         if isinstance(value, dict)

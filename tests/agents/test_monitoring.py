@@ -11,10 +11,10 @@ from tensorboard.plugins.custom_scalar import layout_pb2
 
 from mtrl_transfer import covariance_similarity
 from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.monitoring.callbacks import TransferenceFigures
+from mtrl_transfer.agents.monitoring.features import covariance_similarities, feature_spread, rank_correlation
 from mtrl_transfer.agents.monitoring.figures import heatmap, left_out_shares, scatter
-from mtrl_transfer.agents.monitoring.similarity import covariance_similarities, rank_correlation
-from mtrl_transfer.agents.monitoring.tensorboard import TransferenceFigures, scalar_layout
-from mtrl_transfer.agents.monitoring.trunk_health import feature_spread
+from mtrl_transfer.agents.monitoring.layout import scalar_layout
 
 
 def events(folder: Path) -> EventAccumulator:

@@ -10,7 +10,7 @@ import torch
 
 from mtrl_transfer import Recording
 from mtrl_transfer.agents import MTSAC
-from mtrl_transfer.agents.monitoring.recording import RecordTransference
+from mtrl_transfer.agents.monitoring.callbacks import RecordTransference
 from mtrl_transfer.gradients import gramian
 from mtrl_transfer.lookahead import StepLookahead
 from mtrl_transfer.probe import effects_alone

@@ -309,6 +309,18 @@ def test_parameters_that_do_not_match_are_refused(make: Make, trained: MTSAC, tm
         make().set_parameters(tmp_path / "nothing")
 
 
+def test_assigned_parameters_are_trained(make: Make, trained: MTSAC):
+    before = trained.get_parameters()["policy"]["actor.trunk.weight0"].clone()
+    agents = []
+    for assign in (True, False):
+        agents.append(make())
+        agents[-1].policy.load_state_dict(trained.policy.state_dict(), assign=assign)
+        agents[-1].learn(60)
+    assert_same(*agents)
+    assert torch.equal(trained.policy.actor.trunk["weight0"], before)
+    assert not torch.equal(agents[0].policy.actor.trunk["weight0"], before)
+
+
 @pytest.mark.parametrize("settings", [{}, {"alignment": "joint"}, {"one_hot_in_trunk": True, "layer_norm": True}])
 def test_networks_read_their_own_parameters(make: Make, rows: np.ndarray, settings: dict[str, Any]):
     one, other = (make(seed=seed, policy_kwargs={"net_arch": [8], **settings}) for seed in (0, 1))
@@ -316,8 +328,11 @@ def test_networks_read_their_own_parameters(make: Make, rows: np.ndarray, settin
     with torch.no_grad():
         zeros = {name: torch.zeros_like(value) for name, value in one.policy.actor.named_parameters()}
         assert torch.func.functional_call(one.policy.actor, zeros, (inputs,)).abs().max() == 0
-        one.policy.load_state_dict(other.policy.state_dict(), assign=True)
         expected = other.policy.actor(inputs)
+        actor = copy.deepcopy(one.policy.actor)
+        actor.load_state_dict(other.policy.actor.state_dict(), assign=True)
+        assert torch.equal(actor(inputs), expected)
+        one.policy.load_state_dict(other.policy.state_dict(), assign=True)
         assert torch.equal(one.policy.actor(inputs), expected)
         torch.testing.assert_close(one.policy.double().actor(inputs.double()).float(), expected)
         copied = copy.deepcopy(one.policy.float())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import t as student
 
-from mtrl_transfer.agents.monitoring.similarity import rank_correlation
+from mtrl_transfer.agents.monitoring.features import rank_correlation
 from mtrl_transfer.agents.runs.compare.collect import FinishedRun, History
 
 PHASES = ("first third", "second third", "last third")
