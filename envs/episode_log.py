@@ -64,7 +64,7 @@ class EpisodeLog:
         if not np.array_equal(now, observation, equal_nan=True):
             warnings.warn(
                 f"task {task_name!r} cannot be continued in mid-episode: the same actions led elsewhere, so it depends "
-                "on more than its np_random. Its episode begins anew, and the run is not bit for bit the one before",
+                "on more than its np_random. It begins a new episode, and the run is not bit for bit the one before",
                 stacklevel=2,
             )
             self.note_reset(None, None)

@@ -1,4 +1,4 @@
-"""The Point suite: a multi-task problem with a known answer to "which tasks help which?"."""
+"""The Point suite: a multi-task problem in which it is known which tasks help each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from mtrl_transfer.envs.generators import generator_state, restored_generator
-from mtrl_transfer.envs.names import unknown_name
+from mtrl_transfer.envs.names import checked_tasks
 
 HORIZON = 50
 STEP_LENGTH = 0.2
@@ -29,40 +29,40 @@ _PICTURE_SIZE = 160
 
 
 class PointVecEnv(VecEnv):
-    """`n_tasks` points in the square [-1, 1]²: all but the last are to reach a goal, the last one's reward is noise.
+    """`n_tasks` points in the square [-1, 1]²: all but the last should reach a goal, the last one's reward is noise.
 
     A planted answer for methods that choose which tasks learn together. The reaching tasks alternate between two
-    families. The state is (position, goal), `[4]`; a family shows it through an orthogonal matrix of its own. So inside
-    a family one trunk feature serves all tasks, while the other family needs other features: a trunk narrower than
-    the number of tasks has to choose, a wide one need not (the capacity rule of Wu, Zhang and Ré, arXiv 2005.00944).
-    Tasks of a family differ in where their goals lie. The last task harms whoever shares with it: it looks like a task
-    of the first family, but its reward is noise of ten times the scale.
+    families. The state is (position, goal), `[4]`; each family shows it through a different orthogonal matrix. So one
+    trunk feature serves all tasks of a family, while the other family needs other features: a trunk narrower than
+    the number of tasks must choose, a wide one need not (the capacity rule of Wu, Zhang and Ré, arXiv 2005.00944).
+    The goals of a family's tasks lie in different places. The last task harms every task that shares with it: it looks
+    like a task of the first family, but its reward is noise of ten times the scale.
 
-    With `rotated`, every task shows its state through a matrix of its own: all tasks need the same of their state, but
-    no two see it alike. What they can share is then what alignment finds.
+    With `rotated`, every task shows its state through a different matrix: all tasks need the same features of the
+    state, but see it differently. They can share a trunk after alignment.
 
     - Observation: float32 `[4 + n_tasks]`, the one-hot code of the task last. Action: `[2]` in [-1, 1], a displacement
       in units of `STEP_LENGTH`.
     - Reward: progress towards the goal (decrease of the distance, in units of `STEP_LENGTH`); for the last task, a
       normal draw with standard deviation `NOISE_STD`.
-    - Start: uniform in the square. Goal: uniform within 0.3 (per axis) of a centre of the task's own.
-    - Success: within `SUCCESS_RADIUS` of the goal at any step. The last task has none and always reports False;
-      average success over `solvable_tasks`.
+    - Start: uniform in the square. Goal: uniform within 0.3 (per axis) of the task's centre.
+    - Success: within `SUCCESS_RADIUS` of the goal at any step. The last task always reports False: average success over
+      `solvable_tasks`.
     - An episode has `HORIZON` steps and is truncated there; all tasks end together.
 
-    The matrices and centres are the same for every seed; the seed decides starts, goals and noise. Some of the suite's
-    tasks by themselves play the very episodes that they play among all.
+    The matrices and centres are the same for every seed; the seed decides starts, goals and noise. A task's episodes in
+    a part of the suite are those in all of it.
 
     Attributes:
-        families: Per family the indices of its tasks; with `rotated`, each reaching task is one of its own.
-        harmful_tasks: Indices of the tasks that should train with nobody.
+        families: Per family the indices of its tasks; with `rotated`, each reaching task is a family.
+        harmful_tasks: Indices of the tasks that should share with no other.
         solvable_tasks: Indices of all others.
 
     Args:
-        n_tasks: Of the suite, at least 3.
+        n_tasks: Number of tasks of the suite, at least 3.
         seed: Used at the first `reset`.
-        rotated: Whether each task has a matrix of its own.
-        tasks: Names of those to make, in this order; None: all.
+        rotated: Give each task a different matrix.
+        tasks: Names of the tasks to make, in this order; None: all.
     """
 
     def __init__(self, n_tasks: int, seed: int = 0, rotated: bool = False, tasks: Sequence[str] | None = None) -> None:
@@ -71,7 +71,9 @@ class PointVecEnv(VecEnv):
         members = _families(n_tasks, rotated)
         everything = _task_attributes(members)
         suite = f"Point-{n_tasks}" + "-rotated" * rotated
-        self._n_suite, self._chosen = n_tasks, _chosen_tasks(suite, everything["task_name"], tasks)
+        names = everything["task_name"]
+        chosen = names if tasks is None else checked_tasks(tasks, names, f"task of {suite}")
+        self._n_suite, self._chosen = n_tasks, [names.index(name) for name in chosen]
         self._attributes = {name: [values[index] for index in self._chosen] for name, values in everything.items()}
         self._scrambles, self._centres = (every[self._chosen] for every in _world(members))
         n_tasks, own = len(self._chosen), self._attributes["family"]
@@ -108,7 +110,7 @@ class PointVecEnv(VecEnv):
         return self._seeds
 
     def reset(self) -> np.ndarray:
-        """Begin an episode of every task; returns `[T, 4 + T]`.
+        """Begin an episode of every task; return `[T, 4 + T]`.
 
         After `set_options({"goal": k})` it is the k-th episode since the last seed, as in Meta-World's suites: so an
         evaluation plays the same episodes each time.
@@ -131,7 +133,7 @@ class PointVecEnv(VecEnv):
         self._actions = np.clip(np.asarray(actions, np.float64), -1.0, 1.0)
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """Move all points; returns observations `[T, 4 + T]`, rewards `[T]`, dones `[T]` and infos."""
+        """Move all points; return observations `[T, 4 + T]`, rewards `[T]`, dones `[T]` and infos."""
         distances_before = np.linalg.norm(self._goals - self._positions, axis=1)
         self._positions = np.clip(self._positions + STEP_LENGTH * self._actions, -1.0, 1.0)
         distances = np.linalg.norm(self._goals - self._positions, axis=1)
@@ -155,7 +157,7 @@ class PointVecEnv(VecEnv):
         return observations, rewards.astype(np.float32), np.full(self.num_envs, done), infos
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in the middle of an episode: nested dicts and lists of numbers and arrays."""
+        """Return the state in mid-episode: nested dicts and lists of numbers and arrays."""
         return {
             "seeds": list(self._seeds),
             "options": list(self._options),
@@ -166,7 +168,7 @@ class PointVecEnv(VecEnv):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> np.ndarray:
-        """Continue from `state_dict`, bit for bit; returns the observations `[T, 4 + T]`.
+        """Continue from `state_dict`, bit for bit; return the observations `[T, 4 + T]`.
 
         Raises:
             ValueError: If the state is of another number of tasks.
@@ -182,22 +184,22 @@ class PointVecEnv(VecEnv):
         return self._observe()
 
     def hidden_state(self) -> tuple[np.ndarray, np.ndarray]:
-        """The true positions and goals, each `[T, 2]`: for scripted policies and tests."""
+        """Return the true positions and goals, each `[T, 2]`, for scripted policies and tests."""
         return self._positions.copy(), self._goals.copy()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """A picture of each task, `[160, 160, 3]` uint8: the point in black, its goal in green (grey: none counts)."""
+        """Draw each task, `[160, 160, 3]` uint8: the point in black, its goal in green (grey for the harmful task)."""
         return [_picture(*task) for task in zip(*self.hidden_state(), self.get_attr("solvable"), strict=True)]
 
     def scripted_actions(self) -> np.ndarray:
-        """The best actions, `[T, 2]`: straight towards the goal, per axis as far as a step goes."""
+        """Return the best actions, `[T, 2]`: straight towards the goal, per axis as far as a step goes."""
         return np.clip((self._goals - self._positions) / STEP_LENGTH, -1.0, 1.0).astype(np.float32)
 
     def close(self) -> None:
         """Nothing to free."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Per task: `task_name`, `family` (its number, or None for the harmful task), `solvable`, and others."""
+        """Return per task: `task_name`, `family` (its number, or None for the harmful task), `solvable`, and others."""
         if attr_name not in self._attributes:
             raise AttributeError(
                 f"Point tasks have no attribute {attr_name!r}; they have: {', '.join(self._attributes)}"
@@ -211,14 +213,14 @@ class PointVecEnv(VecEnv):
             values[index] = value
 
     def env_method(self, method_name: str, *args: Any, indices: VecEnvIndices = None, **kwargs: Any) -> list[Any]:
-        """Only `render`; tasks are rows of arrays, not objects."""
+        """Draw tasks by `render`. There is no other method: tasks are rows of arrays."""
         if method_name == "render":
             images = self.get_images()
             return [images[index] for index in self._get_indices(indices)]
         raise AttributeError(f"Point tasks are rows of arrays and have no method {method_name!r}")
 
     def env_is_wrapped(self, wrapper_class: type[gym.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """True for SB3's `Monitor`, whose `info["episode"]` this class gives by itself; False for all others."""
+        """Return True for SB3's `Monitor`, because this class also gives `info["episode"]`; False for all others."""
         targets: Iterable[int] = self._get_indices(indices)
         return [wrapper_class is Monitor for _ in targets]
 
@@ -226,7 +228,7 @@ class PointVecEnv(VecEnv):
         self._steps = 0
         self._succeeded = np.zeros(self.num_envs, bool)
         self._returns = np.zeros(self.num_envs)
-        # Drawn for the whole suite: a task's episodes do not depend on which others there are.
+        # Drawn for the whole suite: a task's episodes do not depend on the choice of tasks.
         everyone = (self._n_suite, 2)
         self._positions = self._generator.uniform(-1.0, 1.0, everyone)[self._chosen]
         self._goals = self._centres + self._generator.uniform(-_GOAL_SPREAD, _GOAL_SPREAD, everyone)[self._chosen]
@@ -244,20 +246,8 @@ class PointVecEnv(VecEnv):
         return np.concatenate([shown.astype(np.float32), self._one_hot], axis=1)
 
 
-def _chosen_tasks(suite: str, names: Sequence[str], tasks: Sequence[str] | None) -> list[int]:
-    """Indices, in the suite, of the tasks with these names."""
-    if tasks is None:
-        return list(range(len(names)))
-    for position, name in enumerate(tasks):
-        if name not in names:
-            raise unknown_name(f"task of {suite}", name, names)
-        if name in tasks[:position]:
-            raise ValueError(f"task {name!r} is listed twice; every task must have a name of its own")
-    return [names.index(name) for name in tasks]
-
-
 def _families(n_tasks: int, rotated: bool) -> np.ndarray:
-    """Which matrix each task sees through `[T]`: two in turn, the harmful task the first; or each its own."""
+    """Return the index of each task's matrix, `[T]`: 0, 1, 0, 1, ... and 0 last; with `rotated` 0, 1, 2, ..."""
     members = np.arange(n_tasks) if rotated else np.arange(n_tasks) % 2
     if not rotated:
         members[-1] = 0
@@ -286,7 +276,7 @@ def _task_attributes(members: np.ndarray) -> dict[str, list[Any]]:
 
 
 def _picture(position: np.ndarray, goal: np.ndarray, solvable: bool) -> np.ndarray:
-    """The square from above, the first axis to the right and the second up."""
+    """Draw the square from above, the first axis to the right and the second up."""
     ticks = np.linspace(-1.1, 1.1, _PICTURE_SIZE)
     x, y = np.meshgrid(ticks, -ticks)
     picture = np.full((_PICTURE_SIZE, _PICTURE_SIZE, 3), 255, np.uint8)

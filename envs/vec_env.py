@@ -19,7 +19,7 @@ from mtrl_transfer.envs.workers.worker_shard import WorkerShard
 def task_seeds(seed: int, n_tasks: int) -> list[int]:
     """Return one seed per task, each from a child of `numpy.random.SeedSequence(seed)`.
 
-    Consecutive run seeds share no task seed, as they would if tasks were numbered on from the run's seed.
+    So consecutive run seeds share no task seed, which `seed + task` would.
     """
     children = np.random.SeedSequence(seed).spawn(n_tasks)
     return [int(child.generate_state(1)[0]) for child in children]

@@ -1,7 +1,7 @@
 """Meta-World's environment classes with the same results, bit for bit, in less time.
 
-Half to three quarters of a step of Meta-World is Python around the physics. Here a task's class is derived anew: its
-methods run with quicker helpers (`fast_math`), and what all tasks do in every step is written without detours.
+Half to three quarters of a step of Meta-World is Python around the physics. Here a class is derived from a
+task's class: its methods use quicker helpers (`fast_math`), and the work of all tasks in every step has no detours.
 Meta-World itself is not changed. `tests/envs/test_fast_metaworld.py` compares every task with the original.
 """
 
@@ -23,7 +23,7 @@ _UPRIGHT = np.array([1.0, 0.0, 1.0, 0.0])
 
 
 class _QuickSawyer(SawyerXYZEnv):
-    """What Meta-World's base classes do in every step, without detours. Comes before a task's class."""
+    """The steps of Meta-World's base classes without detours. A base class that comes before a task's class."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._views: dict[tuple[str, str], Any] = {}
@@ -58,7 +58,7 @@ class _QuickSawyer(SawyerXYZEnv):
             mujoco.mj_step(self.model, self.data, nstep=n_frames)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        """One control step. The target's site needs no placing here: `mj_forward` would overwrite it at once."""
+        """Take one control step. The target's site is not placed here: `mj_forward` would overwrite it at once."""
         data = self.data
         position = data.mocap_pos + (action[:3].clip(-1, 1) * self.action_scale)[None]
         data.mocap_pos[:] = position.clip(self.mocap_low, self.mocap_high)
@@ -72,7 +72,7 @@ class _QuickSawyer(SawyerXYZEnv):
         return observation, reward, False, False, info
 
     def _get_obs(self) -> np.ndarray:
-        """The state now, the one before, and the goal, `[39]` (multi-task suites always show the goal)."""
+        """Return the state now, the one before, and the goal, `[39]` (multi-task suites always show the goal)."""
         current = self._get_curr_obs_combined_no_goal()
         observation = np.concatenate((current, self._prev_obs, self._get_pos_goal()))
         self._prev_obs = current
@@ -91,7 +91,7 @@ class _QuickSawyer(SawyerXYZEnv):
         return observation
 
     def touching_object(self, object_geom_id: int) -> bool:
-        """Whether both fingers press on the object."""
+        """Return True if both fingers press on the object."""
         left, right = self._view("geom", "leftpad_geom").id, self._view("geom", "rightpad_geom").id
         contacts = self.data.contact
         left_force = right_force = 0
@@ -104,23 +104,23 @@ class _QuickSawyer(SawyerXYZEnv):
         return bool(left_force > 0 and right_force > 0)
 
     def get_body_com(self, body_name: str) -> np.ndarray:
-        """Position of a body, `[3]`, live."""
+        """Return the position of a body, `[3]`, a live view."""
         return self._view("body", body_name).xpos
 
     def get_endeff_pos(self) -> np.ndarray:
-        """Position of the hand, `[3]`, live."""
+        """Return the position of the hand, `[3]`, a live view."""
         return self._view("body", "hand").xpos
 
     @property
     def tcp_center(self) -> np.ndarray:
-        """Middle between the fingers, `[3]`."""
+        """The middle between the fingers, `[3]`."""
         return (self._view("site", "rightEndEffector").xpos + self._view("site", "leftEndEffector").xpos) / 2.0
 
     def _get_site_pos(self, site_name: str) -> np.ndarray:
         return self._view("site", site_name).xpos.copy()
 
     def _view(self, kind: str, name: str) -> Any:
-        """MuJoCo's accessor of a named object; making one takes longer than reading it."""
+        """Return MuJoCo's accessor of a named object. It is kept: making one takes longer than reading it."""
         key = (kind, name)
         if key not in self._views:
             self._views[key] = getattr(self.data, kind)(name)
@@ -129,9 +129,9 @@ class _QuickSawyer(SawyerXYZEnv):
 
 @functools.cache
 def fast_class(env_cls: type[SawyerXYZEnv]) -> type[SawyerXYZEnv]:
-    """The class of a task that gives the same results as `env_cls`, faster, through this project's wrappers.
+    """Return a class that gives the same results as `env_cls` in less time.
 
-    `step` leaves to the caller to stop at 500 steps and to set a task first; accelerations and contact forces on bodies
+    The caller of `step` must stop at 500 steps and set a task first. Accelerations and contact forces on bodies
     (`cacc`, `cfrc_ext`) are not computed.
     """
     methods: dict[str, Any] = {}
@@ -145,7 +145,7 @@ def fast_class(env_cls: type[SawyerXYZEnv]) -> type[SawyerXYZEnv]:
 
 
 def _rebind(member: Any) -> Any:
-    """A method or property that finds the replacements under their names; None for anything else."""
+    """Return a method or property that uses the replacements, or None for anything else."""
     if isinstance(member, types.FunctionType):
         return _rebind_function(member)
     if isinstance(member, property) and member.fset is None and member.fget is not None:
@@ -168,7 +168,7 @@ def _rebind_function(function: Callable[..., Any]) -> types.FunctionType:
 
 
 def _undecorated(function: Any) -> types.FunctionType:
-    """The method behind Meta-World's `assert_task_is_set`, which these environments need not ask."""
+    """Return the method inside Meta-World's `assert_task_is_set`: these environments always have a task."""
     if function.__qualname__.startswith("SawyerXYZEnv._Decorators."):
         return function.__closure__[0].cell_contents
     return function

@@ -51,7 +51,7 @@ class QuickRotation:
 
     @classmethod
     def from_matrix(cls, matrix: np.ndarray) -> QuickRotation | Rotation:
-        """Read a rotation matrix, `[3, 3]`; anything else is left to SciPy."""
+        """Read a rotation matrix, `[3, 3]`; SciPy reads anything else."""
         if matrix.shape != (3, 3):
             return Rotation.from_matrix(matrix)
         rows = matrix.tolist()
@@ -60,12 +60,12 @@ class QuickRotation:
         return cls(_quaternion(rows))
 
     def as_quat(self) -> np.ndarray:
-        """The quaternion (x, y, z, w)."""
+        """Return the quaternion (x, y, z, w)."""
         return self._quaternion
 
 
 def _is_rotation(m: list[list[float]]) -> bool:
-    """Whether SciPy would take the matrix as it is, without orthogonalising it (its tolerance is 1e-12)."""
+    """Return True if SciPy would use the matrix without orthogonalising it (its tolerance is 1e-12)."""
     (a, b, c), (d, e, f), (g, h, i) = m
     return (
         abs(a * a + b * b + c * c - 1) < 1e-12
@@ -79,7 +79,7 @@ def _is_rotation(m: list[list[float]]) -> bool:
 
 
 def _quaternion(m: list[list[float]]) -> np.ndarray:
-    """Quaternion of a rotation matrix by its largest component, then normalised: the order of operations is SciPy's."""
+    """Return a rotation matrix's normalised quaternion, by its largest component, in SciPy's order of operations."""
     trace = m[0][0] + m[1][1] + m[2][2]
     candidates = (m[0][0], m[1][1], m[2][2], trace)
     largest = candidates.index(max(candidates))
@@ -97,7 +97,7 @@ def _quaternion(m: list[list[float]]) -> np.ndarray:
 
 
 def _copy_module(module: types.ModuleType, **changes: Any) -> types.ModuleType:
-    """A module that looks like another but for some names; the original stays as it is."""
+    """Return a copy of a module with some names changed; the original stays as it is."""
     changed = types.ModuleType(module.__name__)
     changed.__dict__.update({**module.__dict__, **changes})
     return changed
@@ -109,4 +109,4 @@ REPLACEMENTS: dict[str, Any] = {
     "tolerance": tolerance,
     "Rotation": QuickRotation,
 }
-"""What stands in for these names of Meta-World's modules in `mtrl_transfer.envs.metaworld.fast`."""
+"""Replacements of these names of Meta-World's modules in `mtrl_transfer.envs.metaworld.fast`."""

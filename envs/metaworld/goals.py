@@ -33,7 +33,7 @@ def draw_goals(task_names: Sequence[str], n_goals: int, goal_seed: int) -> dict[
 
 
 def unseen_goal_seed(goal_seed: int) -> int:
-    """The seed of the goals that no agent trains on; a function of the training goals' seed and far from all others."""
+    """Return the seed of the unseen goals: a function of the training goals' seed, far from all other seeds."""
     return int(np.random.SeedSequence([goal_seed, 1]).generate_state(1)[0])
 
 

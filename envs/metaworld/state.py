@@ -1,9 +1,9 @@
-"""The whole state of a Meta-World environment in the middle of an episode, as numbers, and back again bit for bit.
+"""The whole state of a Meta-World environment in mid-episode as numbers, from which it is restored bit for bit.
 
 It has three parts: MuJoCo's integration state (positions, velocities, controls, mocap, warm start of the solver), the
 places of bodies and sites that a task moves in the model, and the environment's own Python fields. Some of those
-fields are live views into MuJoCo's arrays and stay so: where a task's `obj_init_pos` follows the object, it goes on
-to. Everything else that MuJoCo holds is computed anew in every step.
+fields are live views into MuJoCo's arrays and stay so: if a task's `obj_init_pos` follows the object, it still does
+after a restore. MuJoCo computes everything else again in every step.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PLAIN = (bool, int, float, str, type(None))
 
 
 def sawyer_state(env: SawyerXYZEnv) -> dict[str, Any]:
-    """Nested dicts and lists of numbers, texts and arrays. Needs a task to be set."""
+    """Return nested dicts and lists of numbers, texts and arrays. A task must be set."""
     physics = np.empty(mujoco.mj_stateSize(env.model, _PHYSICS))
     mujoco.mj_getState(env.model, env.data, physics, _PHYSICS)
     fields = {name: _stored(env, value) for name, value in vars(env).items() if _is_state(value)}
@@ -56,7 +56,7 @@ def restore_sawyer(env: SawyerXYZEnv, state: dict[str, Any]) -> None:
 
 
 def _is_state(value: Any) -> bool:
-    """Numbers, texts and arrays; spaces, the renderer and the like never change."""
+    """Return True for numbers, texts and arrays; spaces, the renderer and similar fields never change."""
     if isinstance(value, list):
         return all(isinstance(entry, _PLAIN) for entry in value)
     return isinstance(value, (*_PLAIN, np.generic, np.ndarray))
@@ -83,7 +83,7 @@ def _restored(env: SawyerXYZEnv, name: str, stored: dict[str, Any]) -> Any:
 
 
 def _view(env: SawyerXYZEnv, value: np.ndarray) -> dict[str, Any] | None:
-    """Which part of MuJoCo's data a field shows; None for memory of its own."""
+    """Return the part of MuJoCo's data that a field is a view of, or None if it owns its memory."""
     root: Any = value
     while isinstance(root, np.ndarray) and root.base is not None:
         root = root.base
@@ -94,7 +94,7 @@ def _view(env: SawyerXYZEnv, value: np.ndarray) -> dict[str, Any] | None:
         start, rest = divmod(_address(value) - _address(whole), whole.itemsize)
         if 0 <= start < whole.size and not rest and value.flags.c_contiguous and value.dtype == whole.dtype:
             return {"view": array, "start": start, "shape": list(value.shape)}
-    raise NotImplementedError(f"a field of {type(env).__name__} is a view of none of {', '.join(VIEWED)}")
+    raise NotImplementedError(f"a field of {type(env).__name__} is a view of something else than {', '.join(VIEWED)}")
 
 
 def _address(array: np.ndarray) -> int:

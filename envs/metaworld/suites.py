@@ -14,7 +14,7 @@ from stable_baselines3.common.monitor import Monitor
 
 from mtrl_transfer.envs.metaworld.goals import draw_goals, unseen_goal_seed
 from mtrl_transfer.envs.metaworld.task import GOAL_ORDERS, MAX_HORIZON, REWARD_VERSIONS, MetaWorldTask
-from mtrl_transfer.envs.names import unknown_name
+from mtrl_transfer.envs.names import checked_tasks, unknown_name
 from mtrl_transfer.envs.protocol import goal_hash
 from mtrl_transfer.envs.task_env import TaskEnv
 
@@ -24,7 +24,7 @@ SUITES: dict[str, tuple[str, ...]] = {"MT10": tuple(MT10_V3), "MT25": tuple(MT25
 
 @dataclasses.dataclass(frozen=True)
 class MetaWorldOptions:
-    """What can be chosen about Meta-World tasks; see `envs.make_vec_env`."""
+    """Options of Meta-World tasks; see `envs.make_vec_env`."""
 
     horizon: int = MAX_HORIZON
     reward_version: str = "v2"
@@ -57,12 +57,12 @@ _CHOICES: dict[str, tuple[str | None, ...]] = {
 
 @dataclasses.dataclass(frozen=True)
 class MetaWorldSuite:
-    """Some Meta-World tasks and where their goals come from.
+    """Some Meta-World tasks and the source of their goals.
 
     Args:
-        name: As the user wrote it, for the record.
+        name: As the user wrote it, for the protocol card.
         task_names: The tasks, in order.
-        benchmark: The tasks through which one random stream of goals runs, or None: every task has a stream of its own.
+        benchmark: The tasks through which one random stream of goals runs; None: every task has a separate stream.
     """
 
     name: str
@@ -70,21 +70,21 @@ class MetaWorldSuite:
     benchmark: tuple[str, ...] | None = None
 
     def draw_goals(self, options: MetaWorldOptions) -> dict[str, np.ndarray]:
-        """The goals of each task, `[n_goals, D]`."""
+        """Draw the goals of each task, `[n_goals, D]`."""
         seed = options.goal_seed if options.goals == "train" else unseen_goal_seed(options.goal_seed)
         if self.benchmark is not None:
             return draw_goals(self.benchmark, options.n_goals, seed)
         return {name: draw_goals([name], options.n_goals, seed)[name] for name in self.task_names}
 
     def env_fns(self, options: MetaWorldOptions, goals: dict[str, np.ndarray]) -> list[Callable[[], gym.Env]]:
-        """One factory per task."""
+        """Return one factory per task."""
         return [
             partial(_make_task, name, index, len(self.task_names), goals[name], options)
             for index, name in enumerate(self.task_names)
         ]
 
     def protocol(self, options: MetaWorldOptions, goals: dict[str, np.ndarray]) -> dict[str, Any]:
-        """The suite's part of the protocol card."""
+        """Return the suite's part of the protocol card."""
         chosen = dataclasses.asdict(options)
         del chosen["render_mode"], chosen["fast"]  # neither changes a result
         return {
@@ -103,27 +103,16 @@ def parse_metaworld_suite(spec: str | Sequence[str]) -> MetaWorldSuite:
         ValueError: If a suite or task does not exist or a task is named twice; names the nearest that exist.
     """
     if not isinstance(spec, str):
-        return MetaWorldSuite("custom", _checked_tasks(spec, ALL_V3_ENVIRONMENTS))
+        return MetaWorldSuite("custom", checked_tasks(spec, ALL_V3_ENVIRONMENTS))
     suite, _, chosen = spec.partition(":")
     if suite == "MT1" and chosen:
-        return MetaWorldSuite(spec, _checked_tasks([chosen], ALL_V3_ENVIRONMENTS))
+        return MetaWorldSuite(spec, checked_tasks([chosen], ALL_V3_ENVIRONMENTS))
     if suite not in SUITES:
         raise unknown_name(
             "suite", spec, [*SUITES, "Point-5", "Point-5-rotated", *(f"MT1:{name}" for name in ALL_V3_ENVIRONMENTS)]
         )
-    tasks = _checked_tasks(chosen.split(","), SUITES[suite]) if chosen else SUITES[suite]
+    tasks = checked_tasks(chosen.split(","), SUITES[suite]) if chosen else SUITES[suite]
     return MetaWorldSuite(spec, tasks, benchmark=SUITES[suite])
-
-
-def _checked_tasks(names: Sequence[str], known: Sequence[str] | dict[str, Any]) -> tuple[str, ...]:
-    if not names:
-        raise ValueError("a list of tasks needs at least one task name")
-    for position, name in enumerate(names):
-        if name not in known:
-            raise unknown_name("task", name, known)
-        if name in names[:position]:
-            raise ValueError(f"task {name!r} is listed twice; every task must have a name of its own")
-    return tuple(names)
 
 
 def _make_task(name: str, index: int, n_tasks: int, goals: np.ndarray, options: MetaWorldOptions) -> gym.Env:

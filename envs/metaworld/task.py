@@ -31,10 +31,10 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
 
     - Observation: float32 `[39]`, unbounded box; Meta-World's fully observable state, cast down from float64.
     - Action: float32 `[4]` in [-1, 1]: displacement of the gripper in x, y, z, and its opening.
-    - `info["success"]` is Meta-World's: whether the task is solved at this instant.
+    - `info["success"]` is Meta-World's: 1.0 if the task is solved at this instant, otherwise 0.0.
     - Never terminates; truncates after `horizon` steps.
 
-    Every `reset` goes to a next goal: a uniformly random one from this environment's own generator
+    Every `reset` goes to the next goal: a uniformly random one from this environment's generator
     (`goal_order="random"`), or the one after the last (`"sequential"`; a `reset` with a seed begins again with goal 0).
     `reset(options={"goal": k})` goes to goal `k`.
 
@@ -98,7 +98,7 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
         return observation.astype(np.float32), float(reward), False, self._steps >= self._horizon, info
 
     def state_dict(self) -> dict[str, Any]:
-        """The state in the middle of an episode: numbers, texts and arrays, from which it goes on bit for bit."""
+        """Return the state in mid-episode: numbers, texts and arrays, from which it goes on bit for bit."""
         return {
             "goal": self.goal,
             "steps": self._steps,
@@ -125,7 +125,7 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
             restore_sawyer(self._env, state["simulation"])
 
     def render(self) -> np.ndarray | None:
-        """The picture of camera `corner2`, upright, `[480, 480, 3]` uint8, or None without a render mode."""
+        """Return the picture of camera `corner2`, upright, `[480, 480, 3]` uint8, or None without a render mode."""
         return None if self.render_mode is None else upright(self._env)
 
     def close(self) -> None:
@@ -146,5 +146,5 @@ class MetaWorldTask(gym.Env[np.ndarray, np.ndarray]):
 
 
 def _encode(task_name: str, env_cls: type, goal: np.ndarray) -> Task:
-    """What Meta-World's benchmarks store for one goal of a multi-task (fully observable) task."""
+    """Return a goal as Meta-World's benchmarks store it for a multi-task (fully observable) task."""
     return Task(task_name, pickle.dumps({"rand_vec": goal, "env_cls": env_cls, "partially_observable": False}))

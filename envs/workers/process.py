@@ -28,7 +28,7 @@ DEATH_SECONDS = 10.0
 """Longest wait for a killed process to be gone."""
 
 Answer = tuple[Any, str | None, Any]
-"""A result or an exception; the exception's traceback; a snapshot, where one was asked for."""
+"""A result or an exception; the exception's traceback; a snapshot, if one was asked for."""
 
 
 class WorkerLost(Exception):
@@ -90,7 +90,7 @@ class WorkerProcess:
         raise WorkerLost(f"has not answered for {self._limit:g} s")
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """End the process at once."""
         self._pipe.close()
         self._process.kill()
         self._process.join(DEATH_SECONDS)
@@ -106,7 +106,7 @@ class WorkerProcess:
 
 
 def kill_workers() -> None:
-    """End all workers of this process, whatever they do."""
+    """End all workers of this process at once, also stopped ones."""
     for child in multiprocessing.active_children():
         if child.name == NAME:
             child.kill()

@@ -12,10 +12,11 @@ SCRIPT = """
 import agents
 import envs
 from envs.maze import SIZE
-from mtrl_transfer.agents import MTSAC
-from mtrl_transfer.envs import make_vec_env
 
 if __name__ == "__main__":
+    from mtrl_transfer.agents import MTSAC
+    from mtrl_transfer.envs import make_vec_env
+
     env = make_vec_env({"a": envs.Walk, "b": envs.Walk}, n_procs=2)
     model = MTSAC("MultiTaskPolicy", env, batch_size=8, learning_starts=4, policy_kwargs={"net_arch": [4]})
     model.learn(12)
