@@ -1,5 +1,6 @@
 # mtrl-transfer on a CPU. Build: `docker build -t mtrl-transfer .`
-# Train:   docker run --rm -v "$PWD/runs:/work/runs" mtrl-transfer mtrl-train point
+# Demo:  docker run --rm -v "$PWD/out:/work/out" mtrl-transfer mtrl-demo out=out/demo
+# Train: docker run --rm -v "$PWD/runs:/work/runs" mtrl-transfer mtrl-train point
 FROM python:3.11-slim
 # OpenGL without a screen, for clips of Meta-World.
 RUN apt-get update \
@@ -15,9 +16,10 @@ COPY mtrl_transfer mtrl_transfer
 COPY agents agents
 COPY envs envs
 COPY configs configs
+COPY results/agents results/agents
 RUN pip install -c constraints.txt ".[baselines,video]"
 RUN useradd --create-home user
 WORKDIR /work
 RUN chown user /work
 USER user
-CMD ["mtrl-train", "--help"]
+CMD ["mtrl-demo", "video=false"]

@@ -21,12 +21,12 @@ from mtrl_transfer.agents.runs import tables
 from mtrl_transfer.agents.runs.build import evaluation_env
 from mtrl_transfer.agents.runs.config.loading import section
 from mtrl_transfer.agents.runs.config.schema import Section
+from mtrl_transfer.agents.runs.errors import Failed
 from mtrl_transfer.agents.runs.evaluate import actor_config, actor_in
 from mtrl_transfer.agents.runs.exit_codes import exit_code
 from mtrl_transfer.agents.runs.logs.videos import FPS, can_write_mp4, write_clip
 from mtrl_transfer.agents.runs.streams import STDOUT
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
-from mtrl_transfer.agents.runs.train import Failed
 
 STEPS = 200
 """Steps of an episode that the clip shows; what an agent solves, it mostly solves within them."""

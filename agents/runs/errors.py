@@ -1,7 +1,8 @@
-"""The one error of bad input, and how it is worded."""
+"""How a command can end badly: bad input, an interruption, a failure."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
@@ -19,6 +20,23 @@ class InputError(ValueError):
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems: tuple[str, ...] = (problems,) if isinstance(problems, str) else tuple(problems)
         super().__init__("\n".join(self.problems))
+
+
+class Interrupted(Exception):
+    """A run was stopped by a signal, and its state has been saved; the message says how to go on.
+
+    Args:
+        message: for the user.
+        signal_number: of the signal that asked.
+    """
+
+    def __init__(self, message: str, signal_number: int = signal.SIGINT) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+class Failed(Exception):
+    """Work cannot go on; the message says why, and what is saved."""
 
 
 def first_problem(error: ValidationError) -> str:

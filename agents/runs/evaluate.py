@@ -15,10 +15,9 @@ from mtrl_transfer.agents.runs.checkpoint import checkpoints
 from mtrl_transfer.agents.runs.config.checks import device_here, inconsistencies
 from mtrl_transfer.agents.runs.config.loading import load_config, section, validated
 from mtrl_transfer.agents.runs.config.schema import Count, RunConfig, Section
-from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.errors import Failed, InputError
 from mtrl_transfer.agents.runs.logs.videos import Camera, write_clips
 from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
-from mtrl_transfer.agents.runs.train import Failed
 from mtrl_transfer.agents.storage.actor_file import ACTOR_SUFFIX
 
 

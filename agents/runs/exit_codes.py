@@ -6,10 +6,9 @@ import signal
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.errors import Failed, InputError, Interrupted
 from mtrl_transfer.agents.runs.stopping import handled
 from mtrl_transfer.agents.runs.streams import STDERR
-from mtrl_transfer.agents.runs.train import Failed, Interrupted
 
 FAILED = 1
 BAD_INPUT = 2

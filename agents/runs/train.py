@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -18,30 +17,13 @@ from mtrl_transfer.agents.runs.build import evaluation_env
 from mtrl_transfer.agents.runs.callbacks import CheckpointEvery, ProgressBar
 from mtrl_transfer.agents.runs.config.checks import cuda_graph_problems, device_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
-from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.errors import Failed, InputError, Interrupted
 from mtrl_transfer.agents.runs.estimate import estimate
 from mtrl_transfer.agents.runs.session import Session, checkpoint_to_resume, open_session
 from mtrl_transfer.agents.runs.stopping import SIGNALS, StopBetweenUpdates, Stopping, StopRequested, handled
 from mtrl_transfer.agents.runs.streams import say
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.faults import NotFinite
-
-
-class Interrupted(Exception):
-    """A run was stopped by a signal, and its state has been saved; the message says how to go on.
-
-    Args:
-        message: for the user.
-        signal_number: of the signal that asked.
-    """
-
-    def __init__(self, message: str, signal_number: int = signal.SIGINT) -> None:
-        super().__init__(message)
-        self.signal_number = signal_number
-
-
-class Failed(Exception):
-    """Training cannot go on; the message says why, and what is saved."""
 
 
 def train(config: RunConfig, console: Console) -> Path:

@@ -13,8 +13,8 @@ from typing import Any
 from mtrl_transfer.agents.runs.compare.one_run import run_in_process
 from mtrl_transfer.agents.runs.compare.overview import Overview
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun, is_finished
+from mtrl_transfer.agents.runs.errors import Interrupted
 from mtrl_transfer.agents.runs.protocol import cores
-from mtrl_transfer.agents.runs.train import Interrupted
 from mtrl_transfer.envs.workers.context import process_context
 
 POLL_SECONDS = 0.25

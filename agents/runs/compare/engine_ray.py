@@ -14,8 +14,7 @@ from mtrl_transfer.agents.runs.compare.one_run import run_or_resume
 from mtrl_transfer.agents.runs.compare.overview import Overview
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun
 from mtrl_transfer.agents.runs.config.loading import load_config
-from mtrl_transfer.agents.runs.errors import InputError
-from mtrl_transfer.agents.runs.train import Interrupted
+from mtrl_transfer.agents.runs.errors import InputError, Interrupted
 
 RETRIES = 3
 """Times that a run goes on elsewhere after its worker or machine died."""
