@@ -1,25 +1,19 @@
 """Multi-task SAC on stable-baselines3."""
 
-from mtrl_transfer.agents.evaluation import Evaluation, evaluate
-from mtrl_transfer.agents.monitoring.callbacks import MultiTaskEvalCallback, RecordTransference, TransferenceFigures
-from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer
-from mtrl_transfer.agents.mtsac.mtsac import MTSAC
-from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
-from mtrl_transfer.agents.routed import RoutedAgent, load_agent
-from mtrl_transfer.agents.storage.actor_file import Actor, load_actor, save_actor
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "MTSAC",
-    "Actor",
-    "Evaluation",
-    "MultiTaskEvalCallback",
-    "MultiTaskPolicy",
-    "MultiTaskReplayBuffer",
-    "RecordTransference",
-    "RoutedAgent",
-    "TransferenceFigures",
-    "evaluate",
-    "load_actor",
-    "load_agent",
-    "save_actor",
-]
+if TYPE_CHECKING:
+    from mtrl_transfer.agents.public import *  # noqa: F403
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    public = None if name.startswith("_") and name != "__all__" else import_module(f"{__name__}.public")
+    if not hasattr(public, name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(public, name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__getattr__("__all__")]

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import html
 import importlib
-import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from mtrl_transfer import choosing
 from mtrl_transfer.agents.runs.compare.schema import CompareConfig
+from mtrl_transfer.agents.runs.config.reference import keys_of, sections
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
 from mtrl_transfer.combiners import COMBINERS
@@ -39,18 +37,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def config_reference() -> str:
     """Every key of a run's config: one table per section, from the schema."""
-    return "\n\n".join(_section(prefix, section) for prefix, section in _sections("", RunConfig))
-
-
-def _sections(prefix: str, section: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
-    yield prefix, section
-    for name, field in section.model_fields.items():
-        if _is_section(field):
-            yield from _sections(f"{prefix}{name}.", cast(type[BaseModel], field.annotation))
-
-
-def _is_section(field: FieldInfo) -> bool:
-    return isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)
+    return "\n\n".join(_section(prefix, section) for prefix, section in sections(RunConfig))
 
 
 def comparison_reference() -> str:
@@ -61,9 +48,8 @@ def comparison_reference() -> str:
 def _section(prefix: str, section: type[BaseModel], title: str = "The run") -> str:
     title = f"`{prefix[:-1]}`" if prefix else title
     rows = [
-        f"| `{prefix}{name}` | {_kind(field.annotation, field.metadata)} | {_default(field)} | {_prose(about)} |"
-        for name, field in section.model_fields.items()
-        if not _is_section(field) and (about := field.description) is not None
+        f"| `{key.name}` | {_prose(key.kind)} | {_default(key.default)} | {_prose(key.meaning)} |"
+        for key in keys_of(section, prefix)
     ]
     head = "| key | value | default | what it is |\n| --- | --- | --- | --- |"
     return f"## {title}\n\n{_prose(section.__doc__ or '')}\n\n" + "\n".join([head, *rows])
@@ -75,42 +61,8 @@ def _prose(text: str) -> str:
     return "`".join(part if number % 2 else html.escape(part, quote=False) for number, part in enumerate(parts))
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "**required**"
-    default = field.get_default(call_default_factory=True, validated_data={})
-    if isinstance(default, int) and default >= 10_000:
-        return f"`{default:_}`"
-    listed = list(default) if isinstance(default, tuple) else default
-    return f"`{listed}`" if isinstance(listed, str) else f"`{json.dumps(listed)}`"
-
-
-def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
-    """What a value may be, in words."""
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        return _kind(arguments[0], (*arguments[1:], *metadata))
-    if origin in (Union, UnionType):
-        return " or ".join(_kind(one) for one in arguments)
-    if origin is Literal:
-        return " or ".join(f"`{choice}`" for choice in arguments)
-    if origin is tuple:
-        return f"list of {_kind(arguments[0])}"
-    names = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", NoneType: "`null`"}
-    return f"{names.get(annotation, 'mapping')} {', '.join(_bounds(metadata))}".rstrip()
-
-
-def _bounds(metadata: Iterable[Any]) -> list[str]:
-    """`≥ 1` and the like, also from a nested `Field(...)`."""
-    flat = [part for one in metadata for part in (one.metadata if isinstance(one, FieldInfo) else [one])]
-    signs = {"ge": "≥", "gt": "&gt;", "le": "≤", "lt": "&lt;"}
-    return [
-        f"{sign} {_power(getattr(part, name))}" for part in flat for name, sign in signs.items() if hasattr(part, name)
-    ]
-
-
-def _power(bound: float) -> str:
-    return "2³²" if bound == 2**32 else str(bound)
+def _default(default: str) -> str:
+    return "**required**" if default == "required" else f"`{default}`"
 
 
 def preset_table(files: dict[str, Path] | None = None) -> str:

@@ -25,7 +25,7 @@ TRANSFER_LIBRARIES = {"torch", "numpy", "scipy", "torchjd"}
 
 def part_of(module: str) -> str | None:
     """The part that a dotted module name belongs to."""
-    if module.partition(".")[0] in SCRIPT_PACKAGES:
+    if module.partition(".")[0] in SCRIPT_PACKAGES or module == "mtrl_transfer.__main__":
         return "scripts"
     return next((part for part in ARROWS if module == part or module.startswith(part + ".")), None)
 

@@ -1,77 +1,125 @@
-"""The command lines ``mtrl-train``, ``mtrl-evaluate``, ``mtrl-compare`` and ``mtrl-group``."""
+"""Command lines ``mtrl-train``, ``mtrl-evaluate``, ``mtrl-compare`` and ``mtrl-group``.
+
+Heavy imports lie inside the functions, so that ``--help`` answers at once.
+"""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from mtrl_transfer.agents.runs.config.yaml_files import comparisons, find_config, presets
+from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
 
-from mtrl_transfer.agents.runs.compare.command import compare as compare_methods
-from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
-from mtrl_transfer.agents.runs.evaluate import evaluate_run
-from mtrl_transfer.agents.runs.exit_codes import exit_code
-from mtrl_transfer.agents.runs.grouping.stages import STAGES, run_stage
-from mtrl_transfer.agents.runs.run_folder import load_run
-from mtrl_transfer.agents.runs.streams import STDOUT
-from mtrl_transfer.agents.runs.train import train as train_run
+if TYPE_CHECKING:
+    from rich.console import Console
+
+STAGES = ("measure", "choose", "train", "report")
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
     """Train an agent: ``CONFIG key.sub=value ...``. Returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = _parser(
         "mtrl-train",
-        description="Train a multi-task agent, evaluate it by the protocol and keep all of it in a run folder.",
-        epilog=f"Presets: {', '.join(presets())}. All keys, with their meaning: agents/runs/config/schema.py.",
+        "Train a multi-task agent, evaluate it by the protocol and keep all of it in a run folder.",
+        f"""examples:
+  mtrl-train mt10_quick                                        train a preset
+  mtrl-train point seed=3 agent.learning_rate=1e-3             with other keys; --seed 3 works too
+  mtrl-train runs/FOLDER/config.yaml resume=true               go on with a run
+  mtrl-train --keys agent.net                                  keys, defaults and their meaning
+  mtrl-train --print-config point > mine.yaml                  a preset as a file
+
+presets: {", ".join(presets())}""",
     )
-    parser.add_argument("config", metavar="CONFIG", help="a YAML file, or a preset's name")
+    parser.add_argument("--keys", action=_Print, text=_keys, metavar="PREFIX", nargs="?", help="print keys, and exit")
     parser.add_argument(
-        "overrides", metavar="key.sub=value", nargs="*", default=[], help="e.g. agent.learning_rate=1e-3 seed=3"
+        "--print-config", action=_Print, text=_config, metavar="PRESET", help="print a preset, and exit"
     )
-    return run_command(parser, arguments, lambda of: train_run(load_run(of.config, of.overrides), Console(file=STDOUT)))
+    parser.add_argument("config", metavar="CONFIG", type=_first, help="a YAML file, or a preset's name")
+    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys that win over the file")
+
+    def work(of: argparse.Namespace) -> None:
+        from mtrl_transfer.agents.runs.run_folder import load_run
+        from mtrl_transfer.agents.runs.train import train as train_run
+
+        train_run(load_run(of.config, of.overrides), _console())
+
+    return run_command(parser, arguments, work)
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> int:
     """Evaluate an agent: ``CHECKPOINT_OR_RUN_DIR [episodes=50] [goals=unseen] [video=true]``. Returns the exit code."""
-    parser = argparse.ArgumentParser("mtrl-evaluate", description="Evaluate a trained agent by the protocol.")
-    parser.add_argument("agent", metavar="CHECKPOINT_OR_RUN_DIR", help="a run folder, a checkpoint or an agent's zip")
+    parser = _parser(
+        "mtrl-evaluate",
+        "Evaluate a trained agent by the protocol.",
+        "examples:\n  mtrl-evaluate runs/FOLDER\n  mtrl-evaluate runs/FOLDER/checkpoints/100000 episodes=10 video=true",
+    )
+    parser.add_argument(
+        "agent", metavar="CHECKPOINT_OR_RUN_DIR", type=_first, help="a run folder, a checkpoint or an agent's zip"
+    )
     parser.add_argument(
         "options",
         metavar="key=value",
         nargs="*",
-        default=[],
         help="episodes=50, goals=train or goals=unseen, video=true for a clip of each task",
     )
-    return run_command(parser, arguments, lambda of: evaluate_run(of.agent, of.options, Console(file=STDOUT)))
+
+    def work(of: argparse.Namespace) -> None:
+        from mtrl_transfer.agents.runs.evaluate import evaluate_run
+
+        evaluate_run(of.agent, of.options, _console())
+
+    return run_command(parser, arguments, work)
 
 
 def compare(arguments: Sequence[str] | None = None) -> int:
     """Compare methods: ``COMPARISON key=value ...``. Returns the exit code; 1 where runs are missing in the report."""
-    parser = argparse.ArgumentParser(
+    parser = _parser(
         "mtrl-compare",
-        description="Train methods times seeds, as far as that is not done already, and report how they compare.",
-        epilog=f"Presets: {', '.join(comparisons())}. All keys, with their meaning: agents/runs/compare/schema.py.",
+        "Train methods times seeds, where that is not done already, and report how they compare.",
+        f"""examples:
+  mtrl-compare point
+  mtrl-compare mt10 seeds=[1,2,3,4,5] engine=ray
+
+presets: {", ".join(comparisons())}""",
     )
-    parser.add_argument("comparison", metavar="COMPARISON", help="a YAML file, or a preset's name")
-    parser.add_argument(
-        "overrides", metavar="key.sub=value", nargs="*", default=[], help="e.g. seeds=[1,2,3,4,5] engine=ray"
-    )
-    return run_command(parser, arguments, lambda of: compare_methods(of.comparison, of.overrides, Console(file=STDOUT)))
+    parser.add_argument("comparison", metavar="COMPARISON", type=_first, help="a YAML file, or a preset's name")
+    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys that win over the file")
+
+    def work(of: argparse.Namespace) -> None:
+        from mtrl_transfer.agents.runs.compare.command import compare as compare_methods
+
+        compare_methods(of.comparison, of.overrides, _console())
+
+    return run_command(parser, arguments, work)
 
 
 def group(arguments: Sequence[str] | None = None) -> int:
     """Choose which tasks share a network: ``STAGE CONFIG key=value ...``. Returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = _parser(
         "mtrl-group",
-        description="Measure affinity in a joint run, choose groups of tasks, train them, report. Each stage does what "
-        "is missing of those before it; called again, it goes on.",
+        "Measure affinity in a joint run, choose groups of tasks, train them, report. Each stage does what is missing "
+        "of those before it; called again, it goes on.",
+        "examples:\n  mtrl-group report point_groups\n  mtrl-group choose mt10_quick groups.n_groups=[2,3]",
     )
     parser.add_argument("stage", choices=STAGES, help="how far to go")
-    parser.add_argument("config", metavar="CONFIG", help="of the joint run: a YAML file, or a preset's name")
     parser.add_argument(
-        "overrides", metavar="key=value", nargs="*", default=[], help="of the config, or groups.n_groups=[2,3] and such"
+        "config", metavar="CONFIG", type=_first, help="of the joint run: a YAML file, or a preset's name"
     )
-    return run_command(parser, arguments, lambda of: run_stage(of.stage, of.config, of.overrides, Console(file=STDOUT)))
+    parser.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="of the config, or groups.n_groups=[2,3] and such"
+    )
+
+    def work(of: argparse.Namespace) -> None:
+        from mtrl_transfer.agents.runs.grouping.stages import run_stage
+
+        run_stage(of.stage, of.config, of.overrides, _console())
+
+    return run_command(parser, arguments, work)
 
 
 def run_command(
@@ -80,4 +128,91 @@ def run_command(
     work: Callable[[argparse.Namespace], object],
 ) -> int:
     """Parse the arguments and do the work. Return the exit code."""
-    return exit_code(parser.prog, lambda: work(parser.parse_args(arguments)))
+    try:
+        of = parser.parse_args(as_overrides(sys.argv[1:] if arguments is None else arguments, parser))
+    except SystemExit as stop:  # argparse has said what is wrong, or printed its help
+        return int(stop.code or 0)
+    from mtrl_transfer.agents.runs.exit_codes import exit_code
+
+    return exit_code(parser.prog, lambda: work(of))
+
+
+def as_overrides(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
+    """Rewrite ``--seed 3`` and ``--seed=3`` as ``seed=3``, last of all, where the command has no such option."""
+    kept, overrides, waiting = list[str](), list[str](), list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--") or not name or f"--{name}" in parser._option_string_actions:
+            kept.append(argument)
+        elif equals or (waiting and not waiting[0].startswith("--")):
+            overrides.append(f"{name.replace('-', '_')}={value if equals else waiting.pop(0)}")
+        else:
+            kept.append(argument)
+    return kept + overrides
+
+
+def _first(argument: str) -> str:
+    """Refuse ``key=value`` where a file or a name has to come first."""
+    if "=" in argument and not Path(argument).exists():
+        raise argparse.ArgumentTypeError(f"expected a file or a name before {argument}")
+    return argument
+
+
+def _parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        program,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"{program} {_version()}")
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("mtrl-transfer")
+    except PackageNotFoundError:
+        return "of a checkout"
+
+
+class _Print(argparse.Action):
+    """Option that prints a text and exits, as ``--help`` does."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, text: Callable[[str], str], **options: Any) -> None:
+        super().__init__(option_strings, dest, **options)
+        self._text = text
+
+    def __call__(self, parser: argparse.ArgumentParser, of: object, value: Any, option: str | None = None) -> None:
+        try:
+            print(self._text(value or ""))
+        except InputError as error:
+            parser.error(str(error))
+        parser.exit()
+
+
+def _keys(prefix: str) -> str:
+    from mtrl_transfer.agents.runs.config.reference import reference
+    from mtrl_transfer.agents.runs.config.schema import RunConfig
+
+    keys = {key.name: key for key in reference(RunConfig)}
+    found = [key for name, key in keys.items() if name.startswith(prefix)]
+    if not found:
+        raise InputError(f"no key begins with {prefix!r}{did_you_mean(prefix, keys)}")
+    return "\n".join(f"{key.name} = {key.default}    ({key.kind})\n    {key.meaning}" for key in found).replace("`", "")
+
+
+def _config(preset: str) -> str:
+    from mtrl_transfer.agents.runs.config.loading import load_config, to_yaml
+
+    return to_yaml(load_config(str(find_config(preset)))).rstrip()
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    from mtrl_transfer.agents.runs.streams import STDOUT
+
+    return Console(file=STDOUT)

@@ -20,7 +20,13 @@ ROOT = Path(__file__).parents[3]
 # The command line after `train`, and what the message must say.
 BAD_TRAININGS = [
     ("", "CONFIG"),
-    ("--lr 3", "unrecognized arguments"),
+    ("--lr 3", "argument CONFIG: expected a file or a name before lr=3"),
+    ("seed=3 point", "argument CONFIG: expected a file or a name before seed=3"),
+    ("point --lr 3", "unknown key lr"),
+    ("point --agent.lerning_rate=3", "did you mean agent.learning_rate?"),
+    ("point --seed", "unrecognized arguments: --seed"),
+    ("--keys agnt", "did you mean agent"),
+    ("--print-config pont", "did you mean point?"),
     ("pont", "did you mean point?"),
     ("mt10quick", "did you mean mt10_quick?"),
     ("zzz", "presets: mt10_laptop, mt10_mean"),
