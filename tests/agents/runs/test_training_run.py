@@ -228,7 +228,7 @@ def test_one_process_trains_in_a_folder(
         assert f"{tmp_path / name} is being trained by another process" in capsys.readouterr().err
     assert not (tmp_path / "b").exists()
 
-    def looking(session: object) -> None:
+    def looking(*_: object) -> None:
         for lock in (tmp_path / "runs").glob(".*.lock"):
             with pytest.raises(Timeout):
                 FileLock(lock).acquire(timeout=0)
