@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import multiprocessing
 import os
@@ -14,6 +13,8 @@ import threading
 import traceback
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import Finalize
 from typing import Any
 
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
@@ -58,6 +59,9 @@ class WorkerProcess:
         arguments = (child, CloudpickleWrapper(list(env_fns)), list(task_names))
         self._process = context.Process(target=_work, args=arguments, name=NAME, daemon=True)
         self._process.start()
+        # Also called when this object is collected and when this process exits: multiprocessing's own exit waits for
+        # stopped processes without limit.
+        self._end = Finalize(self, _kill, (self._process,), exitpriority=0)
         child.close()
 
     @property
@@ -92,7 +96,7 @@ class WorkerProcess:
     def kill(self) -> None:
         """End the process at once."""
         self._pipe.close()
-        self._process.kill()
+        self._end()
         self._process.join(DEATH_SECONDS)
 
     def close(self) -> None:
@@ -112,8 +116,9 @@ def kill_workers() -> None:
             child.kill()
 
 
-# Before multiprocessing's own exit, which waits for stopped processes without limit.
-atexit.register(kill_workers)
+def _kill(process: Any) -> None:
+    if process.is_alive():  # otherwise its number may be another process's by now
+        process.kill()
 
 
 def _limit_transfers(pipe: Connection, seconds: float) -> None:
@@ -139,7 +144,7 @@ def _work(pipe: Connection, env_fns: CloudpickleWrapper, task_names: Sequence[st
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             result, failure = _answer(shard, method, args)
-            pipe.send((result, failure, _snapshot(shard) if snapshot and failure is None else None))
+            _send(pipe, (result, failure, _snapshot(shard) if snapshot and failure is None else None))
             if method == "close":
                 break
             method, args, snapshot = pipe.recv()
@@ -151,6 +156,15 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+def _send(pipe: Connection, answer: Answer) -> None:
+    try:
+        message = ForkingPickler.dumps(answer)
+    except Exception as error:
+        failure = RuntimeError(f"a worker cannot send its result, because it cannot be pickled: {error}")
+        message = ForkingPickler.dumps((failure, traceback.format_exc(), None))
+    pipe.send_bytes(message)
 
 
 def _answer(shard: TaskShard, method: str, args: tuple[Any, ...]) -> tuple[Any, str | None]:

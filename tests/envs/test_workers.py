@@ -43,6 +43,10 @@ class Fragile(gym.Env):
         self.count += 1
         return np.full(1, self.count, np.float32), 0.0, False, False, {}
 
+    @property
+    def reset_later(self):
+        return lambda: self.reset()
+
     def add(self, number, *, times=1):
         return self.count + number * times
 
@@ -126,6 +130,14 @@ def test_an_exception_arrives_with_task_and_traceback_and_the_rest_goes_on():
     env.close()
 
 
+def test_results_that_cannot_be_pickled_are_refused():
+    env = fragile()
+    with pytest.raises(RuntimeError, match="cannot be pickled"):
+        env.get_attr("reset_later")
+    assert env.get_attr("count") == [0, 0, 0]
+    env.close()
+
+
 def test_a_factory_that_fails_in_a_worker():
     def broken():
         raise OSError("no such model")
@@ -136,7 +148,7 @@ def test_a_factory_that_fails_in_a_worker():
 
 
 SCRIPT = """
-import sys, time
+import os, signal, sys
 sys.path.insert(0, {folder!r})
 from test_workers import Fragile
 from mtrl_transfer.envs import make_vec_env
@@ -144,21 +156,27 @@ from mtrl_transfer.envs import make_vec_env
 if __name__ == "__main__":
     env = make_vec_env({{"first": Fragile, "second": Fragile, "third": Fragile}}, n_procs=3)
     print("ready", flush=True)
-    time.sleep(60)
+    sys.stdin.readline()
+    os.kill(env._shards[1].process.pid, signal.SIGSTOP)
 """
 
 
-def test_workers_die_with_their_parent(tmp_path):
+@pytest.mark.parametrize("end", ["kill", pytest.param("exit", marks=pytest.mark.slow)])
+def test_workers_die_with_their_parent(end, tmp_path):
+    """Killed without a chance to clean up, and ending without having closed a worker that is stopped."""
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(SCRIPT.format(folder=os.path.dirname(__file__))))
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    parent = subprocess.Popen([sys.executable, str(script)], **pipes, text=True)
     try:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         children = psutil.Process(parent.pid).children(recursive=True)
         assert len(children) >= 2
+        if end == "exit":
+            parent.communicate("\n", timeout=30)
     finally:
-        parent.kill()  # no chance to clean up
+        parent.kill()
         parent.communicate()
     _, alive = psutil.wait_procs(children, timeout=10)
     assert not [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
