@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
 
+from mtrl_transfer.agents.runs.compare import statistics
 from mtrl_transfer.agents.runs.compare.collect import MEASURES, ROLES, FinishedRun, History
 from mtrl_transfer.agents.runs.compare.interaction import PHASES, Choices, Interaction, by_phase, choices, interaction
-from mtrl_transfer.agents.runs.compare.statistics import (
-    ENOUGH_SEEDS,
-    area_under_curve,
-    estimate,
-    holm,
-    improvement,
-    iqm,
-    mean,
-    seeds_needed,
-    value_at,
-)
 from mtrl_transfer.agents.runs.report.numbers import Estimate
 
 BOOTSTRAP_SEED = 0
@@ -93,7 +84,7 @@ class MethodSummary:
     @property
     def trusted(self) -> bool:
         """Return whether there are enough seeds for the intervals to mean what they say."""
-        return len(self.seeds) >= ENOUGH_SEEDS
+        return len(self.seeds) >= statistics.ENOUGH_SEEDS
 
 
 @dataclass(frozen=True)
@@ -127,19 +118,16 @@ def summarise(runs: Sequence[FinishedRun], order: Sequence[str], baseline: str) 
     if not runs:
         return Summary((), {}, baseline)
     tasks = tuple(name for name, solvable in zip(runs[0].task_names, runs[0].solvable, strict=True) if solvable)
-    by_method = {method: [run for run in runs if run.method == method] for method in order}
     shortest = min((run.training_seconds[-1] for run in runs if len(run.steps)), default=0.0)
     transitions = [int(share * runs[0].config.total_timesteps) for share in SHARES]
     seconds = [float(share * shortest) for share in SHARES] if shortest else []
-    methods = {
-        method: _method(
-            method, own, [] if method == baseline else by_method.get(baseline, []), tasks, transitions, seconds
-        )
-        for method, own in by_method.items()
-        if own
-    }
-    compared = {name: method.p_value for name, method in methods.items() if method.p_value is not None}
-    for name, p_value in zip(compared, holm(list(compared.values())), strict=True):
+    by_method = {method: own for method in order if (own := [run for run in runs if run.method == method])}
+    methods = {}
+    for method, own in by_method.items():
+        compared = by_method.get(baseline, []) if method != baseline else []
+        methods[method] = _method(method, own, compared, tasks, transitions, seconds)
+    p_values = {name: method.p_value for name, method in methods.items() if method.p_value is not None}
+    for name, p_value in zip(p_values, statistics.holm(list(p_values.values())), strict=True):
         methods[name] = replace(methods[name], p_value=p_value)
     return Summary(tasks, methods, baseline)
 
@@ -158,12 +146,16 @@ def _method(
     worst = np.argsort(per_task, kind="stable")[:WORST]
     updates = sum(run.n_updates for run in runs)
     transference = sum(run.seconds["transference"] for run in runs)
-    whole_iqm, whole_mean = estimate(scores, iqm, generator), estimate(scores, mean, generator)
-    curves = _Curves([run for run in runs if len(run.steps)], generator)
-    area = curves.area()
-    at_transitions = {at: curves.at_transitions(at) for at in transitions}
-    at_seconds = {at: curves.at_seconds(at) for at in seconds}
-    better, p_value = improvement(scores, _scores(baseline), generator) if baseline else (None, None)
+    evaluated = [run for run in runs if len(run.steps)]
+    heights = [run.curve[:, run.solvable] for run in evaluated]
+    over_steps = _Curves([run.steps for run in evaluated], heights, generator)
+    over_time = _Curves([run.training_seconds for run in evaluated], heights, generator)
+    # In this order, in which the generator is used.
+    whole_iqm, whole_mean = (statistics.estimate(scores, of, generator) for of in (statistics.iqm, statistics.mean))
+    area = over_steps.area()
+    at_transitions = {at: over_steps.at(at) for at in transitions}
+    at_seconds = {at: over_time.at(at) for at in seconds}
+    better, p_value = statistics.improvement(scores, _scores(baseline), generator) if baseline else (None, None)
     return MethodSummary(
         method=method,
         seeds=tuple(run.seed for run in runs),
@@ -177,9 +169,9 @@ def _method(
         at_seconds=at_seconds,
         improvement=better,
         p_value=p_value,
-        seeds_needed=seeds_needed(scores, _scores(baseline)) if baseline else None,
-        over_transitions=curves.over_transitions(),
-        over_seconds=curves.over_seconds(),
+        seeds_needed=statistics.seeds_needed(scores, _scores(baseline)) if baseline else None,
+        over_transitions=over_steps.band(over_steps.common()),
+        over_seconds=over_time.band(over_time.shared_range()),
         prediction={
             f"{role}, {measure}": _prediction([run.prediction[role, measure] for run in runs], generator)
             for role in ROLES
@@ -202,50 +194,48 @@ def _prediction(histories: Sequence[History], generator: np.random.Generator) ->
     if not whole:
         return (None,) * len(PHASES)
     means = np.array([[values.mean() for values in phases] for phases in whole])
-    return tuple(estimate(column[:, None], mean, generator) for column in means.T)
+    return tuple(statistics.estimate(column[:, None], statistics.mean, generator) for column in means.T)
 
 
 def _per_update(seconds: float, updates: int) -> float:
     return 1e3 * seconds / updates if updates else float("nan")
 
 
-class _Curves:
-    """Learning curves of one method's runs: success of the solvable tasks at the evaluations in training."""
+class _Curves(NamedTuple):
+    """Learning curves of one method's runs: success ``heights [n, tasks]`` of each over its own ``xs [n]``."""
 
-    def __init__(self, runs: Sequence[FinishedRun], generator: np.random.Generator) -> None:
-        self.runs, self.generator = runs, generator
-        self.heights = [run.curve[:, run.solvable] for run in runs]
-        common = set.intersection(*({*run.steps.tolist()} for run in runs)) if runs else set()
-        self.steps = np.array(sorted(common))
+    xs: Sequence[np.ndarray]
+    heights: Sequence[np.ndarray]
+    generator: np.random.Generator
+
+    def common(self) -> np.ndarray:
+        """Values of x at which every run was evaluated."""
+        return reduce(np.intersect1d, self.xs) if self.xs else np.array([])
+
+    def shared_range(self) -> np.ndarray:
+        """Values of x from the last first evaluation to the first last one."""
+        if not self.xs:
+            return np.array([])
+        first, last = max(x[0] for x in self.xs), min(x[-1] for x in self.xs)
+        return np.linspace(first, last, TIME_POINTS) if last > first else np.array([last])
+
+    def scores(self, at: float) -> np.ndarray:
+        """Latest success by then ``[runs, tasks]``; nan for a run without an evaluation by then."""
+        return np.array([statistics.value_at(x, y, at) for x, y in zip(self.xs, self.heights, strict=True)])
+
+    def at(self, at: float) -> Estimate | None:
+        """Interquartile mean by then; None if a run has no evaluation by then."""
+        scores = self.scores(at)
+        if not len(scores) or np.isnan(scores).any():
+            return None
+        return statistics.estimate(scores, statistics.iqm, self.generator)
+
+    def band(self, points: Iterable[float]) -> Band | None:
+        known = [(point, *found) for point in points if (found := self.at(point)) is not None]
+        return Band(*np.array(known).T) if known else None
 
     def area(self) -> Estimate | None:
-        if not len(self.steps):
+        if not len(steps := self.common()):
             return None
-        common = [height[np.isin(run.steps, self.steps)].T for run, height in zip(self.runs, self.heights, strict=True)]
-        return estimate(area_under_curve(self.steps, np.stack(common)), mean, self.generator)
-
-    def at_transitions(self, at: float) -> Estimate | None:
-        return self._iqm([run.steps for run in self.runs], at)
-
-    def at_seconds(self, at: float) -> Estimate | None:
-        return self._iqm([run.training_seconds for run in self.runs], at)
-
-    def over_transitions(self) -> Band | None:
-        return _band(self.steps, self.at_transitions)
-
-    def over_seconds(self) -> Band | None:
-        if not self.runs:
-            return None
-        first = max(run.training_seconds[0] for run in self.runs)
-        last = min(run.training_seconds[-1] for run in self.runs)
-        return _band(np.linspace(first, last, TIME_POINTS) if last > first else np.array([last]), self.at_seconds)
-
-    def _iqm(self, xs: Sequence[np.ndarray], at: float) -> Estimate | None:
-        """IQM of what each run had reached at a value of ``x``; None if a run has no evaluation by then."""
-        scores = np.array([value_at(x, height, at) for x, height in zip(xs, self.heights, strict=True)])
-        return None if not len(scores) or np.isnan(scores).any() else estimate(scores, iqm, self.generator)
-
-
-def _band(x: np.ndarray, estimate_at: Callable[[float], Estimate | None]) -> Band | None:
-    known = [(at, *found) for at in x if (found := estimate_at(at)) is not None]
-    return Band(*np.array(known).T) if known else None
+        heights = np.stack([self.scores(step) for step in steps], axis=-1)  # [runs, tasks, steps]
+        return statistics.estimate(statistics.area_under_curve(steps, heights), statistics.mean, self.generator)
