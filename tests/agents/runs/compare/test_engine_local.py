@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -211,7 +212,7 @@ def test_the_overview_follows_a_growing_and_a_rewritten_log(tmp_path: Path):
     run = planned(tmp_path, "a")
     follower = Follower(run)
     follower.look()
-    assert (follower.step, follower.success, follower.rate()) == (0, None, None)
+    assert (follower.step, follower.success) == (0, None)
     run.run_dir.mkdir()
     log = run.run_dir / "metrics.jsonl"
     log.write_text('{"step": 150, "train_success/mean": 0.5}\n{"step": 300, "train_suc', encoding="utf-8")
@@ -232,20 +233,25 @@ def test_the_overview_follows_a_growing_and_a_rewritten_log(tmp_path: Path):
     assert (follower.step, follower.success) == (150, 0.75)
 
 
-def test_the_overview_tells_every_state(tmp_path: Path):
+@pytest.mark.parametrize("terminal", [True, False])
+def test_the_overview_tells_every_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, terminal: bool):
     runs = [planned(tmp_path, name) for name in ("a", "b", "c")]
     runs[1].run_dir.mkdir()
     (runs[1].run_dir / "metrics.jsonl").write_text('{"step": 300, "success/mean": 0.5}\n', encoding="utf-8")
-    console = Console(record=True, width=120, force_terminal=False, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    console = Console(record=True, width=120, force_terminal=terminal, file=open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     with console.file, Overview(runs, console) as overview:
         overview.started("a")
         overview.started("b")
         overview.ended("a", "ValueError: [red]bad[/red]")
-        overview._followers["b"].look()
-        console.print(overview.table())
+        with (runs[1].run_dir / "metrics.jsonl").open("a", encoding="utf-8") as log:
+            log.write('{"step": 400, "success/mean": 0.75}\n')
+        monkeypatch.setattr(overview, "_looked", -1e9)
+        overview.refresh()
+        console.print(overview.table)
+        console.print(overview.summary())
         told = console.export_text()
     assert "a: failed: ValueError: [red]bad[/red]" in told
-    assert "300" in told
-    assert "0.50" in told
+    assert re.search(r"b +running .* 400 0.75", told)
     assert "waiting" in told
+    assert re.search(r"all .* 400", told)
     assert "1 running, 1 failed" in told
