@@ -47,7 +47,7 @@ class StepLookahead:
 
     def __init__(
         self,
-        model: Model,
+        model: Model[Any],
         tasks: TaskGradients,
         gram: Tensor,
         rows_of: RowsOf,
@@ -131,8 +131,8 @@ class StepLookahead:
     def _clipping(self, weights: Tensor, max_grad_norm: float) -> Tensor:
         """Factor `[K, 1]` by which the real step would clip each candidate's gradient, heads included."""
         heads = [grad for grad in tree_leaves(self.tasks.head_grads) if grad is not None]
-        squares = [(grad / self.model.n_tasks).square().sum() for grad in heads]
-        norms = (scales.squared_norms(self.gramian, weights) + torch.stack(squares).sum()).sqrt()
+        squares = sum((grad / self.model.n_tasks).square().sum() for grad in heads)
+        norms = (scales.squared_norms(self.gramian, weights) + squares).sqrt()
         return (max_grad_norm / (norms + CLIP_EPSILON)).clamp(max=1.0).unsqueeze(1)
 
     def _trunks(self, weights: Tensor, step_size: Tensor | float | None) -> Iterator[dict[str, Tensor]]:

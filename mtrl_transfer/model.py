@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,8 +13,11 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from mtrl_transfer.gradients import TaskGradients, gradients_of, per_task_gradients
 from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, are_unlike, count_tasks, entry, is_frozen
 
+Given_co = TypeVar("Given_co", covariant=True)
+"""A named tuple of what a loss gives for the rows; its `losses` are `[1, T, rows]`."""
 
-class Model(Protocol):
+
+class Model(Protocol[Given_co]):
     """The questions that an update asks of a network and its loss.
 
     A `batch` holds rows of every task and everything random in the loss. `trunks` are K values of the trunk,
@@ -41,11 +44,11 @@ class Model(Protocol):
     def linear(self) -> Collection[str]:
         """Trunk parameters that act through `shared_linear` alone; empty where `tapped` does not exist."""
 
-    def gradients(self, batch: Any, trunk: Shared | None = None) -> tuple[TaskGradients, Any]:
-        """Task gradients, and a named tuple whose `losses` are `[1, T, rows]`, detached."""
+    def gradients(self, batch: Any, trunk: Shared | None = None) -> tuple[TaskGradients, Given_co]:
+        """Task gradients, and what the loss gave, detached."""
 
-    def plain_gradients(self, batch: Any, weights: Tensor | None) -> tuple[list[Tensor], Any] | None:
-        """Gradients of all that trains by one plain backward pass, the trunk's first; the named tuple of `gradients`.
+    def plain_gradients(self, batch: Any, weights: Tensor | None) -> tuple[list[Tensor], Given_co] | None:
+        """Gradients of all that trains by one plain backward pass, the trunk's first, and what the loss gave.
 
         Args:
             batch: rows of every task.
@@ -67,8 +70,8 @@ class Model(Protocol):
     def loss_of(self, batch: Any) -> Callable[[Tensor], Tensor]:
         """Losses `[T]` as a function of predictions `[T, ...]`, differentiable twice."""
 
-    def tapped(self, batch: Any, trunk: Mapping[str, Any]) -> Any:
-        """The named tuple of `gradients`, with its graph, at a trunk with a task axis, `[T, *shape]`.
+    def tapped(self, batch: Any, trunk: Mapping[str, Any]) -> Given_co:
+        """What the loss gives, with its graph, at a trunk with a task axis, `[T, *shape]`.
 
         `linear` weights may be stand-ins (`SharedWeight`).
         """

@@ -144,7 +144,7 @@ class Measurement:
 
 
 @float32_products()
-def effects_alone(model: Model, batch: Any, others: Any, step_norm: Tensor) -> tuple[Tensor, Tensor, Any]:
+def effects_alone(model: Model[Any], batch: Any, others: Any, step_norm: Tensor) -> tuple[Tensor, Tensor, Any]:
     """Losses on other rows, before and after a step along each task's gradient alone.
 
     Args:
@@ -169,7 +169,7 @@ def effects_alone(model: Model, batch: Any, others: Any, step_norm: Tensor) -> t
 
 
 @float32_products()
-def steps_alone(model: Model, batch: Any, step_norm: Tensor) -> tuple[dict[str, Any], Any]:
+def steps_alone(model: Model[Any], batch: Any, step_norm: Tensor) -> tuple[dict[str, Any], Any]:
     """Return the trunks after a step along each task's gradient alone, without copies of the linear weights.
 
     Arguments are those of `effects_alone`.

@@ -53,7 +53,7 @@ class Update(Generic[Given]):
 
     def __init__(
         self,
-        model: Model,
+        model: Model[Given],
         optimizer: torch.optim.Optimizer,
         combiner: Combiner,
         *,

@@ -8,17 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mtrl_transfer import (
-    Combiner,
-    candidates,
-    combine,
-    gramian,
-    make_context,
-    per_task_gradients,
-    step_norm,
-    transference,
-)
-from mtrl_transfer.steps import matched_step_size
+from mtrl_transfer import Combiner, FunctionalModel, Update
+from mtrl_transfer.scales import divide
 from studies.supervised.networks import Parameters, batches, initial, take, task_losses
 from studies.supervised.settings import Settings
 from studies.supervised.suites import Rows, Suite
@@ -46,51 +37,25 @@ def train_joint(suite: Suite, settings: Settings, seed: int, combiner: Combiner,
     """
     trunk, heads = ({name: value.requires_grad_() for name, value in part.items()} for part in initial(suite, seed))
     optimizer = torch.optim.Adam([*trunk.values(), *heads.values()], lr=settings.learning_rate)
+    update = Update(FunctionalModel(None, trunk, heads, losses=_losses), optimizer, combiner)
     order = batches(suite, seed, settings.steps, settings.batch)
     apart = torch.Generator().manual_seed(2_000 + seed)
-    last_step, measured, seconds, start = torch.zeros(()), [], 0.0, time.perf_counter()
+    measured, start = [], time.perf_counter()
 
-    def held_out() -> Batch:
-        return _by_task(take(suite.train, torch.randint(len(suite.train.x), (settings.batch,), generator=apart)))
+    def held_out(rows: int, generator: torch.Generator) -> Batch:
+        return _by_task(take(suite.train, torch.randint(len(suite.train.x), (rows,), generator=apart)))
 
     for step in range(settings.steps):
-        batch = _by_task(take(suite.train, order[step]))
-        grads = per_task_gradients(None, trunk, heads, batch, losses=_losses)
-        gram = gramian(grads.shared_grads)
-        if every is not None and step % every == 0 and last_step > 0:
-            begun, arguments = time.perf_counter(), (trunk, heads, batch, candidates.singletons(suite.n_tasks))
-            size = matched_step_size(gram, last_step)
-            measured.append(
-                transference(
-                    None, *arguments, size, shared_grads=grads.shared_grads, lookahead_batch=held_out(), losses=_losses
-                )
-            )
-            seconds += time.perf_counter() - begun
-        context = None
-        if combiner.needs_context:
-            context = make_context(
-                None, trunk, heads, batch, grads, lookahead_batch=held_out(), step_norm=last_step, losses=_losses
-            )
-        weights = combiner(gram, context)
-        last_step = _step(optimizer, trunk, heads, combine(grads.shared_grads, weights), grads.head_grads)
+        due = every is not None and step % every == 0
+        update.step(_by_task(take(suite.train, order[step])), held_out, affinity=settings.batch if due else None)
+        if found := update.measurement.history.flush():
+            measured.append(divide(found["decrease"], found["scale"]))
+    seconds = update.transference_seconds
     overhead = seconds / (time.perf_counter() - start - seconds)
     with torch.no_grad():
         losses = task_losses(trunk, heads, suite.test)
-    return Joint(losses, torch.stack(measured) if measured else torch.zeros(0, *gram.shape), overhead)
-
-
-def _step(
-    optimizer: torch.optim.Optimizer, trunk: Parameters, heads: Parameters, shared: Parameters, own: Parameters
-) -> Tensor:
-    """Take the optimizer's step; returns how far the trunk went."""
-    n_tasks = len(heads["bias"])
-    for name, gradient in shared.items():
-        trunk[name].grad = gradient
-    for name, gradient in own.items():
-        heads[name].grad = gradient / n_tasks
-    before = {name: value.detach().clone() for name, value in trunk.items()}
-    optimizer.step()
-    return step_norm(before, trunk)
+    affinity = torch.stack(measured) if measured else torch.zeros(0, suite.n_tasks, suite.n_tasks)
+    return Joint(losses, affinity, overhead)
 
 
 def _by_task(rows: Rows) -> Batch:
