@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import BaseModel, ValidationError, model_validator
 
-from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.errors import InputError, first_problem
 from mtrl_transfer.agents.runs.grouping.history import AffinityHistory
 from mtrl_transfer.agents.runs.grouping.options import PREFIX, GroupOptions
 from mtrl_transfer.agents.runs.run_folder import to_json, write_text
@@ -37,7 +38,7 @@ class Candidate(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """All that `choose` found.
+    """Groupings found by `choose`.
 
     - `names`: of the tasks.
     - `affinity`: `[T, T]`, standardized: what decided.
@@ -91,7 +92,7 @@ def _candidate(affinity: np.ndarray, label: str, grouping: Grouping) -> Candidat
 
 
 def write_choices(choices: Choices, options: GroupOptions, folder: Path) -> Path:
-    """As JSON for people and for the next stage; groups may be edited there."""
+    """Write ``groupings.json`` for people and for the next stage; groups may be edited there."""
     content = {
         "options": _deciding(options),
         "tasks": list(choices.names),
@@ -108,29 +109,56 @@ def _deciding(options: GroupOptions) -> dict[str, Any]:
     return {**decided, "n_groups": sorted(set(options.n_groups))}
 
 
+class _Selection(BaseModel):
+    n_groups: int
+    groups: tuple[tuple[int, ...], ...]
+    serves: tuple[int, ...]
+    score: float
+    bound: float
+
+
+class _Stored(BaseModel):
+    """Content of ``groupings.json``."""
+
+    options: dict[str, Any] | None = None
+    tasks: tuple[str, ...]
+    affinity: tuple[tuple[float, ...], ...]
+    selections: list[_Selection]
+    groupings: dict[str, Grouping]
+
+    @model_validator(mode="after")
+    def _is_of_these_tasks(self) -> _Stored:
+        n_tasks = len(self.tasks)
+        if [len(row) for row in self.affinity] != [n_tasks] * n_tasks:
+            raise ValueError(f"affinity should be [{n_tasks}, {n_tasks}]")
+        for one in self.selections:
+            _check_groups(f"the choice of {one.n_groups}", one.groups, one.serves, n_tasks)
+        for label, grouping in self.groupings.items():
+            _check_groups(label, grouping.groups, grouping.serves, n_tasks)
+        return self
+
+
+def _check_groups(label: str, groups: Sequence[Sequence[int]], serves: Sequence[int], n_tasks: int) -> None:
+    if len(serves) != n_tasks or not all(0 <= task < n_tasks for group in groups for task in group):
+        raise ValueError(f"{label} should serve the tasks 0 to {n_tasks - 1}")
+    if any(not 0 <= index < len(groups) or task not in groups[index] for task, index in enumerate(serves)):
+        raise ValueError(f"{label} serves a task from a group that it is not in")
+
+
 def read_choices(options: GroupOptions, folder: Path) -> Choices:
-    """What `write_choices` wrote.
+    """Read what `write_choices` wrote.
 
     Raises:
         InputError: if the file was edited into something else, or chosen with other options.
     """
     path = folder / GROUPINGS_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        asked = _deciding(options)
-        chosen_with = dict(content.get("options", asked))
-        names, affinity = tuple(content["tasks"]), np.array(content["affinity"])
-        groupings = {
-            label: Grouping(tuple(map(tuple, one["groups"])), tuple(one["serves"]))
-            for label, one in content["groupings"].items()
-        }
-        for label, grouping in groupings.items():
-            if any(task not in grouping.groups[index] for task, index in enumerate(grouping.serves)):
-                raise ValueError(f"{label} serves a task from a group that it is not in")
-        candidates = [_candidate(affinity, *one) for one in groupings.items()]
-        choices = Choices(names, affinity, content["selections"], candidates)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
-        raise InputError(f"{path} cannot be read: {error}; delete it to choose again") from None
+        stored = _Stored.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        reason = first_problem(error) if isinstance(error, ValidationError) else error.strerror
+        raise InputError(f"{path} cannot be read: {reason}; delete it to choose again") from None
+    asked = _deciding(options)
+    chosen_with = asked if stored.options is None else stored.options
     others = [
         f"{PREFIX}{name}={value}: {path} was chosen with {chosen_with.get(name)}; delete it to choose again"
         for name, value in asked.items()
@@ -138,4 +166,6 @@ def read_choices(options: GroupOptions, folder: Path) -> Choices:
     ]
     if others:
         raise InputError(others)
-    return choices
+    affinity = np.array(stored.affinity)
+    candidates = [_candidate(affinity, *one) for one in stored.groupings.items()]
+    return Choices(stored.tasks, affinity, [one.model_dump() for one in stored.selections], candidates)

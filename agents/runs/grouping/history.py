@@ -46,16 +46,19 @@ class AffinityHistory(NamedTuple):
 
 
 def read_history(run_folder: Path) -> AffinityHistory:
-    """What `log.record_every` kept of a run.
+    """Read the pairwise transference that a run recorded.
 
     Raises:
-        InputError: if nothing was measured.
+        InputError: if nothing was measured, or the file is damaged.
     """
     path = run_folder / RECORD_FILE
     if not path.is_file():
         raise InputError(f"{run_folder} has no {RECORD_FILE}: nothing was recorded, see log.record_every")
-    recording = Recording(path)
-    read = {role: recording.of(role) for role in ROLES}
+    try:
+        recording = Recording(path)
+        read = {role: recording.of(role) for role in ROLES}
+    except ValueError as error:
+        raise InputError(str(error)) from None
     whole = np.all([read[role]["measurements"] > 0 for role in ROLES], axis=0)
     if not whole.any():
         raise InputError(f"{run_folder} measured no pairwise transference: set agent.affinity_every, and train longer")

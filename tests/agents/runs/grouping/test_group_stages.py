@@ -273,3 +273,40 @@ def test_too_many_groups_and_nothing_measured(history, tmp_path):
         choose(history, GroupOptions(n_groups=(5,)))
     with pytest.raises(InputError, match=r"nothing was recorded, see log\.record_every"):
         read_history(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("[]", "object"),
+        ("[" * 100_000, "recursion limit|EOF"),
+        ({"tasks": 3}, "tasks: "),
+        ({"affinity": [[0.0]]}, r"affinity should be \[4, 4\]"),
+        ({"affinity": float("inf")}, "affinity: "),
+        (
+            {"groupings": {"mine": {"groups": [[0, 1, 2, 3]], "serves": [0, 0, 0]}}},
+            "mine should serve the tasks 0 to 3",
+        ),
+        ({"groupings": {"mine": {"groups": [[0, 1, 2], [4]], "serves": [0, 0, 0, 1]}}}, "mine should serve"),
+        (
+            {"groupings": {"mine": {"groups": [[0, 1], [2, 3]], "serves": [0, 1, 1, 1]}}},
+            "mine serves a task from a group",
+        ),
+        ({"groupings": {"mine": {"groups": {"a": 1}, "serves": []}}}, "groupings.mine.groups"),
+        ({"selections": [{}]}, r"selections\.0\.n_groups"),
+    ],
+    ids=str,
+)
+def test_strange_groupings_are_told_by_file(history, tmp_path, change, told):
+    options = GroupOptions()
+    path = write_choices(choose(history, options), options, tmp_path)
+    text = change if isinstance(change, str) else json.dumps(json.loads(path.read_text()) | change)
+    path.write_text(text)
+    with pytest.raises(InputError, match=rf"groupings\.json cannot be read: .*({told})"):
+        read_choices(options, tmp_path)
+
+
+def test_damaged_records_are_told_by_file(tmp_path):
+    (tmp_path / "transference.records").write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match=r"transference\.records is not a recording"):
+        read_history(tmp_path)
