@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, ClassVar, get_type_hints
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, create_model
@@ -77,12 +77,14 @@ Settings = Annotated[dict[str, Any], BeforeValidator(json_able)]
 class Section(BaseModel):
     """A group of arguments, or a mapping in a config: frozen, and no unknown keys."""
 
+    hints: ClassVar[Mapping[str, str]] = {}
+    """For names that it does not have: what to use instead."""
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
         arbitrary_types_allowed=True,
-        protected_namespaces=(),
+        validate_default=True,
     )
 
 
@@ -126,7 +128,7 @@ def checked(section: type[Section], arguments: Mapping[str, Any]) -> Section:
 # --- errors in plain words --------------------------------------------------------------------------------------------
 
 
-def keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+def keys(model: type[Section], prefix: str = "") -> Iterator[str]:
     """Every dotted key of the schema, sections included."""
     for name, field in model.model_fields.items():
         yield prefix + name
@@ -138,7 +140,7 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def problems_by_key(error: ValidationError, model: type[BaseModel]) -> dict[str, str]:
+def problems_by_key(error: ValidationError, model: type[Section]) -> dict[str, str]:
     """One sentence per dotted key; a union's alternatives are joined."""
     details: dict[str, list[ErrorDetails]] = {}
     for detail in error.errors(include_url=False):
@@ -146,7 +148,7 @@ def problems_by_key(error: ValidationError, model: type[BaseModel]) -> dict[str,
     return {path: _sentence(path, found, model) for path, found in details.items()}
 
 
-def _dotted(location: tuple[str | int, ...], model: type[BaseModel]) -> str:
+def _dotted(location: tuple[str | int, ...], model: type[Section]) -> str:
     """The config's key of an error: pydantic appends the names of a union's alternatives and list positions."""
     leaves = {key for key in keys(model) if not _children(key, model)}
     parts: list[str] = []
@@ -157,7 +159,7 @@ def _dotted(location: tuple[str | int, ...], model: type[BaseModel]) -> str:
     return ".".join(parts)
 
 
-def _sentence(path: str, details: list[ErrorDetails], model: type[BaseModel]) -> str:
+def _sentence(path: str, details: list[ErrorDetails], model: type[Section]) -> str:
     kind, value = details[0]["type"], details[0]["input"]
     if kind == "missing":
         return f"{path} is missing"
@@ -183,14 +185,22 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _children(path: str, model: type[BaseModel]) -> list[str]:
+def _children(path: str, model: type[Section]) -> list[str]:
     prefix = path + "." if path else ""
     return [key for key in keys(model) if key.startswith(prefix) and "." not in key.removeprefix(prefix)]
 
 
-def _nearest_key(path: str, model: type[BaseModel]) -> str:
+def _section_at(path: str, model: Any) -> type[Section]:
+    for name in path.split(".") if path else ():
+        model = model.model_fields[name].annotation
+    return model
+
+
+def _nearest_key(path: str, model: type[Section]) -> str:
     """Hint for an unknown key: the nearest at its level, or the same name elsewhere, or the nearest of all."""
     parent, _, name = path.rpartition(".")
+    if hint := _section_at(parent, model).hints.get(name):
+        return f"; {hint}"
     siblings = {key.rpartition(".")[2]: key for key in _children(parent, model)}
     near = nearest(name, siblings)
     elsewhere = (key for key in keys(model) if key.rpartition(".")[2] == name)

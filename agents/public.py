@@ -2,9 +2,11 @@
 
 from mtrl_transfer.agents.evaluation import Evaluation, evaluate
 from mtrl_transfer.agents.monitoring.callbacks import MultiTaskEvalCallback, RecordTransference, TransferenceFigures
+from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
 from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
+from mtrl_transfer.agents.mtsac.task_weighting import ReweightTasks
 from mtrl_transfer.agents.routed import RoutedAgent, load_agent
 from mtrl_transfer.agents.storage.actor_file import Actor, load_actor, save_actor
 
@@ -12,10 +14,12 @@ __all__ = [
     "MTSAC",
     "Actor",
     "Evaluation",
+    "MeasureTransference",
     "MultiTaskEvalCallback",
     "MultiTaskPolicy",
     "MultiTaskReplayBuffer",
     "RecordTransference",
+    "ReweightTasks",
     "RoutedAgent",
     "TransferenceFigures",
     "evaluate",

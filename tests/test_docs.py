@@ -17,10 +17,11 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
+from mtrl_transfer.agents.declarations import keys
 from mtrl_transfer.agents.runs import cli, estimate
 from mtrl_transfer.agents.runs.compare.plan import load_plan
 from mtrl_transfer.agents.runs.compare.schema import CompareConfig
-from mtrl_transfer.agents.runs.config.loading import keys, load_config
+from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
 from mtrl_transfer.agents.runs.outcome import read_metrics
@@ -30,7 +31,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 SHORTER = {
     "README.md": {
-        "model.learn(1_000_000, progress_bar=True)": "model.learn(300)",
+        "model.learn(1_000_000, MeasureTransference(every=100), progress_bar=True)": "model.learn(300)",
         "n_episodes=50": "n_episodes=1",
     }
 }
@@ -135,7 +136,7 @@ def test_bounds_and_choices_are_told(built: dict[str, Page]):
     kinds = {row[0]: row[1] for row in built["configs.html"].rows if len(row) == 4}
     assert kinds["total_timesteps"] == "integer ≥ 1"
     assert kinds["agent.tau"] == "number > 0, ≤ 1"
-    assert kinds["agent.net.critic_hidden"] == "list of integer ≥ 1 or null"
+    assert kinds["agent.batch_size"] == "integer ≥ 1 or null"
     assert kinds["matmul_precision"] == "highest or high or medium"
     assert kinds["agent.target_entropy"] == "number or auto"
 
@@ -241,8 +242,8 @@ def test_the_guide_explains_exactly_the_tags_of_a_run(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(estimate, "ENOUGH_SECONDS", 0.02)
     overrides = (
-        "env.id=Point-3 total_timesteps=900 agent.learning_starts=90 agent.batch_size=24 agent.measure_every=20 "
-        "agent.net.hidden=[8] agent.net.critic_hidden=[8] agent.reweighting_rank=1 evaluation.every=300 "
+        "env.id=Point-3 total_timesteps=900 agent.learning_starts=90 agent.batch_size=24 measure.every=20 "
+        "agent.policy_kwargs.net_arch=[8] reweighting.rank=1 evaluation.every=300 "
         "evaluation.n_goals=1 evaluation.final_n_goals=1 log.every=150 log.figures_every=300 log.progress=false "
         f"run_dir={tmp_path / 'run'}"
     )

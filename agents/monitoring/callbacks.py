@@ -118,7 +118,7 @@ class TransferenceFigures(BaseCallback):
     Every ``every`` vector steps, for critic and actor: pairwise transference and gradient cosine as heatmaps (means
     since the last figure), the covariance similarity of observations and trunk features, the share of updates in which
     each task was left out, predicted against realised improvement, and a histogram of chosen candidates (0 is the full
-    set, ``t + 1`` leaves task ``t`` out in the default family). Figures without data (``measure_every=None``, no
+    set, ``t + 1`` leaves task ``t`` out in the default family). Figures without data (nothing measured, no
     choices) are not drawn.
 
     Args:
@@ -239,7 +239,7 @@ class RecordTransference(BaseCallback):
     """Append a record of both networks to a file regularly; read it with ``mtrl_transfer.Recording``.
 
     A record's step is in transitions. Pairwise transference is the mean over all measurements since the last record
-    (those of ``affinity_every``, or without it ``measure_every``); Gramian and decision are the latest. When a run is
+    (those of affinity, where it is measured); Gramian and decision are the latest. When a run is
     continued, records beyond the agent's count are dropped, because they will be written again.
 
     Args:

@@ -44,7 +44,7 @@ def covariance_similarities(agent: MTSAC, generator: torch.Generator) -> dict[st
         agent: agent with rows in its replay; it does not change.
         generator: generator that draws the rows.
     """
-    batch = agent._sample(SIMILARITY_ROWS * agent.n_tasks, generator)
+    batch = agent.minibatches.sample(SIMILARITY_ROWS * agent.n_tasks, generator)
     rows = {"inputs": batch.observations, **{role: values[0] for role, values in _features(agent, batch).items()}}
     return {name: pairwise_covariance_similarity(values).cpu().numpy() for name, values in rows.items()}
 

@@ -32,12 +32,12 @@ def record_updates(agent: MTSAC) -> None:
     agent.logger.record("train/n_updates", agent._n_updates)
     if is_sync_free(agent.device):
         for tag, name in MEANS_OVER_TASKS.items():
-            agent.logger.record(tag, float(agent._statistics.mean(name).mean()))
+            agent.logger.record(tag, float(agent.learner.means.mean(name).mean()))
 
 
 def record_training(agent: MTSAC) -> None:
     """Record the means of all statistics since the last call, per task; waits for the device."""
-    statistics = agent._statistics.flush()
+    statistics = agent.learner.means.flush()
     _record_tasks(agent, statistics)
     for tag, name in MEANS_OVER_TASKS.items():
         if name in statistics:

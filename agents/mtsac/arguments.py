@@ -1,53 +1,110 @@
-"""What MTSAC's arguments must be."""
+"""Checks of MTSAC's arguments: each by its declaration, then against each other and the number of tasks."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
 
-from mtrl_transfer.agents.mtsac.reward_scaling import REWARD_SCALINGS
-from mtrl_transfer.choices import check_choice
+from mtrl_transfer.agents.declarations import checked
+from mtrl_transfer.agents.mtsac.policies import checked_policy_kwargs
+from mtrl_transfer.choices import nearest
 
 if TYPE_CHECKING:
     from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 
+ROWS_PER_TASK = 128
+ATTRIBUTES = {"stats_window_size": "_stats_window_size"}
+"""Where stable-baselines3 keeps an argument under another name."""
+_RAW = "replay is MultiTaskReplayBuffer, which stores raw rewards in float32"
+_NOISE = "exploration noise is the policy's own; exploration_correlation=0.9 makes it correlated in time"
+HINTS = {
+    "initial_alpha": "use ent_coef='auto_0.1', with your value",
+    "measure_every": "use the callback MeasureTransference(every=...)",
+    "affinity_every": "use the callback MeasureTransference(affinity_every=...)",
+    "affinity_rows": "use the callback MeasureTransference(affinity_rows=...)",
+    "reweighting_rank": "use the callback ReweightTasks(rank=...)",
+    "reweighting_every": "use the callback ReweightTasks(every=...)",
+    "action_noise": _NOISE,
+    "use_sde": _NOISE,
+    "sde_sample_freq": _NOISE,
+    "use_sde_at_warmup": _NOISE,
+    "replay_buffer_class": _RAW,
+    "replay_buffer_kwargs": f"{_RAW}; n_steps, gamma and buffer_size are arguments of MTSAC",
+    "optimize_memory_usage": f"{_RAW}; a smaller buffer_size saves memory",
+    "net_arch": "use policy_kwargs={'net_arch': ...}",
+    "activation_fn": "use policy_kwargs={'activation_fn': ...}",
+    "critic_net_arch": "use net_arch={'pi': [...], 'qf': [...]}",
+    "activation": "use activation_fn",
+    "monitor_wrapper": "monitoring is the environment's: make_vec_env adds it",
+}
+"""Arguments of stable-baselines3's SAC that MTSAC lacks, and of earlier versions: what to use instead."""
 
-def check_arguments(agent: MTSAC) -> None:
-    """Refuse arguments that are out of range, or do not go together.
+
+def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse arguments that MTSAC does not have.
 
     Raises:
-        ValueError: naming the argument, its value and what was expected.
+        TypeError: with a sentence for each, which says what to use instead.
+    """
+    problems, known = [], list(known)
+    for name in names:
+        near = nearest(name, known)
+        hint = HINTS.get(name) or (f"did you mean {near}?" if near else f"known: {', '.join(known)}")
+        problems.append(f"MTSAC has no argument {name}: {hint}")
+    if problems:
+        raise TypeError("; ".join(problems))
+
+
+def check_arguments(agent: MTSAC) -> None:
+    """Check all arguments of an agent, and bring them to their declared types (``1e6`` to ``1000000``).
+
+    Raises:
+        ValueError: naming each argument that is wrong, its value and what was expected.
     """
     if not agent.n_tasks:
         raise ValueError("MTSAC needs an environment: the number of tasks is read from it")
     if len(agent.action_space.shape or ()) != 1:
         raise ValueError(f"actions of shape {list(agent.action_space.shape or ())} must be vectors: flatten them")
-    assert agent.batch_size is not None
-    if agent.batch_size < agent.n_tasks or agent.batch_size % agent.n_tasks:
-        below = agent.batch_size // agent.n_tasks * agent.n_tasks
-        near = [str(size) for size in (below, below + agent.n_tasks) if size > 0]
-        raise ValueError(
-            f"batch_size={agent.batch_size} must be a multiple of the {agent.n_tasks} tasks, so that every task has "
-            f"as many rows; near: {' or '.join(near)}"
-        )
-    if agent.reward_scaling is not None:
-        check_choice("reward_scaling", agent.reward_scaling, REWARD_SCALINGS)
-    if agent.reward_scaling == "max_reward" and agent.gamma == 1:
-        raise ValueError("reward_scaling='max_reward' needs gamma below 1: it divides by 1 - gamma")
-    if agent.clip_targets and agent.gamma == 1:
-        raise ValueError("clip_targets needs gamma below 1: it divides by 1 - gamma")
-    if isinstance(agent.target_entropy, str):
-        check_choice("target_entropy", agent.target_entropy, ["auto"])
-    for name in ("max_nonfinite", "n_steps"):
-        if getattr(agent, name) < 1:
-            raise ValueError(f"{name}={getattr(agent, name)} must be at least 1")
-    rows = agent.batch_size // agent.n_tasks
-    if agent.affinity_rows is not None and not 1 < agent.affinity_rows <= rows:
-        raise ValueError(f"affinity_rows={agent.affinity_rows} must be 2 to {rows}, the rows of each task")
-    for name in ("measure_every", "affinity_every"):
-        every = getattr(agent, name)
-        if every is not None and every < 1:
-            raise ValueError(f"{name}={every} must be at least 1, or None for never")
-    if not 0 <= agent.exploration_correlation < 1:
-        raise ValueError(f"exploration_correlation={agent.exploration_correlation} must be at least 0 and below 1")
-    if not agent.initial_alpha > 0:
-        raise ValueError(f"initial_alpha={agent.initial_alpha} must be positive")
+    names = {name: ATTRIBUTES.get(name, name) for name in agent.arguments.model_fields}
+    arguments = checked(agent.arguments, {name: getattr(agent, attribute) for name, attribute in names.items()})
+    for name, attribute in names.items():
+        if name != "device":  # SB3 has resolved it
+            setattr(agent, attribute, getattr(arguments, name))
+    agent.policy_kwargs = checked_policy_kwargs(agent.policy_class, agent.policy_kwargs or {})
+    if agent.batch_size is None:
+        agent.batch_size = ROWS_PER_TASK * agent.n_tasks
+    problems = [problem for _, check in RELATIONS if (problem := check(agent, agent.n_tasks))]
+    if problems:
+        raise ValueError("; ".join(problems))
+
+
+def _batch_size(arguments: Any, n_tasks: int) -> str | None:
+    size = arguments.batch_size
+    if size is None or size % n_tasks == 0:
+        return None
+    below = size // n_tasks * n_tasks
+    near = " or ".join(str(multiple) for multiple in (below, below + n_tasks) if multiple)
+    return f"batch_size={size} should be a multiple of the {n_tasks} tasks, which have equal shares of it, e.g. {near}"
+
+
+def _discount(arguments: Any, n_tasks: int) -> str | None:
+    forever = {
+        f"reward_scaling={arguments.reward_scaling}": arguments.reward_scaling == "max_reward",
+        "clip_targets": arguments.clip_targets,
+    }
+    needing = " and ".join(setting for setting, on in forever.items() if on)
+    return f"{needing} needs gamma below 1: it divides by 1 - gamma" if needing and arguments.gamma == 1 else None
+
+
+def _train_freq(arguments: Any, n_tasks: int) -> str | None:
+    if n_tasks == 1 or not isinstance(arguments.train_freq, tuple) or arguments.train_freq[1] == "step":
+        return None
+    return f"train_freq={list(arguments.train_freq)} should count steps: the {n_tasks} tasks' episodes end apart"
+
+
+RELATIONS: tuple[tuple[tuple[str, ...], Callable[[Any, int], str | None]], ...] = (
+    (("batch_size",), _batch_size),
+    (("gamma", "reward_scaling", "clip_targets"), _discount),
+    (("train_freq",), _train_freq),
+)
+"""Checks between arguments, with the names of those that they look at. Configs are checked by the same."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,6 +46,10 @@ class TaskBatch(NamedTuple):
     next_observations: Tensor
     rewards: Tensor
     discounts: Tensor
+
+
+Sample = Callable[[int, torch.Generator | None], TaskBatch]
+"""``sample(batch_size, generator)``: rows of every task, drawn by the generator; None: by replay's own."""
 
 
 def terminations(dones: np.ndarray, infos: Sequence[Mapping[str, Any]]) -> np.ndarray:

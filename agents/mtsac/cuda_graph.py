@@ -9,11 +9,9 @@ from typing import Any
 
 import torch
 
-from mtrl_transfer.agents.mtsac.buffers import TaskBatch
+from mtrl_transfer.agents.mtsac.buffers import Sample, TaskBatch
 from mtrl_transfer.combiners import Combiner
 
-Sample = Callable[[int, torch.Generator | None], TaskBatch]
-"""``sample(batch_size, generator)``: rows of every task, drawn by the generator; None: by replay's own."""
 Replay = Callable[[], None]
 WARM_UP = 3
 """Updates of a kind that are taken before it is recorded: in the first, running tensors come to be."""

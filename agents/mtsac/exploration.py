@@ -25,6 +25,11 @@ class CorrelatedNoise:
         self.generator = np.random.default_rng(seed)
         self.last = self.generator.standard_normal(shape)
 
+    @classmethod
+    def of(cls, shape: tuple[int, ...], correlation: float, seed: int) -> CorrelatedNoise | None:
+        """Noise of the given correlation; None where it is 0."""
+        return cls(shape, correlation, seed) if correlation else None
+
     def draw(self) -> np.ndarray:
         """The next noise, float32 of the given shape."""
         fresh = self.generator.standard_normal(self.last.shape)

@@ -2,126 +2,125 @@
 
 from __future__ import annotations
 
-import functools
 import time
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from pydantic import BeforeValidator, Field
 from scipy.special import ndtr
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn, Schedule
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, RolloutReturn
 from stable_baselines3.common.utils import get_system_info, update_learning_rate
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 
+from mtrl_transfer.agents.declarations import (
+    Count,
+    Float,
+    Fraction,
+    Int,
+    Positive,
+    Section,
+    Seed,
+    Settings,
+    explained,
+    section_of,
+)
+from mtrl_transfer.agents.monitoring.measuring import NOTHING, MeasureTransference
 from mtrl_transfer.agents.monitoring.timing import TimedCallback, counted
 from mtrl_transfer.agents.monitoring.training_log import record_faults, record_training, record_updates
-from mtrl_transfer.agents.mtsac.arguments import check_arguments
-from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer, TaskBatch, terminations
-from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates, Sample, is_capturable, set_learning_rate
+from mtrl_transfer.agents.mtsac.arguments import check_arguments, refuse_unknown
+from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer, terminations
+from mtrl_transfer.agents.mtsac.cuda_graph import set_learning_rate
 from mtrl_transfer.agents.mtsac.exploration import CorrelatedNoise
-from mtrl_transfer.agents.mtsac.losses import (
-    ActorBatch,
-    ActorLoss,
-    ActorRows,
-    CriticBatch,
-    CriticLoss,
-    CriticRows,
-    td_targets,
-)
+from mtrl_transfer.agents.mtsac.learner import Learner
+from mtrl_transfer.agents.mtsac.minibatches import Minibatches
 from mtrl_transfer.agents.mtsac.overlap import WorkMeanwhile
-from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy, checked_policy_kwargs
-from mtrl_transfer.agents.mtsac.return_bounds import ReturnBounds
-from mtrl_transfer.agents.mtsac.reward_scaling import REWARD_SCALINGS
+from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
+from mtrl_transfer.agents.mtsac.rewards import Rewards
 from mtrl_transfer.agents.mtsac.roles import role_combiners
-from mtrl_transfer.agents.mtsac.task_weighting import TaskWeighting
+from mtrl_transfer.agents.mtsac.temperatures import EntCoef, Temperatures
 from mtrl_transfer.agents.normalization import check_training_normalization
 from mtrl_transfer.agents.storage import archive
-from mtrl_transfer.agents.storage.agent_archive import (
-    REPLACEABLE,
-    agent_from_archive,
-    agent_to_archive,
-    stored_parameters,
-)
+from mtrl_transfer.agents.storage.agent_archive import agent_from_archive, agent_to_archive, stored_parameters
 from mtrl_transfer.agents.tasks import MEAN, EpisodeWindows, check_one_hot, check_same_tasks, task_names_of
 from mtrl_transfer.combiners import Combiner
 from mtrl_transfer.faults import NotFinite
-from mtrl_transfer.information.alignment import Trains
-from mtrl_transfer.running_stats import RunningMeans
 from mtrl_transfer.update import Update
 
-ROWS_PER_TASK = 128
 STANDARDIZING_ROWS = 2_000
 """Of each task, from which the scale of its inputs is taken."""
-AFFINITY_SHARE = 16
-"""One row in so many serves to measure affinity, unless more are asked for."""
+Rate = Annotated[
+    Annotated[Float, Field(ge=0)] | Callable[[float], float],
+    explained("should be a number of at least 0, or a function of the remaining progress"),
+]
+PathText = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
 
 
 class MTSAC(OffPolicyAlgorithm):
     """Soft Actor-Critic (Haarnoja et al., arXiv 1812.05905) for many tasks at once.
 
-    One network learns all tasks: actor and twin critics have a trunk that the tasks share and a linear head per task,
+    One network learns all tasks: actor and critics have a trunk that the tasks share and a linear head per task,
     and each task has its own temperature. On every update the combiner turns the task gradients into one gradient for
     the trunk, separately for the critics and the actor.
 
     Args:
-        policy: ``"MultiTaskPolicy"`` or a subclass of :class:`mtrl_transfer.agents.mtsac.policies.MultiTaskPolicy`.
+        policy: ``"MultiTaskPolicy"`` or a subclass of :class:`mtrl_transfer.agents.MultiTaskPolicy`.
         env: vector environment in which sub-environment ``t`` is task ``t`` and observations end with the one-hot.
-        learning_rate: of actor, critics and temperatures; a number or a function of the remaining progress.
-        buffer_size: replay capacity in transitions over all tasks.
-        learning_starts: transitions collected at random before the first update.
-        batch_size: rows per update over all tasks, a multiple of their number; None: 128 per task.
-        tau: Polyak coefficient of the target critics.
+        learning_rate: step size of Adam for actor, critics and temperatures: a number or a function of the remaining
+            progress.
+        buffer_size: replay capacity, in transitions over all tasks.
+        learning_starts: transitions of random play before the first update.
+        batch_size: transitions of one update over all tasks, a multiple of their number; None: 128 per task.
+        tau: share of the critics that moves into their targets.
         gamma: discount per step.
-        n_steps: steps of the return in the TD target; its entropy counts at the last only, as in SB3.
-        train_freq: vector steps between trainings, as in SB3.
-        gradient_steps: updates per training; -1: as many as transitions since the last, those of all tasks.
-        max_grad_norm: clips the gradient norm of the critics and of the actor; None: no clipping.
-        max_nonfinite: updates in a row in which a task's loss or gradient may be not finite, and the task is left out,
-            before training stops with :class:`mtrl_transfer.faults.NotFinite`; looked at when figures are logged.
-        combiner: a name in ``mtrl_transfer.COMBINERS`` or a combiner object, which is copied for the
-            critic and for the actor.
-        combiner_kwargs: arguments for a named combiner; the keys ``critic`` and ``actor`` may hold dicts for one of
-            them.
-        measure_every: measure transference every so many updates under any combiner; None: never. It changes no run.
-        affinity_every: measure pairwise transference, and nothing else, every so many updates, for choosing groups of
-            tasks; None: never. It changes no run.
-        affinity_rows: rows of each task for that; None: a sixteenth of the update's.
-        reward_scaling: ``"max_return"`` scales each task's rewards when replay is sampled, so that its largest
-            discounted return seen is 10; ``"max_reward"``, so that its largest reward, if it went on forever, would
-            be worth 10; None: raw rewards.
-        clip_targets: keep each task's TD targets between the returns of its smallest and its largest reward seen,
-            received forever; see :class:`mtrl_transfer.agents.mtsac.return_bounds.ReturnBounds`.
-        reweighting_rank: weigh the tasks' losses by how much of their value functions lies in so many directions that
-            the tasks share, below their number; None: all weigh 1. See
-            :class:`mtrl_transfer.agents.mtsac.task_weighting.TaskWeighting`.
-        reweighting_every: updates between computations of these weights, which are 1 until the first.
-        target_entropy: per task, in nats; ``"auto"``: minus the number of action dimensions.
-        initial_alpha: each task's temperature at the start.
-        overlap: update while the environments take their next step, which gains time where they step in other processes
-            (``make_vec_env(..., own_process=False)``). Actions are then chosen by the policy before the update.
-        cuda_graph: record an update as a CUDA graph and replay it, one of each kind; needs a CUDA device and combiners
-            that are ``sync_free``. Updates that measure are taken as they are.
-        exploration_correlation: correlation of successive exploration noise, warm-up included, in [0, 1); see
-            :class:`mtrl_transfer.agents.mtsac.exploration.CorrelatedNoise`. 0: SB3's independent noise.
-        policy_kwargs: arguments of :class:`mtrl_transfer.agents.MultiTaskPolicy`, by SB3's names where SB3 has them
-            (``net_arch``, ``activation_fn``, ``n_critics``, ``optimizer_class``, ``optimizer_kwargs``).
-        stats_window_size: episodes per task behind the rollout statistics.
+        train_freq: vector steps between trainings.
+        gradient_steps: updates per training; -1: one for each transition since the last training.
+        n_steps: steps of the return in the TD target; its entropy counts at the last step only, as in SB3.
+        ent_coef: temperature of every task: a fixed number, or ``auto`` or ``auto_0.1``: trained for each task,
+            starting at 1 or 0.1.
+        target_update_interval: updates between moves of the target critics.
+        target_entropy: entropy that each task's temperature aims at, in nats; ``auto``: minus the number of action
+            dimensions.
+        policy_kwargs: arguments of :class:`mtrl_transfer.agents.MultiTaskPolicy`.
+        stats_window_size: episodes per task over which the training statistics are averaged.
         tensorboard_log: folder for TensorBoard events; None: none.
         verbose: 0 silent, 1 info, 2 debug.
-        device: as in SB3.
         seed: fixes the run bit for bit on a CPU.
+        device: where the agent computes: ``cpu``, ``cuda`` (``cuda:1``), or ``auto``.
+        combiner: a name in ``mtrl_transfer.COMBINERS`` or a combiner object, which is copied for the critic and for the
+            actor.
+        combiner_kwargs: arguments for a named combiner; the keys ``critic`` and ``actor`` may hold dicts for one of
+            them.
+        max_grad_norm: limit to which the gradient norm of the critics and of the actor is clipped; None: no clipping.
+        max_nonfinite: updates in a row in which a task's loss or gradient may be not finite, and the task is left out,
+            before training stops with ``NotFinite``; checked when figures are logged.
+        reward_scaling: ``max_return`` scales each task's rewards when replay is sampled, so that its largest discounted
+            return seen is 10; ``max_reward``, so that its largest reward seen would be worth 10 if it went on forever;
+            None: raw rewards.
+        clip_targets: keep each task's TD targets between the returns of its smallest and its largest reward seen,
+            received forever.
+        exploration_correlation: correlation of successive exploration noise, warm-up included; 0: SB3's independent
+            noise.
+        overlap: update while the environments take their next step, which gains time where they step in worker
+            processes (``make_vec_env(..., own_process=False)``). Actions are then chosen by the policy before the
+            update, so results differ.
+        cuda_graph: replay updates from CUDA graphs; needs a CUDA device and combiners that can be recorded. Updates
+            that are measured are taken normally.
 
     Raises:
-        ValueError: for an unknown combiner, a ``batch_size`` that the number of tasks does not divide, or arguments out
-            of range.
+        TypeError: for an argument that MTSAC does not have; it says what to use instead.
+        ValueError: for an argument out of range, an unknown combiner, or a ``batch_size`` that the number of tasks does
+            not divide.
     """
 
+    arguments: ClassVar[type[Section]]
+    """The constructor's signature as a section: names, types, ranges, defaults, meanings."""
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MultiTaskPolicy": MultiTaskPolicy}
     policy: MultiTaskPolicy
     policy_kwargs: dict[str, Any]
@@ -131,39 +130,38 @@ class MTSAC(OffPolicyAlgorithm):
         self,
         policy: str | type[MultiTaskPolicy],
         env: GymEnv | None,
-        learning_rate: float | Schedule = 3e-4,
-        buffer_size: int = 1_000_000,
-        learning_starts: int = 100,
-        batch_size: int | None = None,
-        tau: float = 0.005,
-        gamma: float = 0.99,
-        n_steps: int = 1,
-        train_freq: int | tuple[int, str] = 1,
-        gradient_steps: int = 1,
-        max_grad_norm: float | None = 1.0,
-        max_nonfinite: int = 100,
-        combiner: str | Combiner = "transference",
-        combiner_kwargs: dict[str, Any] | None = None,
-        measure_every: int | None = None,
-        affinity_every: int | None = None,
-        affinity_rows: int | None = None,
-        reward_scaling: str | None = None,
+        learning_rate: Rate = 3e-4,
+        buffer_size: Count = 1_000_000,
+        learning_starts: Annotated[Int, Field(ge=0)] = 100,
+        batch_size: Count | None = None,
+        tau: Fraction = 0.005,
+        gamma: Annotated[Float, Field(ge=0, le=1)] = 0.99,
+        train_freq: Count | tuple[Count, Literal["step", "episode"]] = 1,
+        gradient_steps: Annotated[Int, Field(ge=-1)] = 1,
+        *,
+        n_steps: Count = 1,
+        ent_coef: EntCoef = "auto",
+        target_update_interval: Count = 1,
+        target_entropy: Float | Literal["auto"] = "auto",
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: Count = 100,
+        tensorboard_log: PathText | None = None,
+        verbose: int = 0,
+        seed: Seed | None = None,
+        device: torch.device | str = "auto",
+        combiner: Annotated[str | Combiner, explained("should be a name or a mtrl_transfer.Combiner")] = "transference",
+        combiner_kwargs: Settings | None = None,
+        max_grad_norm: Positive | None = 1.0,
+        max_nonfinite: Count = 100,
+        reward_scaling: Literal["max_return", "max_reward"] | None = None,
         clip_targets: bool = False,
-        reweighting_rank: int | None = None,
-        reweighting_every: int = 1_000,
-        target_entropy: float | str = "auto",
-        initial_alpha: float = 1.0,
-        exploration_correlation: float = 0.0,
+        exploration_correlation: Annotated[Float, Field(ge=0, lt=1)] = 0.0,
         overlap: bool = False,
         cuda_graph: bool = False,
-        policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
-        tensorboard_log: str | None = None,
-        verbose: int = 0,
-        device: torch.device | str = "auto",
-        seed: int | None = None,
         _init_setup_model: bool = True,
+        **unknown: Any,
     ) -> None:
+        refuse_unknown(unknown, self.arguments.model_fields)
         super().__init__(
             policy,
             env,
@@ -188,13 +186,11 @@ class MTSAC(OffPolicyAlgorithm):
             supported_action_spaces=(spaces.Box,),
         )
         self.batch_size: int | None = batch_size
-        self.max_grad_norm, self.max_nonfinite = max_grad_norm, max_nonfinite
+        self.ent_coef, self.target_entropy = ent_coef, target_entropy
+        self.target_update_interval = target_update_interval
         self.combiner, self.combiner_kwargs = combiner, combiner_kwargs
-        self.measure_every = measure_every
-        self.affinity_every, self.affinity_rows = affinity_every, affinity_rows
+        self.max_grad_norm, self.max_nonfinite = max_grad_norm, max_nonfinite
         self.reward_scaling, self.clip_targets = reward_scaling, clip_targets
-        self.reweighting_rank, self.reweighting_every = reweighting_rank, reweighting_every
-        self.target_entropy, self.initial_alpha = target_entropy, initial_alpha
         self.exploration_correlation = exploration_correlation
         self.overlap, self.updates_due, self.cuda_graph = overlap, 0, cuda_graph
         self.n_tasks, self.task_names = 0, list[str]()  # until an environment or an archive names them
@@ -203,38 +199,46 @@ class MTSAC(OffPolicyAlgorithm):
 
     # --- set-up -------------------------------------------------------------------------------------------------------
 
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        if policy_name not in self.policy_aliases:
+            raise ValueError(f"policy={policy_name!r} should be 'MultiTaskPolicy' or a subclass of MultiTaskPolicy")
+        return self.policy_aliases[policy_name]
+
     def _setup_model(self) -> None:
+        self._identify_tasks()
+        check_arguments(self)
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self._identify_tasks()
-        if self.batch_size is None:
-            self.batch_size = ROWS_PER_TASK * self.n_tasks
-        check_arguments(self)
+        self._convert_train_freq()
         seeds = iter(np.random.SeedSequence(self.seed).generate_state(9).tolist())
+        tasks, device = self.n_tasks, self.device
         self.replay_buffer = MultiTaskReplayBuffer(
             self.buffer_size,
             self.observation_space,
             self.action_space,
-            self.device,
-            self.n_tasks,
+            device,
+            tasks,
             next(seeds),
             self.gamma,
             self.n_steps,
         )
-        self.policy_kwargs = checked_policy_kwargs(self.policy_class, self.policy_kwargs)
         self.policy = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, n_tasks=self.n_tasks, **self.policy_kwargs
-        ).to(self.device)
-        self._convert_train_freq()
-        self._create_temperatures()
-        self._create_updates(seeds)
-        scaling = None if self.reward_scaling is None else REWARD_SCALINGS[self.reward_scaling]
-        self.reward_scaler = None if scaling is None else scaling(self.n_tasks, self.gamma, self.device)
-        self.return_bounds = ReturnBounds(self.n_tasks, self.gamma, self.device) if self.clip_targets else None
-        self.exploration_noise = self._make_exploration_noise(next(seeds))
-        self._statistics = RunningMeans()
+            self.observation_space, self.action_space, self.lr_schedule, n_tasks=tasks, **self.policy_kwargs
+        ).to(device)
+        auto = self.target_entropy == "auto"
+        target = -float(np.prod(self.action_space.shape)) if auto else float(self.target_entropy)
+        self.temperatures = Temperatures(self.ent_coef, target, tasks, self.lr_schedule(1), device)
+        self.rewards = Rewards(self.reward_scaling, self.clip_targets, tasks, self.gamma, device)
+        self.minibatches = Minibatches(
+            self.replay_buffer, lambda: self._vec_normalize_env, self.policy, self.temperatures, self.rewards
+        )
+        combiners = role_combiners(self.combiner, self.combiner_kwargs, seeds)
+        self.learner = Learner(self.policy, self.temperatures, self.minibatches, combiners, self.max_grad_norm, seeds)
+        self.exploration_noise = CorrelatedNoise.of(
+            (tasks, *self.action_space.shape), self.exploration_correlation, next(seeds)
+        )
+        self.measuring: MeasureTransference = NOTHING
         self._episodes = EpisodeWindows(self.task_names, self._stats_window_size)
-        self._recorded: RecordedUpdates | None = None
         self.timing = {"environment": 0.0, "update": 0.0, "transference": 0.0, "logging": 0.0}
 
     def _identify_tasks(self) -> None:
@@ -263,47 +267,6 @@ class MTSAC(OffPolicyAlgorithm):
         check_training_normalization(wrapped, self._needs_raw_rewards())
         super().set_env(wrapped, force_reset)
 
-    def _create_temperatures(self) -> None:
-        auto = self.target_entropy == "auto"
-        self.entropy_target = -float(np.prod(self.action_space.shape)) if auto else float(self.target_entropy)
-        log_alpha = torch.full((self.n_tasks,), float(np.log(self.initial_alpha)), device=self.device)
-        self.log_alpha = torch.nn.Parameter(log_alpha)
-        self.alpha_optimizer = torch.optim.Adam([self.log_alpha], lr=self.lr_schedule(1), fused=True)
-
-    def _create_updates(self, seeds: Iterator[int]) -> None:
-        policy = self.policy
-        combiners = role_combiners(self.combiner, self.combiner_kwargs, seeds)
-
-        self.noise_generator = torch.Generator(self.device).manual_seed(next(seeds))
-        seed_of = {"critic": next(seeds), "actor": next(seeds)}
-        rank, every = self.reweighting_rank, self.reweighting_every
-        self.task_weighting = (
-            None if rank is None else TaskWeighting(self.n_tasks, rank, every, next(seeds), self.device)
-        )
-        weights = None if self.task_weighting is None else self.task_weighting.weights
-        critic_loss = CriticLoss(policy.critic, weights)
-        actor_loss = ActorLoss(policy.actor, policy.critic, weights)
-        self.critic_update: Update[CriticRows] = Update(
-            critic_loss,
-            policy.critic_optimizer,
-            combiners["critic"],
-            max_grad_norm=self.max_grad_norm,
-            seed=seed_of["critic"],
-        )
-        self.actor_update: Update[ActorRows] = Update(
-            actor_loss,
-            policy.actor_optimizer,
-            combiners["actor"],
-            max_grad_norm=self.max_grad_norm,
-            seed=seed_of["actor"],
-        )
-
-    def _make_exploration_noise(self, seed: int) -> CorrelatedNoise | None:
-        if not self.exploration_correlation:
-            return None
-        shape = (self.n_tasks, *self.action_space.shape)
-        return CorrelatedNoise(shape, self.exploration_correlation, seed)
-
     # --- interaction --------------------------------------------------------------------------------------------------
 
     def _setup_learn(
@@ -315,35 +278,15 @@ class MTSAC(OffPolicyAlgorithm):
         **kwargs: Any,
     ) -> tuple[int, BaseCallback]:
         if reset_num_timesteps or self._last_obs is None:  # then SB3 resets the environment, amid episodes
-            self._end_episodes()
+            self.replay_buffer.end_episodes()
+            self.rewards.end_episodes()
         result = super()._setup_learn(total_timesteps, callback, reset_num_timesteps, *args, **kwargs)
         check_one_hot(self._last_original_obs if self._vec_normalize_env else self._last_obs, self.n_tasks)
         assert self.env is not None
         self._stepping = WorkMeanwhile(self.env, self._catch_up) if self.overlap else self.env
-        self._recorded = self._make_recorded() if self.cuda_graph else None
+        self.learner.record(self.cuda_graph)
+        self.measuring = NOTHING  # until a callback says otherwise
         return result
-
-    def _end_episodes(self) -> None:
-        """Returns must not go on from the newest stored step into the first of another episode."""
-        self.replay_buffer.end_episodes()
-        if self.reward_scaler is not None:
-            self.reward_scaler.end_episodes()
-
-    def _make_recorded(self) -> RecordedUpdates:
-        if self.device.type != "cuda":
-            raise ValueError(f"cuda_graph=True needs a CUDA device, and this agent is on {self.device}: leave it False")
-        for role, update in self.updates.items():
-            if not is_capturable(update.combiner):
-                name = type(update.combiner).__name__
-                raise ValueError(f"the {role}'s combiner, {name}, cannot be captured: leave cuda_graph False")
-        return RecordedUpdates(self._sample, self._work_generators)
-
-    def _combiners(self) -> list[Combiner]:
-        return [update.combiner for update in self.updates.values()]
-
-    def _work_generators(self) -> list[torch.Generator]:
-        lookaheads = [update.generators["lookahead"] for update in self.updates.values()]
-        return [self.noise_generator, *lookaheads, *(one for each in self._combiners() for one in each.generators())]
 
     def learn(
         self,
@@ -400,10 +343,7 @@ class MTSAC(OffPolicyAlgorithm):
         self, replay_buffer: Any, buffer_action: Any, new_obs: Any, reward: Any, dones: Any, infos: Any
     ) -> None:
         super()._store_transition(replay_buffer, buffer_action, new_obs, reward, dones, infos)
-        if self.reward_scaler is not None:
-            self.reward_scaler.update(reward, dones)
-        if self.return_bounds is not None:
-            self.return_bounds.update(reward, terminations(dones, infos))
+        self.rewards.update(reward, dones, terminations(dones, infos))
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -428,113 +368,28 @@ class MTSAC(OffPolicyAlgorithm):
         start = time.perf_counter()
         self.policy.set_training_mode(True)
         rate = self.lr_schedule(self._current_progress_remaining)
-        set_rate = update_learning_rate if self._recorded is None else set_learning_rate
-        for optimizer in (self.policy.actor_optimizer, self.policy.critic_optimizer, self.alpha_optimizer):
+        set_rate = set_learning_rate if self.learner.records else update_learning_rate
+        for optimizer in self._optimizers().values():
             set_rate(optimizer, rate)
         if self.policy.standardizes and self._n_updates == 0:
             rows = STANDARDIZING_ROWS * self.n_tasks
             self.policy.standardize(self.replay_buffer.sample(rows, self._vec_normalize_env).observations)
-        before = self._transference_seconds()
+        before = self.learner.transference_seconds
         for _ in range(gradient_steps):
-            self._update(batch_size)
-        transference = self._transference_seconds() - before
+            tau = self.tau if self._n_updates % self.target_update_interval == 0 else 0.0
+            self.learner.take(self._n_updates, batch_size, tau, self.measuring)
+            self._n_updates += 1
+        transference = self.learner.transference_seconds - before
         self.timing["transference"] += transference
         self.timing["update"] += time.perf_counter() - start - transference
         record_updates(self)
 
-    def _update(self, batch_size: int) -> None:
-        measure = self._due(self.measure_every)
-        affinity = self._affinity_rows(batch_size) if self._due(self.affinity_every) else None
-        schedule = self.policy.alignment_schedule
-        # What measures next may come after a turn in which the trunk stood still.
-        note = schedule is not None or self._due(self.measure_every, 1) or self._due(self.affinity_every, 1)
-        trains = Trains(True, True) if schedule is None else schedule.trains(self._n_updates)
-        if schedule is not None:
-            self.policy.train_in_turn(trains)
-        asked = {"measure": measure, "affinity": affinity, "note_step": note}
-        self._weigh_tasks(batch_size)
-        work = functools.partial(self._step_networks, batch_size, asked)
-        if self._recorded is None or measure or affinity is not None:
-            work(self._sample)
-        else:
-            self._recorded.take(work, self._combiners() if trains.trunk else (), batch_size, trains, note)
-        self._n_updates += 1
-
-    def _step_networks(self, batch_size: int, asked: dict[str, Any], sample: Sample) -> None:
-        """All that an update does to tensors, on rows that ``sample`` gives."""
-        batch, noise = sample(batch_size, None), self.noise_generator
-        critic = self.critic_update.step(
-            self._critic_batch(batch, noise), self._draw(self._critic_batch, sample), **asked
-        )
-        actor = self.actor_update.step(self._actor_batch(batch, noise), self._draw(self._actor_batch, sample), **asked)
-        self._update_temperatures(actor.log_probs.squeeze(0))
-        self.policy.move_averages(self.tau)
-        self._count(critic, actor)
-
-    def _affinity_rows(self, batch_size: int) -> int:
-        """Rows of each task that affinity is measured on."""
-        rows = batch_size // self.n_tasks
-        return self.affinity_rows or min(max(rows // AFFINITY_SHARE, 2), rows)
-
-    def _weigh_tasks(self, batch_size: int) -> None:
-        weighting = self.task_weighting
-        if weighting is not None and self._n_updates > 0 and self._due(weighting.every):
-            batch = self._sample(batch_size, weighting.generator)
-            inputs = torch.cat([batch.observations, batch.actions], dim=-1)
-            weighting.update(self.policy.critic, self.policy.critic_target, inputs)
-
-    def _due(self, every: int | None, later: int = 0) -> bool:
-        """Whether this update, or one so many later, is one of those once in so many."""
-        return every is not None and (self._n_updates + later) % every == 0
-
-    def _sample(self, batch_size: int, generator: torch.Generator | None) -> TaskBatch:
-        batch = self.replay_buffer.sample(batch_size, self._vec_normalize_env, generator)
-        factors = self._reward_factors()
-        return batch if factors is None else batch._replace(rewards=batch.rewards * factors.unsqueeze(1))
-
-    def _reward_factors(self) -> Tensor | None:
-        """What each task's rewards are multiplied by ``[T]``; None: they are not."""
-        return None if self.reward_scaler is None else self.reward_scaler.factors
-
-    def _draw(self, make: Any, sample: Sample) -> Any:
-        """``draw(rows, generator)``: a batch of ``rows`` other rows per task, all of it random by ``generator``."""
-        return lambda rows, generator: make(sample(rows * self.n_tasks, generator), generator)
-
-    def _critic_batch(self, batch: TaskBatch, generator: torch.Generator) -> CriticBatch:
-        targets = td_targets(
-            self.policy.actor,
-            self.policy.critic_target,
-            batch.next_observations,
-            batch.rewards,
-            batch.discounts,
-            self._noise(batch, generator),
-            self._alphas(),
-        )
-        if self.return_bounds is not None:
-            targets = self.return_bounds.clip(targets, self._reward_factors())
-        return CriticBatch(batch.observations, batch.actions, targets)
-
-    def _actor_batch(self, batch: TaskBatch, generator: torch.Generator) -> ActorBatch:
-        return ActorBatch(batch.observations, self._noise(batch, generator), self._alphas())
-
-    def _noise(self, batch: TaskBatch, generator: torch.Generator) -> Tensor:
-        return torch.randn(batch.actions.shape, generator=generator, device=self.device)
-
-    def _alphas(self) -> Tensor:
-        return self.log_alpha.detach().exp().unsqueeze(1)
-
-    def _update_temperatures(self, log_probs: Tensor) -> None:
-        """Each task's own temperature towards the entropy target; Adam works entry by entry, so tasks do not mix."""
-        excess = log_probs.detach().mean(dim=1) + self.entropy_target
-        self.log_alpha.grad = torch.where(excess.isfinite(), -excess, 0)
-        self.alpha_optimizer.step()
-
-    # --- what it tells ------------------------------------------------------------------------------------------------
+    # --- reports ------------------------------------------------------------------------------------------------------
 
     @property
     def updates(self) -> dict[str, Update[Any]]:
         """The two networks' updates by role."""
-        return {"critic": self.critic_update, "actor": self.actor_update}
+        return self.learner.updates
 
     def kept_share(self) -> dict[str, np.ndarray]:
         """Share ``[T]`` of all updates so far in which each task's gradient had a part in the trunk's, by role."""
@@ -544,20 +399,6 @@ class MTSAC(OffPolicyAlgorithm):
     def prediction_correlation(self) -> dict[str, float]:
         """Pearson correlation of predicted transference with the real step's, by role; nan where never measured."""
         return {role: update.measurement.correlation.overall() for role, update in self.updates.items()}
-
-    def _transference_seconds(self) -> float:
-        return sum(update.transference_seconds for update in self.updates.values())
-
-    def _count(self, critic: CriticRows, actor: ActorRows) -> None:
-        weights: Tensor | float = 1.0
-        if self.task_weighting is not None:
-            weights = self.task_weighting.weights.squeeze(1)
-            self._statistics.add("task_weight", weights)
-        self._statistics.add("critic_loss", critic.losses.squeeze(0).mean(dim=-1) / weights)
-        self._statistics.add("q", critic.values.squeeze(0).mean(dim=-1))
-        self._statistics.add("actor_loss", actor.losses.squeeze(0).mean(dim=-1) / weights)
-        self._statistics.add("entropy", -actor.log_probs.squeeze(0).mean(dim=-1))
-        self._statistics.add("alpha", self._alphas().squeeze(1))
 
     def dump_logs(self) -> None:
         """Record what happened since the last call, per task, and write it."""
@@ -580,11 +421,8 @@ class MTSAC(OffPolicyAlgorithm):
 
         Args:
             path: file (``.zip`` is added where there is no suffix) or binary stream.
-            exclude: of SB3's signature; must be None, for there is nothing to choose.
-            include: likewise.
-
-        Raises:
-            ValueError: for an argument that JSON cannot hold.
+            exclude: of SB3's signature; must be None, because the whole agent is saved.
+            include: of SB3's signature; must be None.
         """
         if exclude is not None or include is not None:
             raise ValueError("MTSAC.save saves the whole agent: exclude and include must be None")
@@ -616,16 +454,18 @@ class MTSAC(OffPolicyAlgorithm):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it is not one of ours, if the environment's tasks or spaces differ, or if an argument is
-                unknown or does not suit the stored agent.
+            TypeError: for an argument that MTSAC does not have.
+            ValueError: if it is not one of ours, if the environment's tasks or spaces differ, or if an argument does
+                not suit the stored agent.
             MemoryError: if there is no memory for the replay; ``buffer_size=1`` is enough to predict.
         """
         if not force_reset:
             raise ValueError("force_reset=False is not supported: training goes on from a reset environment")
         if print_system_info:
             get_system_info()
-        objects = {name: value for name, value in (custom_objects or {}).items() if name in REPLACEABLE}
-        replaced = {**objects, **kwargs}
+        known = {"policy", "policy_class", *cls.arguments.model_fields}
+        refuse_unknown(kwargs.keys() - known, known)
+        replaced = {name: value for name, value in (custom_objects or {}).items() if name in known} | kwargs
         return agent_from_archive(cls, path, *archive.read_archive(path), env, device, replaced)
 
     def save_replay_buffer(self, path: archive.Target) -> None:
@@ -648,12 +488,7 @@ class MTSAC(OffPolicyAlgorithm):
             ValueError: if it holds something else.
         """
         self.replay_buffer.load(path)
-        if self.return_bounds is not None and self.replay_buffer.size():
-            stored, size = self.replay_buffer.storage, self.replay_buffer.size()
-            rewards = stored.rewards[:size].cpu().numpy()
-            terminates = stored.terminations[:size].bool().any(dim=0).cpu().numpy()
-            for row in (rewards.min(axis=0), rewards.max(axis=0)):
-                self.return_bounds.update(row, terminates)
+        self.rewards.take_stored(self.replay_buffer)
 
     def set_parameters(
         self,
@@ -674,10 +509,21 @@ class MTSAC(OffPolicyAlgorithm):
             RuntimeError: if shapes do not match.
         """
         given = load_path_or_dict
-        parameters = given if isinstance(given, dict) else stored_parameters(given, self.device)
+        parameters = given if isinstance(given, dict) else stored_parameters(self, given)
         super().set_parameters(parameters, exact_match, device)
-        if self._recorded is not None:  # recordings read the tensors that were there before
-            self._recorded = self._make_recorded()
+        if self.learner.records:  # recordings read the tensors that were there before
+            self.learner.record()
+
+    def _optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        names = {
+            "policy.actor_optimizer": self.policy.actor_optimizer,
+            "policy.critic_optimizer": self.policy.critic_optimizer,
+            "temperatures.optimizer": self.temperatures.optimizer,
+        }
+        return {name: optimizer for name, optimizer in names.items() if optimizer is not None}
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.actor_optimizer", "policy.critic_optimizer", "alpha_optimizer"], ["log_alpha"]
+        return ["policy", *self._optimizers()], ["temperatures.log_alpha"]
+
+
+MTSAC.arguments = section_of(MTSAC, without=("policy", "env"))

@@ -3,67 +3,76 @@
 from __future__ import annotations
 
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor
 
 from mtrl_transfer import svd_task_weights
+from mtrl_transfer.agents.declarations import Count
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
-from mtrl_transfer.generators import restore_generator
 
 SMALLEST = 0.1
 """Floor of a weight, in units of their mean: a task that is not trained could never come to share anything."""
 
 
-class TaskWeighting:
-    """SVD task weights (Wu, Zhang, Ré, arXiv 2005.00944, algorithm 2) for the losses of critics and actor.
+class ReweightTasks(BaseCallback):
+    """Weighs the tasks' losses by SVD task weights (Wu, Zhang, Ré, arXiv 2005.00944, algorithm 2).
 
-    The algorithm wants one input matrix and one column of labels a task. Inputs are the critics' trunk features of rows
-    of all tasks together; the labels of task ``t`` are the target critics' values of all these rows under the head of
-    ``t``, brought to zero mean and unit variance: otherwise a task would count by the size of its returns. Weights have
-    mean 1 and are at least :data:`SMALLEST` before they are brought to it.
+    The algorithm needs one input matrix and one column of labels per task. Inputs are the critics' trunk features of
+    rows of all tasks together, as many as an update's; the labels of task ``t`` are the target critics' values of all
+    these rows under the head of ``t``, brought to zero mean and unit variance: otherwise a task would count by the size
+    of its returns. Weights are at least :data:`SMALLEST` of their mean, and have mean 1. They are 1 until the first
+    computation, which comes after ``every`` updates.
 
     Args:
-        n_tasks: ``T``.
-        rank: directions that count as shared, 1 to ``T - 1``.
-        every: updates between computations.
-        seed: of the generator that draws the common rows.
-        device: of the weights.
-
-    Attributes:
-        weights: ``[T, 1]``, changed in place: losses hold on to it.
+        rank: directions that count as shared, from 1 to one below the number of tasks.
+        every: updates between computations of the weights.
 
     Raises:
-        ValueError: for a rank or a period out of range.
+        ValueError: for an argument out of range; for the rank, at the start of training.
     """
 
-    def __init__(self, n_tasks: int, rank: int, every: int, seed: int, device: torch.device) -> None:
-        if not 1 <= rank < n_tasks:
-            raise ValueError(
-                f"reweighting_rank={rank} must be from 1 to {n_tasks - 1}, below the {n_tasks} tasks: at their number "
-                "nothing is left out"
-            )
+    def __init__(self, rank: Count, every: Count = 1_000) -> None:
+        super().__init__()
         if every < 1:
-            raise ValueError(f"reweighting_every={every} must be at least 1 update")
+            raise ValueError(f"every={every} should be at least 1 update")
         self.rank, self.every = rank, every
-        self.generator = torch.Generator(device).manual_seed(seed)
-        self.weights = torch.ones(n_tasks, 1, device=device)
 
-    @torch.no_grad()
-    def update(self, critic: MultiTaskMLP, target: MultiTaskMLP, inputs: Tensor) -> None:
-        """Compute the weights anew from critics' inputs ``[T, B, D + A]``."""
-        features = critic.features(inputs)  # [N, T, B, width]
-        values = values_under_every_head(target, inputs)
-        x = features.flatten(1, 2).transpose(0, 1).flatten(1)
-        found = svd_task_weights(x, standardised(values), min(self.rank, x.shape[1]))
-        self.weights.copy_(normalised(found).unsqueeze(1))
+    def _on_training_start(self) -> None:
+        model = self.model
+        if not 1 <= self.rank < model.n_tasks:
+            raise ValueError(f"rank={self.rank} should be 1 to {model.n_tasks - 1}, below the {model.n_tasks} tasks")
+        self._done = 0
+        if model.learner.task_weights is None:
+            model.learner.set_task_weights(torch.ones(model.n_tasks, 1, device=model.device))
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Weights and the generator's state."""
-        return {"weights": self.weights, "generator": self.generator.get_state()}
+    def _on_rollout_end(self) -> None:
+        # Depends on the agent alone, so a resumed run goes on as it would have.
+        updates = self.model._n_updates
+        steps = self.model.gradient_steps
+        steps = self.model.train_freq.frequency * self.model.n_envs if steps < 0 else steps
+        if updates != self._done and updates % self.every < steps:
+            self._done = updates
+            self._reweight(updates)
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore :meth:`state_dict`."""
-        self.weights.copy_(state["weights"])
-        restore_generator(self.generator, state["generator"])
+    def _on_step(self) -> bool:
+        return True
+
+    def _reweight(self, updates: int) -> None:
+        model = self.model
+        generator = torch.Generator(model.device).manual_seed((model.seed or 0) + updates)
+        batch = model.minibatches.sample(model.batch_size, generator)
+        inputs = torch.cat([batch.observations, batch.actions], dim=-1)
+        critics = model.policy.critic, model.policy.critic_target
+        model.learner.set_task_weights(shared_value_weights(*critics, inputs, self.rank))
+
+
+@torch.no_grad()
+def shared_value_weights(critic: MultiTaskMLP, target: MultiTaskMLP, inputs: Tensor, rank: int) -> Tensor:
+    """Weights ``[T, 1]`` of tasks from critics' inputs ``[T, B, D + A]``."""
+    features = critic.features(inputs)  # [N, T, B, width]
+    x = features.flatten(1, 2).transpose(0, 1).flatten(1)  # [T * B, N * width]
+    found = svd_task_weights(x, standardised(values_under_every_head(target, inputs)), min(rank, x.shape[1]))
+    return normalised(found).unsqueeze(1)
 
 
 def values_under_every_head(critic: MultiTaskMLP, inputs: Tensor) -> Tensor:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtrl_transfer.agents import MTSAC
-from mtrl_transfer.agents.runs.config.schema import AgentConfig, CombinerConfig, EnvConfig, RunConfig
+from mtrl_transfer.agents import MTSAC, MeasureTransference, ReweightTasks
+from mtrl_transfer.agents.runs.config.schema import CombinerConfig, EnvConfig, RunConfig
 from mtrl_transfer.envs import make_vec_env
 
 
@@ -46,55 +47,25 @@ def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | Non
 
 def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
     """The agent of a config, for environments of its tasks."""
-    agent, net = config.agent, config.agent.net
+    arguments = config.agent.model_dump(exclude={"final_learning_rate"})
+    start, end = config.agent.learning_rate, config.agent.final_learning_rate
     return MTSAC(
         "MultiTaskPolicy",
         env,
-        learning_rate=_learning_rate(agent),
-        buffer_size=agent.buffer_size,
-        learning_starts=agent.learning_starts,
-        batch_size=agent.batch_size,
-        tau=agent.tau,
-        gamma=agent.gamma,
-        n_steps=agent.n_steps,
-        train_freq=agent.train_freq,
-        gradient_steps=agent.gradient_steps,
-        max_grad_norm=agent.max_grad_norm,
-        max_nonfinite=agent.max_nonfinite,
+        **arguments | {"learning_rate": start if end is None else LinearSchedule(start, end, end_fraction=1.0)},
         combiner=config.combiner.name,
         combiner_kwargs=combiner_kwargs(config.combiner),
-        measure_every=agent.measure_every,
-        affinity_every=agent.affinity_every,
-        affinity_rows=agent.affinity_rows,
-        reward_scaling=agent.reward_scaling,
-        clip_targets=agent.clip_targets,
-        reweighting_rank=agent.reweighting_rank,
-        reweighting_every=agent.reweighting_every,
-        target_entropy=agent.target_entropy,
-        initial_alpha=agent.initial_alpha,
-        exploration_correlation=agent.exploration_correlation,
-        overlap=agent.overlap,
-        cuda_graph=agent.cuda_graph,
-        policy_kwargs={
-            "net_arch": {"pi": net.hidden, "qf": net.critic_hidden or net.hidden},
-            "activation_fn": net.activation,
-            "layer_norm": net.layer_norm,
-            "one_hot_in_trunk": net.one_hot_in_trunk,
-            "alignment": net.alignment,
-            "alignment_period": net.alignment_period,
-            "standardize_inputs": net.standardize_inputs,
-            "actor_tau": agent.actor_tau,
-        },
-        stats_window_size=agent.stats_window_size,
-        device=agent.device,
         seed=config.seed,
     )
 
 
-def _learning_rate(agent: AgentConfig) -> float | LinearSchedule:
-    if agent.final_learning_rate is None:
-        return agent.learning_rate
-    return LinearSchedule(agent.learning_rate, agent.final_learning_rate, end_fraction=1.0)
+def training_callbacks(config: RunConfig) -> list[BaseCallback]:
+    """The callbacks that act on updates: measurement of transference, and weights of the tasks' losses."""
+    reweighting = config.reweighting
+    callbacks: list[BaseCallback] = [MeasureTransference(**config.measure.model_dump())]
+    if reweighting.rank is not None:
+        callbacks.append(ReweightTasks(**reweighting.model_dump()))
+    return callbacks
 
 
 def combiner_kwargs(combiner: CombinerConfig) -> dict[str, Any]:

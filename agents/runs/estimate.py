@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_transfer.agents import MTSAC
-from mtrl_transfer.agents.runs.build import is_point, make_agent, training_env
+from mtrl_transfer.agents.runs.build import is_point, make_agent, training_callbacks, training_env
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 
 WARM_UP = 8
@@ -40,7 +41,7 @@ def estimate(config: RunConfig, done: int = 0) -> Estimate:
     env = training_env(_small(config))
     try:
         model = make_agent(_small(config), env)
-        learning = _seconds_per_step(model)
+        learning = _seconds_per_step(model, training_callbacks(config))
         playing = _seconds_per_evaluation_step(model, env)
     finally:
         env.close()
@@ -67,12 +68,12 @@ def _small(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"agent": agent, "env": env})
 
 
-def _seconds_per_step(model: MTSAC) -> float:
+def _seconds_per_step(model: MTSAC, callbacks: list[BaseCallback]) -> float:
     tasks = model.env.num_envs
-    model.learn(WARM_UP * tasks)
+    model.learn(WARM_UP * tasks, callbacks)
     steps, start = 0, time.perf_counter()
     while time.perf_counter() - start < ENOUGH_SECONDS:
-        model.learn(CHUNK * tasks, reset_num_timesteps=False)
+        model.learn(CHUNK * tasks, callbacks, reset_num_timesteps=False)
         steps += CHUNK
     return (time.perf_counter() - start) / steps
 

@@ -9,12 +9,13 @@ from typing import Literal
 from rich.console import Console
 
 from mtrl_transfer.agents import MTSAC, Actor, Evaluation, RoutedAgent, evaluate, load_actor, load_agent
+from mtrl_transfer.agents.declarations import Count, Section
 from mtrl_transfer.agents.runs import tables
 from mtrl_transfer.agents.runs.build import evaluation_env
 from mtrl_transfer.agents.runs.checkpoint import checkpoints
 from mtrl_transfer.agents.runs.config.checks import device_here, inconsistencies
 from mtrl_transfer.agents.runs.config.loading import load_config, section, validated
-from mtrl_transfer.agents.runs.config.schema import Count, RunConfig, Section
+from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import Failed, InputError
 from mtrl_transfer.agents.runs.logs.videos import Camera, write_clips
 from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text

@@ -27,7 +27,17 @@ EVALUATION_FILE = "evaluation.json"
 RECORD_FILE = "transference.records"
 BEST_FILE = "best_model.zip"
 
-HARMLESS = ("run_dir", "resume", "threads", "env.n_procs", "env.worker_timeout", "agent.device", "checkpoint", "log")
+HARMLESS = (
+    "run_dir",
+    "resume",
+    "threads",
+    "env.n_procs",
+    "env.worker_timeout",
+    "agent.device",
+    "checkpoint",
+    "log",
+    "measure",
+)
 """Keys and sections that change nothing of what is learned from given data, except the last bits."""
 MAY_CHANGE = (*HARMLESS, "total_timesteps", "evaluation.every")
 """Keys and sections that may differ when a run is continued. All others are refused by name."""

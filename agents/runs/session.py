@@ -18,7 +18,7 @@ from mtrl_transfer.agents import MTSAC, MultiTaskEvalCallback
 from mtrl_transfer.agents.monitoring.callbacks import RecordTransference, TransferenceFigures
 from mtrl_transfer.agents.monitoring.layout import TENSORBOARD_ONLY
 from mtrl_transfer.agents.runs import run_folder
-from mtrl_transfer.agents.runs.build import evaluation_env, make_agent, training_env
+from mtrl_transfer.agents.runs.build import evaluation_env, make_agent, training_callbacks, training_env
 from mtrl_transfer.agents.runs.callbacks import ClipsEvery, LogEvery
 from mtrl_transfer.agents.runs.checkpoint import checkpoints, growing_files
 from mtrl_transfer.agents.runs.checkpoint.checkpoints import Checkpoint
@@ -147,7 +147,8 @@ def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
             folder = Path(str(config.run_dir))
             protocol = continued_protocol(folder, protocol)
         evaluation = _evaluation(config, folder, apart)
-        callbacks = [evaluation, LogEvery(config.log.every), *_watching(config, folder, env, camera)]
+        callbacks = [evaluation, LogEvery(config.log.every)]
+        callbacks += [*training_callbacks(config), *_watching(config, folder, env, camera)]
         state = None if checkpoint is None else _training(checkpoint)
         time = TimeSplit(model, evaluation, 0.0 if state is None else state["seconds"])
         writer = CheckpointWriter(folder, config.checkpoint.keep, _tell, config.model_dump(mode="json"))

@@ -7,9 +7,10 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-from stable_baselines3.common.utils import LinearSchedule, check_for_correct_spaces
+from stable_baselines3.common.utils import check_for_correct_spaces
 from torch import Tensor
 
+from mtrl_transfer.agents.mtsac.arguments import ATTRIBUTES
 from mtrl_transfer.agents.storage.archive import (
     Target,
     box_from_json,
@@ -19,60 +20,62 @@ from mtrl_transfer.agents.storage.archive import (
     to_device,
     unflatten,
 )
-from mtrl_transfer.agents.storage.archive_checks import ARGUMENTS, COUNTERS, blamed_on, check_archive
+from mtrl_transfer.agents.storage.archive_checks import COUNTERS, blamed_on, check_archive
 from mtrl_transfer.agents.storage.policy_archive import class_of, parameters_of, usable_device
+from mtrl_transfer.agents.storage.schedules import OBJECT, schedule_from_json, schedule_to_json
 from mtrl_transfer.generators import restore_generator
 
 if TYPE_CHECKING:
     from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 
-REPLACEABLE = (*ARGUMENTS, "policy", "policy_class")
-"""Names of arguments that loading an agent can replace."""
-
-_OBJECT = "object: "
-
 
 def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """JSON-able data and named tensors of an agent."""
-    arguments = {name: getattr(agent, name) for name in ARGUMENTS}
-    arguments["_stats_window_size"] = agent._stats_window_size
-    arguments["train_freq"] = [agent.train_freq.frequency, agent.train_freq.unit.value]
-    if isinstance(agent.learning_rate, LinearSchedule):
-        rate = agent.learning_rate
-        arguments["learning_rate"] = [rate.start, rate.end, rate.end_fraction]
-    elif callable(agent.learning_rate):
-        arguments["learning_rate"] = f"{_OBJECT}{agent.learning_rate!r}"
-    arguments["combiner"] = _combiner_name(agent.combiner)
+    temperatures, learner = agent.temperatures, agent.learner
     parts: dict[str, Any] = {
         "policy": parameters_of(agent.policy),
         "actor_optimizer": _optimizer_state(agent.policy.actor_optimizer),
         "critic_optimizer": _optimizer_state(agent.policy.critic_optimizer),
-        "alpha_optimizer": _optimizer_state(agent.alpha_optimizer),
-        "log_alpha": agent.log_alpha,
-        "noise_generator": agent.noise_generator.get_state(),
-        "critic_update": agent.critic_update.state_dict(),
-        "actor_update": agent.actor_update.state_dict(),
-        "reward_scaler": agent.reward_scaler.state_dict() if agent.reward_scaler else None,
-        "return_bounds": agent.return_bounds.state_dict() if agent.return_bounds else None,
-        "statistics": agent._statistics.state_dict(),
+        "temperatures": None,
+        "noise_generator": learner.noise_generator.get_state(),
+        "updates": {role: update.state_dict() for role, update in agent.updates.items()},
+        "rewards": agent.rewards.state_dict(),
+        "task_weights": learner.task_weights,
+        "means": learner.means.state_dict(),
         "episodes": agent._episodes.state_dict(),
-        "task_weighting": agent.task_weighting.state_dict() if agent.task_weighting else None,
     }
+    if temperatures.optimizer is not None:
+        own = {"log_alpha": temperatures.log_alpha, "optimizer": _optimizer_state(temperatures.optimizer)}
+        parts["temperatures"] = own
     tree, tensors = flatten(parts, "agent")
     data = {
         "policy": class_of(agent.policy),
         "task_names": agent.task_names,
         "observation_space": box_to_json(agent.observation_space),
         "action_space": box_to_json(agent.action_space),
-        "arguments": arguments,
+        "arguments": _arguments(agent),
         "counters": {name: getattr(agent, name) for name in COUNTERS},
         "state": tree,
     }
     return data, tensors
 
 
+def _arguments(agent: MTSAC) -> dict[str, Any]:
+    return {
+        **{name: getattr(agent, ATTRIBUTES.get(name, name)) for name in stored_names(agent)},
+        "train_freq": [agent.train_freq.frequency, agent.train_freq.unit.value],
+        "learning_rate": schedule_to_json(agent.learning_rate),
+        "combiner": _combiner_name(agent.combiner),
+    }
+
+
+def stored_names(agent: MTSAC | type[MTSAC]) -> set[str]:
+    """Names of the arguments that are stored: all but the device."""
+    return set(agent.arguments.model_fields) - {"device"}
+
+
 def _combiner_name(combiner: Any) -> str:
-    return combiner if isinstance(combiner, str) else f"{_OBJECT}{type(combiner).__name__}"
+    return combiner if isinstance(combiner, str) else f"{OBJECT}{type(combiner).__name__}"
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -111,16 +114,14 @@ def agent_from_archive(
     damaged = f"{path} is damaged, or no agent of this version"
     with blamed_on(damaged):
         _check_kind(path, data)
-        check_archive(data, tensors)
-        arguments = {**data["arguments"], "train_freq": tuple(data["arguments"]["train_freq"])}
+        check_archive(data, tensors, stored_names(cls))
+        arguments: dict[str, Any] = dict(data["arguments"])
+        arguments["learning_rate"] = schedule_from_json(arguments["learning_rate"])
         observation_space, action_space = box_from_json(data["observation_space"]), box_from_json(data["action_space"])
     named = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in replaced.items())
     with blamed_on(subject := f"{path} cannot be loaded with {named}" if replaced else damaged):
         given = dict(replaced)
         policy = _policy_of(cls, given.pop("policy_class", given.pop("policy", data["policy"])))
-        unknown = sorted(set(given) - set(arguments))
-        if unknown:
-            raise ValueError(f"{', '.join(unknown)}: no such argument of MTSAC; known: {', '.join(sorted(arguments))}")
         same_combiner = _is_same_combiner(arguments, given)
         if _combiner_name(given.get("combiner", arguments["combiner"])) != arguments["combiner"]:
             arguments["combiner_kwargs"] = None  # they are the stored one's
@@ -134,15 +135,20 @@ def agent_from_archive(
         check_for_correct_spaces(agent.env, observation_space, action_space)
     agent.observation_space, agent.action_space, agent.n_envs = observation_space, action_space, agent.n_tasks
     with blamed_on(subject):
-        agent.__dict__.update(arguments)
+        for name, value in arguments.items():
+            setattr(agent, ATTRIBUTES.get(name, name), value)
         agent._setup_model()
         _restore(agent, unflatten(data["state"], to_device(tensors, agent.device)), same_combiner)
         agent.__dict__.update(data["counters"])
     return agent
 
 
-def stored_parameters(path: Target, device: torch.device) -> dict[str, Any]:
-    """State dicts of a stored agent's networks and optimizers, by the names of SB3's ``get_parameters``.
+def stored_parameters(agent: MTSAC, path: Target) -> dict[str, Any]:
+    """State dicts of networks and optimizers in a file, by the names of SB3's ``get_parameters``.
+
+    Args:
+        agent: for which they are.
+        path: what ``agent.save`` wrote.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -151,11 +157,12 @@ def stored_parameters(path: Target, device: torch.device) -> dict[str, Any]:
     data, tensors = read_archive(path)
     with blamed_on(f"{path} is damaged, or no agent of this version"):
         _check_kind(path, data)
-        check_archive(data, tensors)
-        state = unflatten(data["state"], to_device(tensors, device))
-        optimizers = ("actor_optimizer", "critic_optimizer")
-        policy = {"policy": state["policy"], **{f"policy.{name}": state[name] for name in optimizers}}
-        return {**policy, "alpha_optimizer": state["alpha_optimizer"]}
+        check_archive(data, tensors, stored_names(agent))
+        state = unflatten(data["state"], to_device(tensors, agent.device))
+        optimizers = {f"policy.{name}": state[name] for name in ("actor_optimizer", "critic_optimizer")}
+        if state["temperatures"] is not None:
+            optimizers["temperatures.optimizer"] = state["temperatures"]["optimizer"]
+        return {"policy": state["policy"], **optimizers}
 
 
 def _check_kind(path: Target, data: dict[str, Any]) -> None:
@@ -183,14 +190,12 @@ def _is_same_combiner(stored: dict[str, Any], replaced: dict[str, Any]) -> bool:
 
 def _check_objects(arguments: dict[str, Any]) -> None:
     combiner, rate = arguments["combiner"], arguments["learning_rate"]
-    if isinstance(combiner, str) and combiner.startswith(_OBJECT):
-        name = combiner.removeprefix(_OBJECT)
+    if isinstance(combiner, str) and combiner.startswith(OBJECT):
+        name = combiner.removeprefix(OBJECT)
         raise ValueError(f"this agent was trained with a {name} object, which is not stored: pass combiner={name}(...)")
-    if isinstance(rate, list):
-        arguments["learning_rate"] = LinearSchedule(*rate)
     if isinstance(rate, str):
         warnings.warn(
-            f"the agent's learning-rate schedule ({rate.removeprefix(_OBJECT)}) is not stored; 3e-4 is used: pass "
+            f"the agent's learning-rate schedule ({rate.removeprefix(OBJECT)}) is not stored; 3e-4 is used: pass "
             "learning_rate to load to train on",
             stacklevel=4,
         )
@@ -198,20 +203,19 @@ def _check_objects(arguments: dict[str, Any]) -> None:
 
 
 def _restore(agent: MTSAC, state: dict[str, Any], same_combiner: bool) -> None:
+    temperatures, learner = agent.temperatures, agent.learner
     agent.policy.load_state_dict(state["policy"])
     agent.policy.actor_optimizer.load_state_dict(state["actor_optimizer"])
     agent.policy.critic_optimizer.load_state_dict(state["critic_optimizer"])
-    agent.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
-    with torch.no_grad():
-        agent.log_alpha.copy_(state["log_alpha"])
-    restore_generator(agent.noise_generator, state["noise_generator"])
-    agent.critic_update.load_state_dict(state["critic_update"], same_combiner)
-    agent.actor_update.load_state_dict(state["actor_update"], same_combiner)
-    if agent.reward_scaler and state["reward_scaler"]:
-        agent.reward_scaler.load_state_dict(state["reward_scaler"])
-    if agent.return_bounds and state["return_bounds"]:
-        agent.return_bounds.load_state_dict(state["return_bounds"])
-    agent._statistics.load_state_dict(state["statistics"])
+    if temperatures.optimizer is not None and state["temperatures"] is not None:
+        temperatures.optimizer.load_state_dict(state["temperatures"]["optimizer"])
+        with torch.no_grad():
+            temperatures.log_alpha.copy_(state["temperatures"]["log_alpha"])
+    restore_generator(learner.noise_generator, state["noise_generator"])
+    for role, update in agent.updates.items():
+        update.load_state_dict(state["updates"][role], same_combiner)
+    agent.rewards.load_state_dict(state["rewards"])
+    if state["task_weights"] is not None:
+        learner.set_task_weights(state["task_weights"])
+    learner.means.load_state_dict(state["means"])
     agent._episodes.load_state_dict(state["episodes"])
-    if agent.task_weighting and state["task_weighting"]:
-        agent.task_weighting.load_state_dict(state["task_weighting"])

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from safetensors import SafetensorError
 from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
 DATA, TENSORS = "data.json", "tensors.safetensors"
 MAX_DATA = 1 << 26
 """Largest number of bytes of JSON that is read."""
@@ -94,7 +94,10 @@ def read_archive(source: Target) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "stable-baselines3's own algorithms hold pickles and are not opened, because a pickle can run any code"
         ) from None
     if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-        raise ValueError(f"{source} was written in another format; this version reads format {FORMAT}")
+        raise ValueError(
+            f"{source} was written in another format; this version reads format {FORMAT}, and files of version 0.1 are "
+            "opened by version 0.1 only"
+        )
     return data, tensors
 
 

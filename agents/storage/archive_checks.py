@@ -2,43 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 
-ARGUMENTS = (
-    "learning_rate",
-    "buffer_size",
-    "learning_starts",
-    "batch_size",
-    "tau",
-    "gamma",
-    "n_steps",
-    "train_freq",
-    "gradient_steps",
-    "max_grad_norm",
-    "max_nonfinite",
-    "combiner",
-    "combiner_kwargs",
-    "measure_every",
-    "affinity_every",
-    "affinity_rows",
-    "reward_scaling",
-    "clip_targets",
-    "reweighting_rank",
-    "reweighting_every",
-    "target_entropy",
-    "initial_alpha",
-    "exploration_correlation",
-    "overlap",
-    "cuda_graph",
-    "policy_kwargs",
-    "tensorboard_log",
-    "verbose",
-    "seed",
-)
 COUNTERS = (
     "num_timesteps",
     "_total_timesteps",
@@ -73,28 +42,35 @@ def blamed_on(subject: str) -> Iterator[None]:
         raise ValueError(f"{subject}: {told}") from error
 
 
-def check_archive(data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def check_archive(data: Mapping[str, Any], tensors: Mapping[str, Tensor], known: Set[str]) -> None:
     """Refuse unknown names, sizes that do not fit the stored tensors, and parameters that are not finite.
+
+    Args:
+        data: data of the archive.
+        tensors: tensors of the archive.
+        known: names of the stored arguments, all of which must be there.
 
     Raises:
         ValueError: naming what is wrong.
         KeyError, TypeError: if a part is missing or of another type.
     """
     arguments, names = data["arguments"], data["task_names"]
-    unknown = sorted(set(arguments) - {*ARGUMENTS, "_stats_window_size"}) + sorted(
-        set(data["counters"]) - set(COUNTERS)
-    )
+    unknown = sorted(set(arguments) - known) + sorted(set(data["counters"]) - set(COUNTERS))
     if unknown:
         raise ValueError(f"it sets {', '.join(map(repr, unknown))}, which agents do not have")
+    if missing := sorted(known - set(arguments)):
+        raise ValueError(f"it lacks {', '.join(missing)}")
     if not 1 <= len(names) <= MAX_TASKS or not all(isinstance(name, str) for name in names):
         raise ValueError(f"task_names should be 1 to {MAX_TASKS} names")
     if not isinstance(data["policy"], str):
         raise ValueError("the policy should be a name")
-    size, window = arguments["buffer_size"], arguments["_stats_window_size"]
+    size, window = arguments["buffer_size"], arguments["stats_window_size"]
     if not (1 <= size <= MAX_TRANSITIONS and 1 <= window <= MAX_TRANSITIONS):
         raise ValueError(f"buffer_size={size} and stats_window_size={window} should be 1 to {MAX_TRANSITIONS:,}")
     check_widths(arguments["policy_kwargs"] or {}, tensors)
-    check_parameters({name: one for name, one in tensors.items() if name.startswith(("agent.policy", "agent.log_"))})
+    check_parameters(
+        {name: one for name, one in tensors.items() if name.startswith(("agent.policy", "agent.temperatures.log_"))}
+    )
 
 
 def check_parameters(tensors: Mapping[str, Tensor]) -> None:

@@ -14,9 +14,9 @@ from gymnasium import spaces
 from rich.console import Console
 
 from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents.declarations import Count, Section
 from mtrl_transfer.agents.runs.checkpoint.writer import CheckpointWriter
 from mtrl_transfer.agents.runs.config.loading import section
-from mtrl_transfer.agents.runs.config.schema import Count, Section
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.storage.training_state import training_state
 from mtrl_transfer.envs import make_vec_env

@@ -19,10 +19,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, MeasureTransference
+from mtrl_transfer.agents.declarations import Count, Section
 from mtrl_transfer.agents.mtsac.losses import detached
 from mtrl_transfer.agents.runs.config.loading import section
-from mtrl_transfer.agents.runs.config.schema import Count, Section
 from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.combiners import COMBINERS
@@ -256,7 +256,6 @@ def _agent(
         combiner_kwargs=settings,
         buffer_size=STORED * n_tasks,
         batch_size=options.rows * n_tasks,
-        affinity_every=affinity_every,
         policy_kwargs={
             "net_arch": list(options.hidden),
             "layer_norm": options.layer_norm,
@@ -272,6 +271,7 @@ def _agent(
         actions, rewards = random.uniform(-1, 1, (n_tasks, ACTION)), random.uniform(0, 10, n_tasks)
         before, after = observations
         agent.replay_buffer.add(before, after, actions, rewards, np.zeros(n_tasks, bool), infos)
+    agent.measuring = MeasureTransference(affinity_every=affinity_every)
     agent.train(2, options.rows * n_tasks)  # past the first step, which has no length to match
     return agent
 

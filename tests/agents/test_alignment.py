@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, MeasureTransference
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
 
 Make = Callable[..., MTSAC]
@@ -52,9 +52,9 @@ def test_an_agent_begins_as_one_without_alignment(make_agent: Make):
     plain, aligned = (make_agent(policy_kwargs=policy_kwargs(**kwargs)) for kwargs in ({}, {"alignment": "joint"}))
     observations = plain.get_env().reset()
     np.testing.assert_array_equal(*(one.predict(observations, deterministic=True)[0] for one in (plain, aligned)))
-    batch = aligned._critic_batch(plain_batch(aligned), aligned.noise_generator)
+    batch = aligned.minibatches.critic(plain_batch(aligned), aligned.learner.noise_generator)
     torch.testing.assert_close(
-        aligned.critic_update.model(batch).losses, plain.critic_update.model(batch).losses, rtol=1e-6, atol=1e-6
+        aligned.updates["critic"].model(batch).losses, plain.updates["critic"].model(batch).losses, rtol=1e-6, atol=1e-6
     )
 
 
@@ -64,14 +64,14 @@ def plain_batch(agent: MTSAC) -> Any:
     for _ in range(10):
         observations = random.normal(size=(2, 3, 4 + 3))
         agent.replay_buffer.add(*observations, random.uniform(-1, 1, (3, 2)), np.ones(3), np.zeros(3, bool), [{}] * 3)
-    return agent._sample(24, None)
+    return agent.minibatches.sample(24, None)
 
 
 def test_alignment_has_no_part_in_the_gramian(make_agent: Make):
     """Its gradients are a head's: the task gradients that a combiner sees are of the trunk alone."""
     agent = make_agent(combiner="pcgrad", policy_kwargs=policy_kwargs(alignment="joint"))
-    batch = agent._critic_batch(plain_batch(agent), agent.noise_generator)
-    tasks, _ = agent.critic_update._task_gradients(batch)
+    batch = agent.minibatches.critic(plain_batch(agent), agent.learner.noise_generator)
+    tasks, _ = agent.updates["critic"]._task_gradients(batch)
     assert set(tasks.shared_grads) == set(agent.policy.critic.trunk.keys())
     width = agent.policy.obs_dim + 2
     assert tasks.head_grads["alignment"].shape == (3, 2, width, width)
@@ -106,7 +106,7 @@ def test_trunk_and_alignment_take_turns(make_agent: Make, combiner: str):
         seen.append(changed(before, parts(agent)))
     trunk, alignment = {"trunk", "heads"}, {"alignment", "heads"}
     assert seen == [trunk, trunk, alignment, alignment, trunk, trunk]
-    assert agent.critic_update.n_combined == 4  # nothing is combined while the trunk is fixed
+    assert agent.updates["critic"].n_combined == 4  # nothing is combined while the trunk is fixed
 
 
 def test_joint_trains_all(make_agent: Make):
@@ -129,9 +129,8 @@ def test_measuring_changes_no_run_in_any_turn(make_agent: Make):
     runs = [
         make_agent(
             combiner="transference",
-            measure_every=every,
             policy_kwargs=policy_kwargs(alignment="alternating", alignment_period=3),
-        ).learn(120)
+        ).learn(120, MeasureTransference(every))
         for every in (None, 2)
     ]
     for one, other in zip(*(copy.deepcopy(run.policy.state_dict()).values() for run in runs), strict=True):

@@ -29,12 +29,12 @@ def make(combiner: str = "mean", **arguments) -> MTSAC:
 
 
 def finite(model: MTSAC) -> bool:
-    values = [*model.policy.parameters(), model.log_alpha, *_moments(model)]
+    values = [*model.policy.parameters(), model.temperatures.log_alpha, *_moments(model)]
     return all(bool(value.isfinite().all()) for value in values)
 
 
 def _moments(model: MTSAC) -> list[torch.Tensor]:
-    optimizers = (model.policy.actor_optimizer, model.policy.critic_optimizer, model.alpha_optimizer)
+    optimizers = (model.policy.actor_optimizer, model.policy.critic_optimizer, model.temperatures.optimizer)
     return [value for one in optimizers for state in one.state.values() for value in state.values()]
 
 
@@ -64,7 +64,7 @@ def test_parameters_stay_finite_and_the_task_is_named(combiner: str, column: str
 def test_the_others_learn_as_with_a_task_that_gives_nothing():
     """Against a literal mean of the other two tasks' gradients, over three."""
     model = make(max_grad_norm=None).learn(60)
-    update, seen = model.critic_update, {}
+    update, seen = model.updates["critic"], {}
     tasks, _ = update._task_gradients(_batch(model))
     name, shared = next(iter(tasks.shared_grads.items()))
     expected = (shared[0] + shared[2]) / 3
@@ -77,7 +77,7 @@ def test_the_others_learn_as_with_a_task_that_gives_nothing():
 
 def _batch(model: MTSAC):
     generator = torch.Generator().manual_seed(0)
-    return model._critic_batch(model._sample(12, generator), generator)
+    return model.minibatches.critic(model.minibatches.sample(12, generator), generator)
 
 
 def test_too_many_in_a_row_stop_training():

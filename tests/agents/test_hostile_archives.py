@@ -187,7 +187,14 @@ def test_fuzzed_json(saved: bytes, data: st.DataObject):
 
 
 ODD = [None, True, -1, 0, 1, 3, 10**12, 2**63, -0.5, 1e308, float("nan"), "", "x", "mean", "\ud800", [], [1], [[1]], {}]
-ODD += [{"a": 1}, {"tensor": "x"}, {"array": "agent.log_alpha"}, {"list": []}, {"dict": []}, {"dict": [["a"]]}]
+ODD += [
+    {"a": 1},
+    {"tensor": "x"},
+    {"array": "agent.temperatures.log_alpha"},
+    {"list": []},
+    {"dict": []},
+    {"dict": [["a"]]},
+]
 
 
 def places(tree: object, at: tuple = ()) -> list[tuple]:

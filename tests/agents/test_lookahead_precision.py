@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_transfer import precision
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, MeasureTransference
 from mtrl_transfer.agents.mtsac.losses import CriticLoss
 
 
@@ -21,9 +22,9 @@ def _medium(monkeypatch) -> Iterator[None]:
     torch.set_float32_matmul_precision("highest")
 
 
-def precisions(agent: MTSAC, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def precisions(agent: MTSAC, monkeypatch: pytest.MonkeyPatch, callback: BaseCallback | None = None) -> list[str]:
     """The setting at each call of the critic's loss in one update after warm-up."""
-    agent.learn(100)
+    agent.learn(100, callback)
     seen: list[str] = []
 
     def noted(self: CriticLoss, *args: Any, **kwargs: Any) -> Any:
@@ -46,6 +47,6 @@ def test_only_the_gradient_is_rounded(make_agent: Callable[..., MTSAC], measure:
 
 
 def test_measurements_are_not_rounded(make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch):
-    seen = precisions(make_agent(combiner="mean", measure_every=1, affinity_every=1), monkeypatch)
+    seen = precisions(make_agent(combiner="mean"), monkeypatch, MeasureTransference(1, 1))
     assert seen.count("medium") == 1
     assert len(seen) > 5

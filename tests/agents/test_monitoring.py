@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.custom_scalar import layout_pb2
 
 from mtrl_transfer import covariance_similarity
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, MeasureTransference
 from mtrl_transfer.agents.monitoring.callbacks import TransferenceFigures
 from mtrl_transfer.agents.monitoring.features import covariance_similarities, feature_spread, rank_correlation
 from mtrl_transfer.agents.monitoring.figures import heatmap, left_out_shares, scatter
@@ -24,9 +24,9 @@ def events(folder: Path) -> EventAccumulator:
 
 
 def test_a_run_shows_what_helps_what(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
-    agent = make_agent(combiner="transference", measure_every=2, tensorboard_log=str(tmp_path))
+    agent = make_agent(combiner="transference", tensorboard_log=str(tmp_path))
     figures = TransferenceFigures(every=25)
-    agent.learn(240, figures, log_interval=3)
+    agent.learn(240, [MeasureTransference(2), figures], log_interval=3)
     found = events(next(tmp_path.iterdir()))
     for role in ("critic", "actor"):
         tags = (f"1_what_helps_what/{role}_transference", f"1_what_helps_what/{role}_gradient_cosine")
@@ -44,8 +44,8 @@ def test_a_run_shows_what_helps_what(make_agent: Callable[..., MTSAC], tmp_path:
 
 
 def test_likeness_of_data_is_shown_beside_transference(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
-    agent = make_agent(measure_every=2, tensorboard_log=str(tmp_path))
-    agent.learn(150, TransferenceFigures(every=25))
+    agent = make_agent(tensorboard_log=str(tmp_path))
+    agent.learn(150, [MeasureTransference(2), TransferenceFigures(every=25)])
     found = events(next(tmp_path.iterdir()))
     for kind in ("input", "critic_feature", "actor_feature"):
         assert len(found.Images(f"1_what_helps_what/{kind}_similarity")) == 2
@@ -77,7 +77,7 @@ def test_similarities_are_of_observations_and_features_and_change_nothing(make_a
     state = agent.replay_buffer.generator.get_state()
     found = covariance_similarities(agent, torch.Generator().manual_seed(0))
     assert torch.equal(agent.replay_buffer.generator.get_state(), state)
-    batch = agent._sample(128 * 3, torch.Generator().manual_seed(0))
+    batch = agent.minibatches.sample(128 * 3, torch.Generator().manual_seed(0))
     with torch.no_grad():
         rows = {
             "inputs": batch.observations,
@@ -98,8 +98,8 @@ def test_rank_correlation_is_over_pairs_of_different_tasks() -> None:
 
 
 def test_the_layout_names_scalars_that_a_run_writes(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
-    agent = make_agent(combiner="transference", measure_every=2, tensorboard_log=str(tmp_path))
-    agent.learn(480, TransferenceFigures(every=50))
+    agent = make_agent(combiner="transference", tensorboard_log=str(tmp_path))
+    agent.learn(480, [MeasureTransference(2), TransferenceFigures(every=50)])
     found = events(next(tmp_path.iterdir()))
     written = set(found.Tags()["scalars"])
     listed = {

@@ -14,7 +14,7 @@ from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 
 from mtrl_transfer import Combiner, Context, Transference, candidates
-from mtrl_transfer.agents import MTSAC, MultiTaskEvalCallback, evaluate
+from mtrl_transfer.agents import MTSAC, MeasureTransference, MultiTaskEvalCallback, evaluate
 from mtrl_transfer.agents.monitoring.training_log import record_training
 from mtrl_transfer.agents.storage.agent_archive import agent_to_archive
 from mtrl_transfer.agents.storage.archive import write_archive
@@ -25,7 +25,7 @@ STEPS = 150  # transitions: 30 updates after warm-up
 
 
 def parameters(agent: MTSAC) -> dict[str, torch.Tensor]:
-    return {**agent.policy.state_dict(), "log_alpha": agent.log_alpha.detach()}
+    return {**agent.policy.state_dict(), "log_alpha": agent.temperatures.log_alpha.detach()}
 
 
 def assert_identical(one: MTSAC, other: MTSAC) -> None:
@@ -45,7 +45,7 @@ def test_a_seed_fixes_the_run_bit_for_bit(make_agent: Make, combiner: str) -> No
 @pytest.mark.parametrize("combiner", ["mean", "pcgrad", "transference"])
 def test_measuring_changes_no_bit(make_agent: Make, combiner: str) -> None:
     plain = make_agent(combiner=combiner).learn(STEPS)
-    measured = make_agent(combiner=combiner, measure_every=1).learn(STEPS)
+    measured = make_agent(combiner=combiner).learn(STEPS, MeasureTransference(1))
     assert_identical(plain, measured)
     assert all(np.isnan(value) for value in plain.prediction_correlation().values())
     assert all(-1 <= value <= 1 for value in measured.prediction_correlation().values())
@@ -72,10 +72,10 @@ class LooksAhead(Combiner):
 
 def test_a_combiner_of_ones_own_looks_ahead_by_the_last_step(make_agent: Make) -> None:
     plain = make_agent(combiner=LooksAhead()).learn(STEPS)
-    lengths = plain.critic_update.combiner.lengths
+    lengths = plain.updates["critic"].combiner.lengths
     assert lengths[0] == 0.0
     assert min(lengths[1:]) > 0.0
-    assert_identical(plain, make_agent(combiner=LooksAhead(), measure_every=2).learn(STEPS))
+    assert_identical(plain, make_agent(combiner=LooksAhead()).learn(STEPS, MeasureTransference(2)))
 
 
 @pytest.mark.parametrize("alignment", [None, "alternating"])
@@ -85,13 +85,11 @@ def test_the_last_step_is_as_long_as_if_it_were_always_noted(
     settings: dict[str, Any] = {
         "combiner": "transference",
         "combiner_kwargs": {"every": 3},
-        "measure_every": 4,
-        "affinity_every": 5,
         "policy_kwargs": {"net_arch": [16, 16], "alignment": alignment, "alignment_period": 2},
     }
-    agent = make_agent(**settings).learn(STEPS)
+    agent = make_agent(**settings).learn(STEPS, MeasureTransference(4, 5))
     monkeypatch.setattr(Transference, "measures_next", True)
-    always = make_agent(**settings).learn(STEPS)
+    always = make_agent(**settings).learn(STEPS, MeasureTransference(4, 5))
     assert_identical(agent, always)
     for role, update in agent.updates.items():
         state, expected = update.measurement.state_dict(), always.updates[role].measurement.state_dict()
@@ -106,8 +104,8 @@ def test_evaluating_changes_no_bit(make_agent: Make) -> None:
 
 def test_td_targets_come_from_next_observations(make_agent: Make) -> None:
     agent = make_agent().learn(90)
-    batch = agent._sample(24, torch.Generator().manual_seed(0))
-    targets = lambda batch: agent._critic_batch(batch, torch.Generator().manual_seed(1)).targets  # noqa: E731
+    batch = agent.minibatches.sample(24, torch.Generator().manual_seed(0))
+    targets = lambda batch: agent.minibatches.critic(batch, torch.Generator().manual_seed(1)).targets  # noqa: E731
     moved = batch._replace(observations=batch.observations + 1.0)
     assert torch.equal(targets(batch), targets(moved))
     assert not torch.equal(targets(batch), targets(batch._replace(next_observations=batch.next_observations + 1.0)))
@@ -120,14 +118,14 @@ def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_ag
     free = make_agent(gamma=0.9, reward_scaling="max_reward").learn(90)
     rewards = agent.replay_buffer.storage.rewards[: agent.replay_buffer.size()]
     bounds = torch.stack([rewards.amin(dim=0), rewards.amax(dim=0)]).unsqueeze(-1) * 10
-    low, high = bounds * agent.reward_scaler.factors.unsqueeze(1)
+    low, high = bounds * agent.rewards.scaler.factors.unsqueeze(1)
     for height, bias in (("low", -100.0), ("high", 100.0), ("between", 0.0)):
         targets = {}
         for name, one in (("agent", agent), ("free", free)):
             with torch.no_grad():
                 one.policy.critic_target.heads["bias"].fill_(bias)
-            batch = one._sample(24, torch.Generator().manual_seed(0))
-            targets[name] = one._critic_batch(batch, torch.Generator().manual_seed(1)).targets
+            batch = one.minibatches.sample(24, torch.Generator().manual_seed(0))
+            targets[name] = one.minibatches.critic(batch, torch.Generator().manual_seed(1)).targets
         expected = targets["free"].clamp(low, high)
         torch.testing.assert_close(targets["agent"], expected)
         edge = {"low": low, "high": high}.get(height)
@@ -135,8 +133,8 @@ def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_ag
     agent.save_replay_buffer(tmp_path / "replay.safetensors")
     other = make_agent(gamma=0.9, clip_targets=True)
     other.load_replay_buffer(tmp_path / "replay.safetensors")
-    np.testing.assert_array_equal(other.return_bounds.highest, agent.return_bounds.highest)
-    np.testing.assert_array_equal(other.return_bounds.lowest, agent.return_bounds.lowest)
+    np.testing.assert_array_equal(other.rewards.bounds.highest, agent.rewards.bounds.highest)
+    np.testing.assert_array_equal(other.rewards.bounds.lowest, agent.rewards.bounds.lowest)
     make_agent().save_replay_buffer(tmp_path / "empty.safetensors")
     make_agent(clip_targets=True).load_replay_buffer(tmp_path / "empty.safetensors")
     for name in ("clip_targets", "reward_scaling"):
@@ -153,13 +151,13 @@ def test_where_episodes_terminate_nothing_is_received_any_more(make_agent: Make,
         came = np.array([-1.0, 1.0, -1.0]), np.full(3, dones), infos
         agent._store_transition(agent.replay_buffer, np.zeros((3, 2)), agent._last_obs, *came)
     expected = torch.tensor([[-10.0, 0.0, -10.0], [0.0, 10.0, -10.0]])
-    torch.testing.assert_close(agent.return_bounds.bounds, expected)
+    torch.testing.assert_close(agent.rewards.bounds.bounds, expected)
     agent.save(tmp_path / "agent")
     agent.save_replay_buffer(tmp_path / "replay.safetensors")
-    torch.testing.assert_close(MTSAC.load(tmp_path / "agent").return_bounds.bounds, expected)
+    torch.testing.assert_close(MTSAC.load(tmp_path / "agent").rewards.bounds.bounds, expected)
     other = make_agent(gamma=0.9, clip_targets=True)
     other.load_replay_buffer(tmp_path / "replay.safetensors")
-    torch.testing.assert_close(other.return_bounds.bounds, expected)
+    torch.testing.assert_close(other.rewards.bounds.bounds, expected)
 
 
 @pytest.mark.parametrize("way", ["again", "loaded"])
@@ -175,7 +173,7 @@ def test_returns_stop_where_training_resets_the_environment(make_agent: Make, tm
     _, discounts, last = agent.replay_buffer._returns(torch.full((3, 1), 9))
     assert last.flatten().tolist() == [9, 9, 9]
     torch.testing.assert_close(discounts, torch.full((3, 1), gamma))  # no termination: its value counts on
-    np.testing.assert_allclose(agent.reward_scaler.running, storage.rewards[10].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(agent.rewards.scaler.running, storage.rewards[10].numpy(), rtol=1e-6)
 
 
 def test_going_on_without_a_reset_ends_no_episode(make_agent: Make) -> None:
@@ -266,8 +264,8 @@ def test_exploration_noise_carries_on_from_step_to_step(make_agent: Make) -> Non
 
 
 def test_save_and_load(make_agent: Make, tmp_path: Path) -> None:
-    agent = make_agent(combiner="transference", measure_every=2, reward_scaling="max_return", max_grad_norm=0.5)
-    agent.learn(STEPS).save(tmp_path / "agent")
+    agent = make_agent(combiner="transference", reward_scaling="max_return", max_grad_norm=0.5)
+    agent.learn(STEPS, MeasureTransference(2)).save(tmp_path / "agent")
     loaded = MTSAC.load(tmp_path / "agent", env=agent.get_env())
     assert_identical(agent, loaded)
     assert (loaded.num_timesteps, loaded._n_updates, loaded.max_grad_norm) == (150, 30, 0.5)
@@ -293,20 +291,28 @@ def test_an_archive_holds_no_pickle(make_agent: Make, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 25}, "batch_size=25 must be a multiple of the 3 tasks.*near: 24 or 27"),
-        ({"batch_size": 2}, "near: 3"),
+        ({"batch_size": 25}, "batch_size=25 should be a multiple of the 3 tasks.*e.g. 24 or 27"),
+        ({"batch_size": 2}, "e.g. 3"),
         ({"combiner": "pcgrat"}, "'pcgrat'.*mean.*Did you mean 'pcgrad'"),
         ({"combiner": "transference", "combiner_kwargs": {"evry": 2}}, "evry.*Did you mean 'every'"),
         ({"combiner": Transference(), "combiner_kwargs": {"every": 2}}, "set them on the object"),
-        ({"combiner": 3}, "name or a mtrl_transfer.Combiner"),
+        ({"combiner": 3}, "combiner=3 should be a name or a mtrl_transfer.Combiner"),
         ({"combiner": "transference", "combiner_kwargs": {"critic": 3}}, "dict of arguments for the critic"),
-        ({"reward_scaling": "max"}, "'max'; choose one of 'max_return', 'max_reward'"),
+        ({"reward_scaling": "max"}, "reward_scaling='max' should be 'max_return' or 'max_reward'"),
         ({"reward_scaling": "max_reward", "gamma": 1.0}, "needs gamma below 1"),
-        ({"target_entropy": "automatic"}, "Did you mean 'auto'"),
-        ({"measure_every": 0}, "measure_every=0"),
-        ({"initial_alpha": 0.0}, "initial_alpha=0.0 must be positive"),
-        ({"exploration_correlation": 1.0}, "exploration_correlation=1.0 must be at least 0 and below 1"),
-        ({"n_steps": 0}, "n_steps=0 must be at least 1"),
+        ({"target_entropy": "automatic"}, "target_entropy='automatic' should be.*did you mean auto"),
+        ({"ent_coef": "auto_0"}, "ent_coef='auto_0' should be a fixed number of at least 0, 'auto'"),
+        ({"ent_coef": -0.1}, "ent_coef=-0.1 should be"),
+        ({"exploration_correlation": 1.0}, "exploration_correlation=1.0 should be less than 1"),
+        ({"n_steps": 0}, "n_steps=0 should be greater than or equal to 1"),
+        ({"max_grad_norm": -1}, "max_grad_norm=-1 should be greater than 0"),
+        ({"buffer_size": 0}, "buffer_size=0 should be greater than or equal to 1"),
+        ({"buffer_size": 24.5}, "buffer_size=24.5 should be a valid integer"),
+        ({"tau": 2.0, "gamma": 1.5}, "tau=2.0 should be .* 1; gamma=1.5 should be less than or equal to 1"),
+        ({"gradient_steps": -2}, "gradient_steps=-2 should be greater than or equal to -1"),
+        ({"train_freq": (1, "episode")}, r"train_freq=\[1, 'episode'\] should count steps"),
+        ({"learning_rate": "fast"}, "learning_rate='fast' should be a number of at least 0, or a function"),
+        ({"combiner_kwargs": {"rates": torch.ones(3)}}, "combiner_kwargs=.*cannot be stored"),
         ({"policy_kwargs": {"actor_tau": 0.0}}, "actor_tau=0.0 should be greater than 0"),
         ({"policy_kwargs": {"activation": "relu"}}, "unknown key activation; did you mean activation_fn?"),
         ({"policy_kwargs": {"activation_fn": "rely"}}, "did you mean relu?"),
@@ -371,7 +377,7 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
 
 def test_a_combiner_object_must_come_along(make_agent: Make, tmp_path: Path) -> None:
     agent = make_agent(combiner=Transference(every=2)).learn(90)
-    assert agent.critic_update.combiner is not agent.actor_update.combiner
+    assert agent.updates["critic"].combiner is not agent.updates["actor"].combiner
     agent.save(tmp_path / "agent")
     with pytest.raises(ValueError, match=r"pass combiner=Transference"):
         MTSAC.load(tmp_path / "agent")
@@ -407,7 +413,7 @@ def test_the_same_combiner_goes_on(make_agent: Make, tmp_path: Path) -> None:
         agent = make_agent(combiner=combiner, combiner_kwargs=kwargs).learn(STEPS)
         agent.save(tmp_path / "agent")
         loaded = MTSAC.load(tmp_path / "agent", combiner=combiner)
-        assert loaded.critic_update.combiner.every == 4
+        assert loaded.updates["critic"].combiner.every == 4
         for role, update in agent.updates.items():
             state = loaded.updates[role].combiner.state_dict()
             assert all(torch.equal(value, state[key]) for key, value in update.combiner.state_dict().items())
@@ -417,13 +423,13 @@ def test_the_same_combiner_goes_on(make_agent: Make, tmp_path: Path) -> None:
 def test_a_stream_of_another_kind_of_device_becomes_a_seed(make_agent: Make, tmp_path: Path, way: str) -> None:
     """On CUDA a generator's state is 16 bytes."""
     foreign = torch.tensor([7, *[0] * 15], dtype=torch.uint8)
-    agent = make_agent(combiner="pcgrad", reweighting_rank=2).learn(90)
+    agent = make_agent(combiner="pcgrad").learn(90)
     if way == "agent":
         data, tensors = agent_to_archive(agent)
         moved = {name: foreign if "generator" in name else value for name, value in tensors.items()}
-        assert sum(value is foreign for value in moved.values()) == 10
+        assert sum(value is foreign for value in moved.values()) == 9
         write_archive(tmp_path / "agent", data, moved)
-        generator = MTSAC.load(tmp_path / "agent").noise_generator
+        generator = MTSAC.load(tmp_path / "agent").learner.noise_generator
     else:
         agent.save_replay_buffer(tmp_path / "replay")
         save_file({**load_file(tmp_path / "replay"), "generator": foreign}, tmp_path / "replay")
@@ -454,16 +460,16 @@ def test_sub_environments_must_be_the_tasks_in_order(make_agent: Make) -> None:
 
 def test_temperatures_are_per_task(make_agent: Make) -> None:
     agent = make_agent()
-    agent._update_temperatures(torch.tensor([[9.0], [agent.entropy_target * -1], [-9.0]]))
-    low, kept, high = agent.log_alpha.tolist()
+    agent.temperatures.update(torch.tensor([[9.0], [agent.temperatures.target_entropy * -1], [-9.0]]))
+    low, kept, high = agent.temperatures.log_alpha.tolist()
     # Too little entropy (log pi high) raises a task's temperature; on target it stays.
     assert low > kept == 0.0 > high
 
 
 def test_transference_can_differ_by_role(make_agent: Make) -> None:
     agent = make_agent(combiner="transference", combiner_kwargs={"every": 4, "actor": {"every": 2}})
-    assert (agent.critic_update.combiner.every, agent.actor_update.combiner.every) == (4, 2)
-    assert agent.critic_update.combiner.default_seed is not None
+    assert (agent.updates["critic"].combiner.every, agent.updates["actor"].combiner.every) == (4, 2)
+    assert agent.updates["critic"].combiner.default_seed is not None
     agent.learn(90)
 
 
@@ -490,14 +496,14 @@ def test_every_kind_of_combiner_trains_and_repeats(make_agent: Make, combiner: s
 
 def test_combiners_hear_how_the_step_went(make_agent: Make) -> None:
     agent = make_agent(combiner="famo")
-    before = agent.learn(60).critic_update.combiner.state_dict()
+    before = agent.learn(60).updates["critic"].combiner.state_dict()
     heard: list[torch.Tensor] = []
-    combiner = agent.critic_update.combiner
+    combiner = agent.updates["critic"].combiner
     own = combiner.after_step
     combiner.after_step = lambda losses: (heard.append(losses), own(losses))[1]  # type: ignore[method-assign]
-    batch = agent._critic_batch(agent._sample(24, None), agent.noise_generator)
-    agent.critic_update.step(batch, agent._draw(agent._critic_batch, agent._sample))
-    torch.testing.assert_close(heard[0], agent.critic_update.model(batch).losses[0].mean(dim=-1))
+    batch = agent.minibatches.critic(agent.minibatches.sample(24, None), agent.learner.noise_generator)
+    agent.updates["critic"].step(batch, agent.minibatches.drawing(agent.minibatches.critic, agent.minibatches.sample))
+    torch.testing.assert_close(heard[0], agent.updates["critic"].model(batch).losses[0].mean(dim=-1))
     after = combiner.state_dict()
     assert any(name not in before or not torch.equal(value, before[name]) for name, value in after.items())
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtrl_transfer import COMBINERS, candidates, gradients, update
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, MeasureTransference
 from mtrl_transfer.agents.monitoring import training_log
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 
@@ -52,10 +53,10 @@ def no_waiting() -> Iterator[None]:
         yield
 
 
-def trained(make_agent: Callable[..., MTSAC], **kwargs: Any) -> MTSAC:
+def trained(make_agent: Callable[..., MTSAC], callback: BaseCallback | None = None, **kwargs: Any) -> MTSAC:
     """Past the first update, which makes running tensors."""
     agent = make_agent(**kwargs)
-    agent.learn(69)
+    agent.learn(69, callback)
     assert agent._n_updates > 1
     return agent
 
@@ -100,6 +101,6 @@ def test_no_measure_waits(make_agent: Callable[..., MTSAC], settings: dict[str, 
 
 
 def test_measuring_does_not_wait(make_agent: Callable[..., MTSAC]) -> None:
-    agent = trained(make_agent, measure_every=1, affinity_every=1)
+    agent = trained(make_agent, MeasureTransference(1, 1))
     with no_waiting():
         agent.train(2, agent.batch_size)

@@ -27,7 +27,6 @@ ONE_GOAL = ["evaluation.n_goals=1", "evaluation.final_n_goals=1", "agent.batch_s
 SETTINGS: dict[str, Any] = {
     "combiner": "transference",
     "combiner_kwargs": {"every": 2},
-    "measure_every": 3,
     "reward_scaling": "max_return",
     "exploration_correlation": 0.5,
 }

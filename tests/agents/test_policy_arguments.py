@@ -30,7 +30,7 @@ def test_the_smallest_of_all_critics_counts(make_agent: Make) -> None:
     assert len(agent.policy.critic.trunk["weight0"]) == 3
     with torch.no_grad():
         agent.policy.critic_target.heads["bias"][:, 2] = -1e6
-    batch = agent._critic_batch(agent._sample(24, None), agent.noise_generator)
+    batch = agent.minibatches.critic(agent.minibatches.sample(24, None), agent.learner.noise_generator)
     assert (batch.targets < -1e3).all()
 
 

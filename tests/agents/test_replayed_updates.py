@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from mtrl_transfer import gradients, update
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, MeasureTransference, ReweightTasks
 from mtrl_transfer.agents.monitoring.training_log import record_training
 from mtrl_transfer.agents.mtsac import cuda_graph as recorded_updates
 from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates
@@ -71,7 +72,7 @@ def rate(remaining: float) -> float:
 
 
 def trained(
-    make_agent: Callable[..., MTSAC], by_recordings: bool, settings: dict[str, Any]
+    make_agent: Callable[..., MTSAC], by_recordings: bool, settings: dict[str, Any], callbacks: list[BaseCallback]
 ) -> tuple[MTSAC, list[dict[str, Any]]]:
     """An agent trained in two calls, with replay growing, rewards that reach further and logs, and what it told."""
     agent = make_agent(learning_rate=rate, **settings)
@@ -79,11 +80,12 @@ def trained(
     agent.set_logger(configure(None, []))
     if by_recordings:
         agent.cuda_graph = True
-        if agent.device.type == "cpu":  # which _make_recorded refuses
-            make = lambda: RecordedUpdates(agent._sample, agent._work_generators)  # noqa: E731
-            agent._make_recorded = make  # type: ignore[method-assign]
+        if agent.device.type == "cpu":  # which the learner refuses
+            learner = agent.learner
+            make = lambda: RecordedUpdates(learner.batches.sample, learner.generators)  # noqa: E731
+            learner.record = lambda on=True: setattr(learner, "_recorded", make())  # type: ignore[method-assign]
     for transitions in (90, 60):
-        agent.learn(transitions, reset_num_timesteps=False)
+        agent.learn(transitions, callbacks, reset_num_timesteps=False)
         record_training(agent)
         told.append(dict(agent.logger.name_to_value))
         agent.set_parameters(agent.get_parameters())  # optimizers then have new tensors
@@ -98,7 +100,7 @@ def state(agent: MTSAC) -> dict[str, torch.Tensor]:
 
 OTHERS = ["gradnorm", "pcgrad", "random_drop", "random_weights"]
 SETTINGS: list[dict[str, Any]] = [
-    {"reward_scaling": "max_reward", "clip_targets": True, "n_steps": 3, "reweighting_rank": 1, "reweighting_every": 4},
+    {"reward_scaling": "max_reward", "clip_targets": True, "n_steps": 3, "callbacks": [ReweightTasks(1, 4)]},
     {"policy_kwargs": {"net_arch": [8], "alignment": "alternating", "alignment_period": 7, "actor_tau": 0.1}},
     {"policy_kwargs": {"net_arch": [8], "standardize_inputs": True}},
     {
@@ -106,7 +108,7 @@ SETTINGS: list[dict[str, Any]] = [
         "combiner_kwargs": {"every": 2},
         "policy_kwargs": {"net_arch": [8], "alignment": "alternating", "alignment_period": 5},
     },
-    {"combiner": "famo", "measure_every": 5, "affinity_every": 6},
+    {"combiner": "famo", "callbacks": [MeasureTransference(5, 6)]},
     {"combiner": "transference", "combiner_kwargs": {"candidates": ["full", *OTHERS, "leave_one_out"]}},
     {
         "combiner": "transference",
@@ -115,7 +117,7 @@ SETTINGS: list[dict[str, Any]] = [
             "selector": {"max_absence": 2, "smoothing": 0.9, "confidence": 1.0},
         },
     },
-    {"combiner": "transference", "combiner_kwargs": {"every": 4}, "measure_every": 3},
+    {"combiner": "transference", "combiner_kwargs": {"every": 4}, "callbacks": [MeasureTransference(3)]},
     {"combiner": "transference", "combiner_kwargs": {"every": 3, "inner": "pcgrad"}},
     {"combiner": "transference", "combiner_kwargs": {"critic": {"every": 2}, "actor": {"every": 3, "scale": "ema"}}},
     {"combiner": "transference", "combiner_kwargs": {"measure": "basis", "candidates": "power_set"}},
@@ -126,7 +128,10 @@ SETTINGS: list[dict[str, Any]] = [
 def compare(make_agent: Callable[..., MTSAC], settings: dict[str, Any], **tolerance: float) -> None:
     """Train one by one and by recordings: everything stored and told must be alike."""
     REPLAYS.clear()
-    (one_by_one, told), (by_recordings, told_too) = (trained(make_agent, how, settings) for how in (False, True))
+    settings = dict(settings)
+    callbacks = settings.pop("callbacks", [])
+    both = (trained(make_agent, how, settings, callbacks) for how in (False, True))
+    (one_by_one, told), (by_recordings, told_too) = both
     assert len(REPLAYS) > 3
     expected, found = state(one_by_one), state(by_recordings)
     assert expected.keys() == found.keys()
@@ -171,6 +176,6 @@ def test_a_recording_needs_a_cuda_device(make_agent: Callable[..., MTSAC]) -> No
 
 def test_a_recording_needs_capturable_combiners(make_agent: Callable[..., MTSAC]) -> None:
     agent = make_agent(combiner="transference", combiner_kwargs={"critic": {"candidates": ["full", "upgrad"]}})
-    agent.device = torch.device("cuda")
+    agent.learner.device = torch.device("cuda")
     with pytest.raises(ValueError, match="the critic's combiner, Transference, cannot be captured"):
-        agent._make_recorded()
+        agent.learner.record()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from mtrl_transfer import Recording
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, MeasureTransference
 from mtrl_transfer.agents.monitoring.callbacks import RecordTransference
 from mtrl_transfer.gradients import gramian
 from mtrl_transfer.lookahead import StepLookahead
@@ -34,9 +34,11 @@ class Watch(RecordTransference):
 
 
 def test_records_hold_the_means_since_the_last(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
-    agent = make_agent(combiner="transference", combiner_kwargs={"every": 3}, measure_every=4)
+    agent = make_agent(combiner="transference", combiner_kwargs={"every": 3})
     watch = Watch(tmp_path / "records", every=10)
-    agent.learn(180, watch)  # 60 vector steps, of which 40 learn (training starts at 60 transitions, after step 20)
+    agent.learn(
+        180, [MeasureTransference(4), watch]
+    )  # 60 vector steps, of which 40 learn (training starts at 60 transitions, after step 20)
     recording = Recording(tmp_path / "records")
     assert recording.networks == ["critic", "actor"]
     assert len(recording.steps) == agent._n_updates // 10 == 4
@@ -54,8 +56,9 @@ def test_records_hold_the_means_since_the_last(make_agent: Callable[..., MTSAC],
 
 
 def test_recording_changes_nothing(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
-    one = make_agent(combiner="transference", measure_every=4).learn(150, RecordTransference(tmp_path / "records", 5))
-    other = make_agent(combiner="transference", measure_every=4).learn(150)
+    measuring, records = MeasureTransference(4), RecordTransference(tmp_path / "records", 5)
+    one = make_agent(combiner="transference").learn(150, [measuring, records])
+    other = make_agent(combiner="transference").learn(150, measuring)
     for ours, theirs in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
         assert ours.equal(theirs)
 
@@ -82,7 +85,7 @@ def one_by_one(update, rows, others) -> tuple[torch.Tensor, torch.Tensor, Any]:
 
 def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
     """Against the lookahead of each singleton's step, evaluated one by one."""
-    agent = make_agent(combiner="mean", affinity_every=5, batch_size=96)
+    agent = make_agent(combiner="mean", batch_size=96)
     seen: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"critic": [], "actor": []}
     for role, update in agent.updates.items():
 
@@ -102,7 +105,7 @@ def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[.
                 seen[role].append(((before - after).numpy(), scale.numpy().copy()))
 
         update._measure_affinity = watched
-    agent.learn(180, RecordTransference(tmp_path / "records", every=20))
+    agent.learn(180, [MeasureTransference(affinity_every=5), RecordTransference(tmp_path / "records", every=20)])
     recording = Recording(tmp_path / "records")
     for role in ("critic", "actor"):
         rows = recording.of(role)
@@ -126,9 +129,9 @@ def test_steps_alone_are_those_of_stepped_copies(
     make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch, role: str, net: Any
 ) -> None:
     agent = make_agent(policy_kwargs=net).learn(90)
-    update, make = agent.updates[role], {"critic": agent._critic_batch, "actor": agent._actor_batch}[role]
+    update, make = agent.updates[role], {"critic": agent.minibatches.critic, "actor": agent.minibatches.actor}[role]
     update.step_norm.fill_(0.3)
-    rows, others = (make(agent._sample(size, None), agent.noise_generator) for size in (9, 15))
+    rows, others = (make(agent.minibatches.sample(size, None), agent.learner.noise_generator) for size in (9, 15))
     before, after, own = one_by_one(update, rows, others)
     for times_wider in (0, 1_000):  # with few rows for the layers' widths, and with many
         monkeypatch.setattr("mtrl_transfer.probe.FEW", times_wider)
@@ -141,15 +144,14 @@ def test_steps_alone_are_those_of_stepped_copies(
 
 
 def test_measuring_affinity_changes_nothing(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
-    one = make_agent(combiner="pcgrad", affinity_every=2).learn(150)
+    one = make_agent(combiner="pcgrad").learn(150, MeasureTransference(affinity_every=2))
     other = make_agent(combiner="pcgrad").learn(150)
     for ours, theirs in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
         assert ours.equal(theirs)
     one.save(tmp_path / "agent")
     loaded = MTSAC.load(tmp_path / "agent")
-    assert loaded.affinity_every == 2
-    kept = loaded.critic_update.measurement.history.flush()
-    for name, value in one.critic_update.measurement.history.flush().items():
+    kept = loaded.updates["critic"].measurement.history.flush()
+    for name, value in one.updates["critic"].measurement.history.flush().items():
         assert value.equal(kept[name])
 
 
@@ -159,7 +161,7 @@ def test_bad_period() -> None:
 
 
 def test_bad_affinity_period(make_agent: Callable[..., MTSAC]) -> None:
-    with pytest.raises(ValueError, match="affinity_every=0 must be at least 1"):
-        make_agent(affinity_every=0)
-    with pytest.raises(ValueError, match="affinity_rows=9 must be 2 to 8"):
-        make_agent(affinity_every=5, affinity_rows=9)
+    with pytest.raises(ValueError, match="affinity_every=0 should be at least 1"):
+        MeasureTransference(affinity_every=0)
+    with pytest.raises(ValueError, match="affinity_rows=9 should be 2 to 8"):
+        make_agent().learn(30, MeasureTransference(affinity_every=5, affinity_rows=9))

@@ -135,7 +135,7 @@ def test_task_gradients_are_those_of_inputs_standardized_by_hand(make_agent: Mak
     )
     grams = []
     for one, rows in ((agent, batch), (by_hand, seen)):
-        critic_batch = one._critic_batch(rows, torch.Generator().manual_seed(3))
-        tasks, _ = one.critic_update._task_gradients(critic_batch)
-        grams.append(one.critic_update._gramian(tasks))
+        critic_batch = one.minibatches.critic(rows, torch.Generator().manual_seed(3))
+        tasks, _ = one.updates["critic"]._task_gradients(critic_batch)
+        grams.append(one.updates["critic"]._gramian(tasks))
     torch.testing.assert_close(*grams)

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, ReweightTasks
 from mtrl_transfer.agents.mtsac.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
-from mtrl_transfer.agents.mtsac.task_weighting import SMALLEST, TaskWeighting, normalised
+from mtrl_transfer.agents.mtsac.task_weighting import SMALLEST, normalised, shared_value_weights
 from mtrl_transfer.gradients import gramian
 from mtrl_transfer.lookahead import StepLookahead
 
@@ -66,9 +66,7 @@ def test_weights_are_those_of_features_and_values_taken_by_hand():
     torch.manual_seed(0)
     critic, target = (MultiTaskMLP(D, 1, [8, 6], T, n_nets=2) for _ in range(2))
     inputs = torch.randn(T, B, D)
-    weighting = TaskWeighting(T, 2, 10, 0, torch.device("cpu"))
-    held = weighting.weights
-    weighting.update(critic, target, inputs)
+    weights = shared_value_weights(critic, target, inputs, rank=2)
 
     rows = inputs.reshape(T * B, D).numpy().astype(np.float64)
 
@@ -89,8 +87,7 @@ def test_weights_are_those_of_features_and_values_taken_by_hand():
     left = np.linalg.svd(models)[0][:, :2]
     lengths = np.linalg.norm(left.T @ models, axis=0)
     expected = np.maximum(lengths / lengths.mean(), SMALLEST)
-    np.testing.assert_allclose(weighting.weights[:, 0].numpy(), expected / expected.mean(), rtol=1e-4)
-    assert held is weighting.weights  # losses hold on to it
+    np.testing.assert_allclose(weights[:, 0].numpy(), expected / expected.mean(), rtol=1e-4)
 
 
 def test_weights_have_mean_one_and_a_floor():
@@ -100,9 +97,8 @@ def test_weights_have_mean_one_and_a_floor():
 
 @pytest.mark.parametrize("combiner", ["mean", "pcgrad", "transference", "famo"])
 def test_a_run_with_any_combiner_repeats_and_is_saved(make_agent: Make, combiner: str, tmp_path: Path):
-    make = lambda: make_agent(combiner=combiner, reweighting_rank=1, reweighting_every=5)  # noqa: E731
-    agent, again = (make().learn(120) for _ in range(2))
-    weights = agent.task_weighting.weights
+    agent, again = (make_agent(combiner=combiner).learn(120, ReweightTasks(1, every=5)) for _ in range(2))
+    weights = agent.learner.task_weights
     assert weights.mean().item() == pytest.approx(1.0)
     assert weights.std() > 0.01
     agent.save(tmp_path / "agent")
@@ -111,31 +107,31 @@ def test_a_run_with_any_combiner_repeats_and_is_saved(make_agent: Make, combiner
     loaded.load_replay_buffer(tmp_path / "replay")
     for one in (agent, again, loaded):
         one.train(7, 24)
-        torch.testing.assert_close(one.task_weighting.weights, weights, rtol=0, atol=0)
+        torch.testing.assert_close(one.learner.task_weights, weights, rtol=0, atol=0)
         for name, value in agent.policy.state_dict().items():
             torch.testing.assert_close(one.policy.state_dict()[name], value, rtol=0, atol=0)
 
 
 def test_until_the_first_computation_nothing_changes(make_agent: Make):
     plain = make_agent(combiner="pcgrad").learn(120)
-    waiting = make_agent(combiner="pcgrad", reweighting_rank=1, reweighting_every=1_000).learn(120)
-    weighted = make_agent(combiner="pcgrad", reweighting_rank=1, reweighting_every=5).learn(120)
+    waiting = make_agent(combiner="pcgrad").learn(120, ReweightTasks(1))
+    weighted = make_agent(combiner="pcgrad").learn(120, ReweightTasks(1, every=5))
     for name, value in plain.policy.actor.state_dict().items():
         torch.testing.assert_close(waiting.policy.actor.state_dict()[name], value, rtol=0, atol=0)
     assert any(not torch.equal(weighted.policy.state_dict()[name], v) for name, v in plain.policy.state_dict().items())
 
 
 def test_weights_are_logged_and_losses_are_logged_without_them(make_agent: Make):
-    agent = make_agent(reweighting_rank=1, reweighting_every=1_000).learn(60)
-    agent.task_weighting.weights.copy_(WEIGHTS)
-    batch = agent._sample(24, torch.Generator())
+    agent = make_agent().learn(60)
+    agent.learner.set_task_weights(WEIGHTS.float())
+    batch = agent.minibatches.sample(24, torch.Generator())
     rows = [
-        agent.critic_update.model(agent._critic_batch(batch, torch.Generator())),
-        agent.actor_update.model(agent._actor_batch(batch, torch.Generator())),
+        agent.updates["critic"].model(agent.minibatches.critic(batch, torch.Generator())),
+        agent.updates["actor"].model(agent.minibatches.actor(batch, torch.Generator())),
     ]
-    agent._statistics.flush()
-    agent._count(*rows)
-    means = agent._statistics.flush()
+    agent.learner.means.flush()
+    agent.learner._count(*rows)
+    means = agent.learner.means.flush()
     assert means["task_weight"].tolist() == [0.5, 1.0, 2.0]
     for name, found in zip(("critic_loss", "actor_loss"), rows, strict=True):
         torch.testing.assert_close(means[name] * WEIGHTS.squeeze(1).float(), found.losses[0].mean(dim=-1))
@@ -144,11 +140,11 @@ def test_weights_are_logged_and_losses_are_logged_without_them(make_agent: Make)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"reweighting_rank": 3}, r"reweighting_rank=3 must be from 1 to 2, below the 3 tasks"),
-        ({"reweighting_rank": 0}, "reweighting_rank=0"),
-        ({"reweighting_rank": 1, "reweighting_every": 0}, "reweighting_every=0 must be at least 1"),
+        ({"rank": 3}, "rank=3 should be 1 to 2, below the 3 tasks"),
+        ({"rank": 0}, "rank=0 should be 1 to 2"),
+        ({"rank": 1, "every": 0}, "every=0 should be at least 1"),
     ],
 )
 def test_bad_arguments_are_named(make_agent: Make, arguments: dict[str, int], message: str):
     with pytest.raises(ValueError, match=message):
-        make_agent(**arguments)
+        make_agent().learn(30, ReweightTasks(**arguments))

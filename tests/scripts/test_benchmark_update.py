@@ -24,9 +24,9 @@ SMALL = UpdateOptions(tasks=3, rows=4, hidden=(8, 6), lookahead_rows=2, rounds=1
 @pytest.mark.parametrize("engine", [SeparateCalls, TorchJD])
 def test_other_engines_find_the_same_gradients(engine: type[Update]):
     agent = _agent(SMALL, "pcgrad", {})
-    draws = {"critic": agent._critic_batch, "actor": agent._actor_batch}
+    draws = {"critic": agent.minibatches.critic, "actor": agent.minibatches.actor}
     for role, update in agent.updates.items():
-        batch = draws[role](agent._sample(12, None), agent.noise_generator)
+        batch = draws[role](agent.minibatches.sample(12, None), agent.learner.noise_generator)
         ours, _ = update._task_gradients(batch)
         update.__class__ = engine
         theirs, _ = update._task_gradients(batch)

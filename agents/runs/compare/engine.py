@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from rich.console import Console
 
+from mtrl_transfer.agents.declarations import Count, Float, Section
 from mtrl_transfer.agents.runs.compare.engine_local import run_locally
 from mtrl_transfer.agents.runs.compare.engine_ray import run_on_ray
 from mtrl_transfer.agents.runs.compare.overview import Overview
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun, RunResult, check_planned, is_finished
 from mtrl_transfer.agents.runs.config.loading import to_yaml
-from mtrl_transfer.agents.runs.config.schema import Count, Float, Section
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.run_folder import write_text
 

@@ -10,11 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from mtrl_transfer.agents.declarations import problems_by_key
 from mtrl_transfer.agents.runs.compare.engine import engine_problems
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun
 from mtrl_transfer.agents.runs.compare.schema import CompareConfig
 from mtrl_transfer.agents.runs.config.checks import task_names
-from mtrl_transfer.agents.runs.config.loading import problems_by_key, validated
+from mtrl_transfer.agents.runs.config.loading import validated
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.config.yaml_files import (
     Tree,

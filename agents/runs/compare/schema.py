@@ -6,8 +6,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from mtrl_transfer.agents.declarations import Seed
 from mtrl_transfer.agents.runs.compare.engine import EngineConfig
-from mtrl_transfer.agents.runs.config.schema import Seed, fit_for_a_folder
+from mtrl_transfer.agents.runs.config.schema import fit_for_a_folder
 
 Name = Annotated[str, AfterValidator(fit_for_a_folder)]
 

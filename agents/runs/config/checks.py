@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from functools import partial
 from itertools import count
+from typing import Any
 
 import torch
 from stable_baselines3.common.utils import get_device
 
+from mtrl_transfer.agents.mtsac.arguments import RELATIONS, ROWS_PER_TASK
 from mtrl_transfer.agents.mtsac.cuda_graph import is_capturable
-from mtrl_transfer.agents.mtsac.mtsac import ROWS_PER_TASK
-from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS
 from mtrl_transfer.agents.mtsac.roles import role_combiners
 from mtrl_transfer.agents.runs.build import combiner_kwargs, env_options, is_point
 from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems, task_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
-from mtrl_transfer.agents.runs.errors import did_you_mean
 from mtrl_transfer.envs import make_vec_env
 from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
 
@@ -117,49 +117,28 @@ def _goals(config: RunConfig) -> list[str]:
     ]
 
 
-def _batch_size(config: RunConfig) -> list[str]:
-    size, tasks = config.agent.batch_size, n_tasks(config)
-    if size is None or tasks is None or size % tasks == 0:
-        return []
-    below = size // tasks * tasks
-    near = " or ".join(str(multiple) for multiple in (below, below + tasks) if multiple)
-    return [f"agent.batch_size={size} should be a multiple of the {tasks} tasks, e.g. {near}"]
+def _agent(check: Callable[[Any, int], str | None], config: RunConfig) -> list[str]:
+    """A check that the agent would make itself."""
+    tasks = n_tasks(config)
+    problem = None if tasks is None else check(config.agent, tasks)
+    return [] if problem is None else [f"agent.{problem}"]
 
 
 def _affinity_rows(config: RunConfig) -> list[str]:
-    agent, tasks = config.agent, n_tasks(config)
-    if agent.affinity_rows is None or tasks is None:
+    wanted, size, tasks = config.measure.affinity_rows, config.agent.batch_size, n_tasks(config)
+    if wanted is None or tasks is None:
         return []
-    rows = ROWS_PER_TASK if agent.batch_size is None else max(agent.batch_size // tasks, 1)
-    if agent.affinity_rows <= rows:
+    rows = ROWS_PER_TASK if size is None else max(size // tasks, 1)
+    if 2 <= wanted <= rows:
         return []
-    return [f"agent.affinity_rows={agent.affinity_rows} should be at most {rows}, an update's rows of each task"]
-
-
-def _discount(config: RunConfig) -> list[str]:
-    agent = config.agent
-    if agent.gamma < 1:
-        return []
-    forever = {"reward_scaling=max_reward": agent.reward_scaling == "max_reward", "clip_targets": agent.clip_targets}
-    return [
-        f"agent.{setting} needs agent.gamma below 1: it divides by 1 - gamma" for setting, on in forever.items() if on
-    ]
+    return [f"measure.affinity_rows={wanted} should be 2 to {rows}, an update's rows of each task"]
 
 
 def _reweighting(config: RunConfig) -> list[str]:
-    rank, tasks = config.agent.reweighting_rank, n_tasks(config)
+    rank, tasks = config.reweighting.rank, n_tasks(config)
     if rank is None or tasks is None or rank < tasks:
         return []
-    return [f"agent.reweighting_rank={rank} should be at most {tasks - 1}, below the {tasks} tasks"]
-
-
-def _activation(config: RunConfig) -> list[str]:
-    name = config.agent.net.activation
-    return (
-        []
-        if name in ACTIVATIONS
-        else [f"agent.net.activation={name!r} does not exist{did_you_mean(name, ACTIVATIONS)}"]
-    )
+    return [f"reweighting.rank={rank} should be at most {tasks - 1}, below the {tasks} tasks"]
 
 
 def _device(config: RunConfig) -> list[str]:
@@ -220,11 +199,9 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
     (("env",), _suite_options),
     (("total_timesteps", "agent.learning_starts"), _budget),
     (("env", "evaluation"), _goals),
-    (("env.id", "agent.batch_size"), _batch_size),
-    (("env.id", "agent.batch_size", "agent.affinity_rows"), _affinity_rows),
-    (("agent.gamma", "agent.reward_scaling", "agent.clip_targets"), _discount),
-    (("env.id", "agent.reweighting_rank"), _reweighting),
-    (("agent.net.activation",), _activation),
+    *((("env.id", *(f"agent.{name}" for name in names)), partial(_agent, check)) for names, check in RELATIONS),
+    (("env.id", "agent.batch_size", "measure.affinity_rows"), _affinity_rows),
+    (("env.id", "reweighting.rank"), _reweighting),
     (("agent.device",), _device),
     (("combiner",), _combiner),
     (("env.id", "combiner"), _combiner_tasks),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
@@ -49,8 +50,13 @@ def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     """The documented keys of one section, without those of its own sections."""
     for name, field in section.model_fields.items():
         if not is_section(field.annotation) and field.description is not None:
-            meaning = " ".join(field.description.replace("``", "`").split())
-            yield Key(prefix + name, _kind(field.annotation, field.metadata), _default(field), meaning)
+            yield Key(prefix + name, _kind(field.annotation, field.metadata), _default(field), _yaml(field.description))
+
+
+def _yaml(text: str) -> str:
+    """A docstring's words on one line, in those of YAML: roles as plain names, ``None`` as ``null``."""
+    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text.replace("``", "`"))
+    return " ".join(re.sub(r"\bNone\b", "null", text).split())
 
 
 def _default(field: FieldInfo) -> str:
@@ -71,8 +77,10 @@ def _kind(annotation: Any, metadata: Iterable[Any] = ()) -> str:
         return " or ".join(_kind(one) for one in arguments)
     if origin is Literal:
         return " or ".join(f"`{choice}`" for choice in arguments)
-    if origin is tuple:
+    if origin in (list, tuple):
         return f"list of {_kind(arguments[0])}"
+    if origin is dict and get_origin(arguments[0]) is Literal:
+        return f"mapping of {' and '.join(f'`{key}`' for key in get_args(arguments[0]))}"
     names = {str: "text", int: "integer", float: "number", bool: "`true` or `false`", NoneType: "`null`"}
     return f"{names.get(annotation, 'mapping')} {', '.join(_bounds(metadata))}".rstrip()
 

@@ -1,21 +1,26 @@
-"""What a config may hold: one small frozen model per concern.
+"""The keys of a config: one small frozen model per concern.
 
-Every field's description says what it is, its unit and its default's reason; unknown keys are errors.
+Those of the agent, its policy and its callbacks are the arguments of their classes. Every field has a description;
+unknown keys are errors.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
+from mtrl_transfer.agents.declarations import Count, Positive, Section, Seed, Settings, section_of
+from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
+from mtrl_transfer.agents.mtsac.arguments import HINTS
+from mtrl_transfer.agents.mtsac.mtsac import MTSAC
+from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
+from mtrl_transfer.agents.mtsac.task_weighting import ReweightTasks
 
-def _not_a_boolean(value: Any) -> Any:
-    """Python counts ``true`` as 1; a config that says ``seed: true`` is a mistake."""
-    if isinstance(value, bool):
-        raise ValueError("should be a number, not true or false")
-    return value
+ELSEWHERE = ("combiner", "combiner_kwargs", "policy_kwargs", "device", "seed", "tensorboard_log", "verbose")
+"""Arguments of MTSAC that a config sets in other sections, or not at all."""
 
 
 def fit_for_a_folder(name: str) -> str:
@@ -23,21 +28,6 @@ def fit_for_a_folder(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
         raise ValueError("should be letters, digits, dots, dashes and underscores, at most 100: a folder is named so")
     return name
-
-
-Int = Annotated[int, BeforeValidator(_not_a_boolean)]
-Float = Annotated[float, BeforeValidator(_not_a_boolean), Field(allow_inf_nan=False)]
-Count = Annotated[Int, Field(ge=1)]
-Widths = Annotated[tuple[Count, ...], Field(min_length=1)]
-Seed = Annotated[Int, Field(ge=0, lt=2**32)]
-Positive = Annotated[Float, Field(gt=0)]
-Fraction = Annotated[Float, Field(gt=0, le=1)]
-
-
-class Section(BaseModel):
-    """A mapping in a config: frozen, and no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class EnvConfig(Section):
@@ -62,89 +52,32 @@ class EnvConfig(Section):
     """Meta-World: decides which goals there are; part of the protocol."""
 
 
-class NetConfig(Section):
-    """The networks of actor and critics."""
-
-    hidden: Widths = (400, 400, 400)
-    """Widths of the shared trunk."""
-    critic_hidden: Widths | None = None
-    """Widths of the critics' trunks; null: as the actor's."""
-    activation: str = "relu"
-    """Activation, by name."""
-    layer_norm: bool = False
-    """LayerNorm before each activation."""
-    one_hot_in_trunk: bool = False
-    """Whether the trunk, too, is told the task."""
-    standardize_inputs: bool = False
-    """Whether observations are centred and divided by their spread over all tasks, as found in the random play of
-    ``learning_starts``. Meta-World's goals and objects differ by centimetres, which networks else learn to see late."""
-    alignment: Literal["alternating", "joint"] | None = None
-    """A linear map of each task's input before the trunk, trained in turn with it or together; null: none."""
-    alignment_period: Count = 1_000
-    """Updates of a turn."""
+class PolicyConfig(section_of(MultiTaskPolicy)):  # type: ignore[misc]
+    """The networks of actor and critics: ``policy_kwargs`` of MTSAC, the arguments of ``MultiTaskPolicy``."""
 
 
-class AgentConfig(Section):
-    """MTSAC's own settings, by stable-baselines3's names."""
+class AgentConfig(section_of(MTSAC, ELSEWHERE)):  # type: ignore[misc]
+    """The arguments of MTSAC, by stable-baselines3's names."""
+
+    hints: ClassVar[Mapping[str, str]] = HINTS | {
+        "measure_every": "use measure.every",
+        "affinity_every": "use measure.affinity_every",
+        "affinity_rows": "use measure.affinity_rows",
+        "reweighting_rank": "use reweighting.rank",
+        "reweighting_every": "use reweighting.every",
+        "initial_alpha": "use ent_coef=auto_0.1, with your value",
+        "actor_tau": "use agent.policy_kwargs.actor_tau",
+        "net": "use agent.policy_kwargs, where hidden is called net_arch, critic_hidden net_arch.qf (beside "
+        "net_arch.pi), and activation activation_fn",
+    }
 
     learning_rate: Positive = 3e-4
-    """Adam's step size, for actor, critics and temperatures."""
+    """Step size of Adam for actor, critics and temperatures."""
     final_learning_rate: Positive | None = None
     """The step size falls linearly to this one at the end of the budget; null: it stays."""
-    buffer_size: Count = 1_000_000
-    """Replay capacity, in transitions over all tasks."""
-    learning_starts: Annotated[Int, Field(ge=0)] = 100
-    """Transitions of random play before learning."""
-    batch_size: Count | None = None
-    """Transitions of one update over all tasks; null: 128 per task."""
-    tau: Fraction = 0.005
-    """Share of the critics that moves into their targets per update."""
-    gamma: Annotated[Float, Field(ge=0, le=1)] = 0.99
-    """Discount per step."""
-    n_steps: Count = 1
-    """Steps of the return in the critics' target."""
-    actor_tau: Fraction | None = None
-    """Play for evaluation is by a running average of the actor, into which such a share of it moves per update; null:
-    by the actor itself."""
-    train_freq: Count = 1
-    """Vector steps between updates."""
-    gradient_steps: Count = 1
-    """Updates at a time."""
-    max_grad_norm: Positive | None = 1.0
-    """Clipping of the gradient's norm; null: none."""
-    max_nonfinite: Count = 100
-    """Updates in a row in which a task's loss or gradient may be not finite, and is left out, before training stops."""
-    measure_every: Count | None = None
-    """Measure transference every so many updates whatever the combiner; null: only as it needs."""
-    affinity_every: Count | None = None
-    """Measure pairwise transference alone every so many updates, for choosing groups; null: never."""
-    affinity_rows: Annotated[Int, Field(ge=2)] | None = None
-    """Rows of each task for that; null: a sixteenth of the update's."""
-    reward_scaling: Literal["max_return", "max_reward"] | None = None
-    """Scales rewards per task, such that the largest discounted return seen is 10 (``max_return``), or that the largest
-    reward seen would be worth 10 if it went on forever (``max_reward``)."""
-    clip_targets: bool = False
-    """Keeps the critics' targets between the returns of a task's smallest and largest reward, received forever."""
-    reweighting_rank: Count | None = None
-    """Weigh tasks' losses by what of their values lies in so many shared directions (below the tasks); null: not."""
-    reweighting_every: Count = 1_000
-    """Updates between computations of these weights."""
-    target_entropy: Float | Literal["auto"] = "auto"
-    """Entropy that each task's temperature aims at, in nats; ``auto``: minus the number of action dimensions."""
-    initial_alpha: Positive = 1.0
-    """Every task's temperature at the start."""
-    exploration_correlation: Annotated[Float, Field(ge=0, lt=1)] = 0.0
-    """Correlation of successive exploration noise, warm-up included; 0: independent."""
-    overlap: bool = False
-    """Update while the environments take their next step in worker processes (``env.n_procs`` of them, also 1). Actions
-    are then chosen by the policy before the update, so results differ; Point tasks gain nothing."""
-    cuda_graph: bool = False
-    """Replay updates from CUDA graphs; needs a CUDA device, and a combiner that can be recorded."""
-    stats_window_size: Count = 100
-    """Episodes over which the training statistics are averaged."""
     device: str = "auto"
-    """Where the agent lives: ``cpu``, ``cuda`` (``cuda:1``), or ``auto``."""
-    net: NetConfig = NetConfig()
+    """Where the agent computes: ``cpu``, ``cuda`` (``cuda:1``), or ``auto``."""
+    policy_kwargs: PolicyConfig = PolicyConfig()
 
 
 class CombinerConfig(Section):
@@ -152,11 +85,11 @@ class CombinerConfig(Section):
 
     name: str = "transference"
     """By name: ``mean``, ``pcgrad``, ``transference`` or another of ``mtrl_transfer.COMBINERS``."""
-    kwargs: dict[str, Any] = {}
+    kwargs: Settings = {}  # noqa: RUF012 - frozen
     """The combiner's own settings."""
-    critic: dict[str, Any] = {}
+    critic: Settings = {}  # noqa: RUF012
     """Settings that differ for the critic."""
-    actor: dict[str, Any] = {}
+    actor: Settings = {}  # noqa: RUF012
     """Settings that differ for the actor."""
 
 
@@ -182,6 +115,17 @@ class CheckpointConfig(Section):
     """Transitions between checkpoints; null: only at the end and when stopped."""
     keep: Count = 1
     """How many of the newest are kept."""
+
+
+class MeasureConfig(section_of(MeasureTransference)):  # type: ignore[misc]
+    """Measurement of transference, whatever the combiner; it changes no run."""
+
+
+class ReweightingConfig(section_of(ReweightTasks)):  # type: ignore[misc]
+    """Weights of the tasks' losses by what their value functions share (Wu, Zhang, Ré, arXiv 2005.00944)."""
+
+    rank: Count | None = None
+    """Directions that count as shared, below the number of tasks; null: all tasks weigh 1."""
 
 
 class LogConfig(Section):
@@ -219,6 +163,8 @@ class RunConfig(Section):
     env: EnvConfig
     agent: AgentConfig = AgentConfig()
     combiner: CombinerConfig = CombinerConfig()
+    measure: MeasureConfig = MeasureConfig()
+    reweighting: ReweightingConfig = ReweightingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()

@@ -61,7 +61,9 @@ def read_history(run_folder: Path) -> AffinityHistory:
         raise InputError(str(error)) from None
     whole = np.all([read[role]["measurements"] > 0 for role in ROLES], axis=0)
     if not whole.any():
-        raise InputError(f"{run_folder} measured no pairwise transference: set agent.affinity_every, and train longer")
+        raise InputError(
+            f"{run_folder} measured no pairwise transference: set measure.affinity_every, and train longer"
+        )
     pairwise = {role: read[role]["pairwise"][whole].astype(np.float64) for role in ROLES}
     measurements = np.minimum(*(read[role]["measurements"][whole] for role in ROLES))
     return AffinityHistory(tuple(recording.tasks), recording.steps[whole], pairwise, measurements)

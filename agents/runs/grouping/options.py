@@ -8,10 +8,11 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
+from mtrl_transfer.agents.declarations import Count, Float, Section, Seed
 from mtrl_transfer.agents.runs.compare.engine import EngineConfig, engine_problems
 from mtrl_transfer.agents.runs.config.checks import task_names
 from mtrl_transfer.agents.runs.config.loading import load_config, section
-from mtrl_transfer.agents.runs.config.schema import Count, Float, RunConfig, Section, Seed
+from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.run_folder import RUNS, folder_problems
 
@@ -84,11 +85,12 @@ def load_plan(argument: str, overrides: Sequence[str]) -> GroupPlan:
 
 def _record(config: RunConfig) -> list[str]:
     """Groups are chosen from what the joint run records, so it has to record."""
-    every, rollout = config.log.record_every, len(task_names(config)) * config.agent.train_freq
+    every, freq, steps = config.log.record_every, config.agent.train_freq, config.agent.gradient_steps
+    rollout = len(task_names(config)) * (freq[0] if isinstance(freq, tuple) else freq)
     if every is None:
         return ["log.record_every=null: groups are chosen from the records of the joint run; give a number of updates"]
     rollouts = -(-config.total_timesteps // rollout) - config.agent.learning_starts // rollout
-    updates = rollouts * config.agent.gradient_steps
+    updates = rollouts * (rollout if steps < 0 else steps)
     if every <= updates:
         return []
     return [f"log.record_every={every} should be at most {updates}, the updates of the joint run: groups need a record"]

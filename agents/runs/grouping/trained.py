@@ -43,9 +43,9 @@ class GroupRun(NamedTuple):
 
 def joint_run(plan: GroupPlan) -> PlannedRun:
     """All tasks together, measured."""
-    agent = plan.config.agent
-    measured = agent.model_copy(update={"affinity_every": agent.affinity_every or 10})
-    return PlannedRun("joint", plan.config.model_copy(update={"agent": measured}), plan.folder / "joint")
+    measure = plan.config.measure
+    measured = measure.model_copy(update={"affinity_every": measure.affinity_every or 10})
+    return PlannedRun("joint", plan.config.model_copy(update={"measure": measured}), plan.folder / "joint")
 
 
 def group_runs(plan: GroupPlan, names: Sequence[str], candidate: Candidate, seed: int) -> list[GroupRun]:
@@ -74,7 +74,7 @@ def group_config(config: RunConfig, names: Sequence[str], run: GroupRun) -> RunC
         whole = {key: value for key in keys if (value := getattr(section, key))}
         own = {key: max(round(value * share), len(run.group)) for key, value in whole.items()}
         changed[part] = section.model_copy(update=own)
-    changed["agent"] = changed["agent"].model_copy(update={"affinity_every": None, "affinity_rows": None})
+    changed["measure"] = config.measure.model_copy(update={"affinity_every": None, "affinity_rows": None})
     return config.model_copy(update=changed)
 
 

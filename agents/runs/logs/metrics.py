@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,16 @@ def hyperparameters(config: RunConfig) -> HParam:
         # TensorBoard sorts them by name and shows the first five unless asked for more.
         "with/learning_rate": config.agent.learning_rate,
         "with/batch_size": config.agent.batch_size or 0,
-        "with/trunk": "x".join(map(str, config.agent.net.hidden)),
-        "with/layer_norm": config.agent.net.layer_norm,
+        "with/trunk": "x".join(map(str, _trunk(config.agent.policy_kwargs.net_arch))),
+        "with/layer_norm": config.agent.policy_kwargs.layer_norm,
         "with/target_entropy": str(config.agent.target_entropy),
     }
     results = ("success/mean", "return/mean", "train_success/mean", "time/updates_per_second")
     return HParam(settings, dict.fromkeys(results, 0.0))
+
+
+def _trunk(net_arch: Any) -> Sequence[int]:
+    return net_arch["pi"] if isinstance(net_arch, dict) else net_arch
 
 
 def _is_scalar(value: Any) -> bool:

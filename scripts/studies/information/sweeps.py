@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from mtrl_transfer import AlignmentSchedule, svd_task_weights
-from mtrl_transfer.agents.runs.config.schema import Count, Section, Seed
+from mtrl_transfer.agents.declarations import Count, Section, Seed
 from studies.information.linear import shared_inputs, shared_trunk, single_task
 from studies.information.relu import ReluModel, teacher, test_error, train
 from studies.information.rotated_tasks import Problem, Task, rotated_problem, similarity_at

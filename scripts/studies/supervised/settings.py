@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mtrl_transfer.agents.runs.config.schema import Count, Positive, Section
+from mtrl_transfer.agents.declarations import Count, Positive, Section
 
 
 class Settings(Section):

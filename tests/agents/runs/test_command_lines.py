@@ -8,9 +8,10 @@ import sys
 import pytest
 import yaml
 
+from mtrl_transfer.agents.declarations import keys
 from mtrl_transfer.agents.runs import cli
 from mtrl_transfer.agents.runs.cli import as_overrides
-from mtrl_transfer.agents.runs.config.loading import keys, load_config
+from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.config.reference import reference
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.grouping.stages import STAGES

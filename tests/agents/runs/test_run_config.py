@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mtrl_transfer.agents.declarations import keys
 from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems
-from mtrl_transfer.agents.runs.config.loading import keys, load_config, to_yaml
+from mtrl_transfer.agents.runs.config.loading import load_config, to_yaml
 from mtrl_transfer.agents.runs.config.schema import CombinerConfig, RunConfig
 from mtrl_transfer.agents.runs.config.yaml_files import merge, parse_overrides, presets, read_tree
 from mtrl_transfer.agents.runs.errors import InputError
@@ -28,15 +29,18 @@ PUBLISHED = {
         "n_goals": 50,
         "goal_seed": 0,
     },
-    "net": {
-        "hidden": [400, 400, 400],
-        "critic_hidden": None,
-        "activation": "relu",
+    "policy_kwargs": {
+        "net_arch": [400, 400, 400],
+        "activation_fn": "relu",
         "layer_norm": False,
         "one_hot_in_trunk": False,
         "standardize_inputs": False,
         "alignment": None,
         "alignment_period": 1_000,
+        "actor_tau": None,
+        "n_critics": 2,
+        "optimizer_class": "Adam",
+        "optimizer_kwargs": None,
     },
     "agent": {
         "learning_rate": 3e-4,
@@ -44,10 +48,10 @@ PUBLISHED = {
         "batch_size": 1280,
         "gamma": 0.99,
         "n_steps": 1,
-        "actor_tau": None,
         "exploration_correlation": 0.0,
         "tau": 0.005,
-        "initial_alpha": 1.0,
+        "ent_coef": "auto_1.0",
+        "target_update_interval": 1,
         "target_entropy": -4.0,
         "max_grad_norm": 1.0,
         "reward_scaling": None,
@@ -84,7 +88,7 @@ def test_published_presets_differ_in_the_method_alone(preset: str, combiner: str
     dumped = load_config(preset).model_dump(mode="json")
     assert (dumped["name"], dumped["combiner"]["name"], dumped["combiner"]["kwargs"]) == (preset, combiner, kwargs)
     assert dumped["env"] == PUBLISHED["env"]
-    assert dumped["agent"]["net"] == PUBLISHED["net"]
+    assert dumped["agent"]["policy_kwargs"] == PUBLISHED["policy_kwargs"]
     assert {key: dumped["agent"][key] for key in PUBLISHED["agent"]} == PUBLISHED["agent"]
     reference = load_config("mt10_mean").model_dump(mode="json")
     assert {key for key in dumped if dumped[key] != reference[key]} <= {"name", "combiner"}
@@ -93,7 +97,8 @@ def test_published_presets_differ_in_the_method_alone(preset: str, combiner: str
 def test_quick_preset():
     config = load_config("mt10_quick")
     assert config.env.id == "MT10"
-    assert (config.agent.net.hidden, config.agent.net.layer_norm) == ((256, 256, 256), True)
+    policy = config.agent.policy_kwargs
+    assert (policy.net_arch, policy.layer_norm) == ([256, 256, 256], True)
     assert (config.agent.batch_size, config.agent.learning_rate, config.agent.learning_starts) == (320, 1e-3, 20_000)
     assert (config.agent.reward_scaling, config.matmul_precision) == ("max_reward", "medium")
     assert (config.total_timesteps, config.combiner.name) == (500_000, "transference")
@@ -133,9 +138,9 @@ def test_files_amend_their_bases_mapping_by_mapping(tmp_path: Path):
 
 
 def test_overrides_win_over_files():
-    config = load_config("point", ["agent.net.hidden=[16]", "seed=9", "agent.gamma=0.5"])
-    assert (config.agent.net.hidden, config.seed, config.agent.gamma) == ((16,), 9, 0.5)
-    assert config.agent.net.critic_hidden == load_config("point").agent.net.critic_hidden
+    config = load_config("point", ["agent.policy_kwargs.net_arch.pi=[16]", "seed=9", "agent.gamma=0.5"])
+    assert (config.agent.policy_kwargs.net_arch, config.seed) == ({"pi": [16], "qf": [64, 64]}, 9)
+    assert config.agent.gamma == 0.5
 
 
 def test_another_combiner_drops_settings_written_for_the_first():

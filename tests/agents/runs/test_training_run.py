@@ -16,10 +16,11 @@ from short_runs import SHORT, Run, arguments, short_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mtrl_transfer.agents import MTSAC, evaluate
+from mtrl_transfer.agents.declarations import Section, keys
 from mtrl_transfer.agents.runs import cli, estimate
 from mtrl_transfer.agents.runs.callbacks import LogEvery
-from mtrl_transfer.agents.runs.config.loading import keys, load_config
-from mtrl_transfer.agents.runs.config.schema import RunConfig, Section
+from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.envs import make_vec_env
 
 TASKS = ["point-a0", "point-b0", "noise"]
@@ -79,7 +80,12 @@ def test_the_folder_holds_all_that_is_promised(run: Run):
 
 def test_the_config_is_resolved_and_reads_back(run: Run):
     config = load_config(str(run.folder / "config.yaml"))
-    assert (config.env.id, config.total_timesteps, config.agent.net.hidden, config.seed) == ("Point-3", 900, (8,), 5)
+    assert (config.env.id, config.total_timesteps, config.agent.policy_kwargs.net_arch, config.seed) == (
+        "Point-3",
+        900,
+        (8,),
+        5,
+    )
     assert config.run_dir == str(run.folder)
 
 
@@ -176,7 +182,7 @@ def test_every_key_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def test_watching_changes_nothing(run: Run, tmp_path: Path):
     """Estimate, evaluation, logging, checkpoints and measuring leave the parameters bit for bit as they are."""
-    watched = ["evaluation.every=null", "checkpoint.every=null", "log.every=450", "agent.measure_every=null"]
+    watched = ["evaluation.every=null", "checkpoint.every=null", "log.every=450", "measure.every=null"]
     watched += ["log.record_every=null", "log.videos_every=300", "log.progress=true"]  # progress: an estimate before
     assert_same_parameters(run, short_run(tmp_path / "a", *watched))
 

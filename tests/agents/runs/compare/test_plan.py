@@ -41,9 +41,9 @@ def test_methods_times_seeds_seed_by_seed(tmp_path: Path):
 
 
 OTHER_THAN_COMBINERS = {
-    "mt10_alignment": "agent.net.",
-    "point_rotated": "agent.net.",
-    "point_reweighting": "agent.reweighting_rank",
+    "mt10_alignment": "agent.policy_kwargs.",
+    "point_rotated": "agent.policy_kwargs.",
+    "point_reweighting": "reweighting.rank",
 }
 
 

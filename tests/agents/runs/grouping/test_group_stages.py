@@ -31,8 +31,8 @@ SHORT = (
     "total_timesteps=400",  # 100 vector steps
     "agent.learning_starts=100",
     "agent.batch_size=32",
-    "agent.affinity_every=3",
-    "agent.affinity_rows=4",
+    "measure.affinity_every=3",
+    "measure.affinity_rows=4",
     "evaluation.final_n_goals=2",
     "log.record_every=10",
     "log.every=400",
@@ -199,7 +199,7 @@ def test_budgets_are_equal_as_asked(tmp_path):
         assert configs[1].env.id == "Point-4:point-b0,point-a1,noise"
         assert {config.seed for config in configs} == {7}
         assert configs[0].agent.learning_starts == 75
-        assert configs[0].agent.affinity_every is None
+        assert configs[0].measure.affinity_every is None
         for config in configs:
             assert load_config("point_groups", short(f"env.id={config.env.id}", "agent.batch_size=24"))
 

@@ -1,0 +1,62 @@
+"""Measurement of transference in training, whatever the combiner."""
+
+from __future__ import annotations
+
+from stable_baselines3.common.callbacks import BaseCallback
+
+from mtrl_transfer.agents.declarations import Count
+
+AFFINITY_SHARE = 16
+"""By default affinity is measured on one sixteenth of an update's rows, at least 2 of each task."""
+
+
+class MeasureTransference(BaseCallback):
+    """Measures transference around updates of an :class:`mtrl_transfer.agents.MTSAC`. It changes no parameter.
+
+    Results are logged as ``transference/...`` and shown by ``TransferenceFigures`` and ``RecordTransference``.
+
+    Args:
+        every: updates between measurements of predicted and realised improvement; None: never.
+        affinity_every: updates between measurements of pairwise transference alone, for choosing groups of tasks; None:
+            never.
+        affinity_rows: rows of each task for the latter, from 2 to the update's; None: a sixteenth of the update's.
+
+    Raises:
+        ValueError: at the start of training, if ``affinity_rows`` is out of range.
+    """
+
+    def __init__(
+        self, every: Count | None = None, affinity_every: Count | None = None, affinity_rows: Count | None = None
+    ) -> None:
+        super().__init__()
+        for name, value in (("every", every), ("affinity_every", affinity_every)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} should be at least 1 update, or None for never")
+        self.every, self.affinity_every, self.affinity_rows = every, affinity_every, affinity_rows
+
+    def _on_training_start(self) -> None:
+        rows = self.model.batch_size // self.model.n_tasks
+        if self.affinity_rows is not None and not 2 <= self.affinity_rows <= rows:
+            raise ValueError(f"affinity_rows={self.affinity_rows} should be 2 to {rows}, an update's rows of each task")
+        self.model.measuring = self
+
+    def _on_step(self) -> bool:
+        return True
+
+    def measures(self, update: int) -> bool:
+        """Return whether update ``n`` is measured."""
+        return self.every is not None and update % self.every == 0
+
+    def rows_for_affinity(self, update: int, rows: int) -> int | None:
+        """Rows of each task on which update ``n``, which takes ``rows`` of each, measures affinity; None: not."""
+        if self.affinity_every is None or update % self.affinity_every:
+            return None
+        return self.affinity_rows or min(max(rows // AFFINITY_SHARE, 2), rows)
+
+    def needs_step_before(self, update: int) -> bool:
+        """Return whether the update after ``n`` measures anything, and so needs the length of its step."""
+        return self.measures(update + 1) or self.rows_for_affinity(update + 1, 2) is not None
+
+
+NOTHING = MeasureTransference()
+"""Measures nothing."""
