@@ -180,7 +180,7 @@ def training_commands(page: Path) -> list[tuple[str, list[str]]]:
     lines = [line for text in blocks(page, "sh") for line in text.splitlines()]
     found = []
     for line in lines:
-        words = shlex.split(line)
+        words = shlex.split(line, comments=True)
         if words[:1] == ["mtrl-train"]:
             found.append((words[1], words[2:]))
         elif words[:2] == ["make", "train"]:
