@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
 
 from mtrl_transfer.agents.monitoring.figures import shortened
 from mtrl_transfer.agents.runs.compare import plots
@@ -20,7 +18,6 @@ from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.report.document import Report, digits, table
 from mtrl_transfer.agents.runs.tables import duration
 
-T = TypeVar("T")
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 
 
@@ -35,14 +32,6 @@ def report(plan: Plan, collected: Collected, summary: Summary) -> Report:
         "warnings": warnings(summary),
         "curves_table": _curves_table(summary),
         "tasks_table": _tasks_table(summary),
-        "predictions": [
-            (name, what, phases)
-            for name, method in methods.items()
-            for what, phases in method.prediction.items()
-            if any(phases)
-        ],
-        "interactions": list(_by_role({name: method.interaction for name, method in methods.items()})),
-        "choices": list(_by_role({name: method.choices for name, method in methods.items()})),
         "combiners": {run.method: _combiner(run.planned.config) for run in plan.runs},
         "run": next(iter(collected.runs), None),
         "command": command(),
@@ -120,14 +109,6 @@ def _tasks_table(summary: Summary) -> str:
 def _spread(method: MethodSummary, task: int) -> str:
     scores = method.scores[:, task]
     return f"{scores.mean():.2f} ({scores.min():.2f}–{scores.max():.2f}), {method.returns[:, task].mean():.1f}"
-
-
-def _by_role(methods: Mapping[str, Mapping[str, T | None]]) -> Iterator[tuple[str, str, T]]:
-    """Yield method, role and what is known of them."""
-    for name, roles in methods.items():
-        for role, found in roles.items():
-            if found is not None:
-                yield name, role, found
 
 
 def _combiner(config: RunConfig) -> str:
