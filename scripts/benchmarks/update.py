@@ -62,7 +62,7 @@ class UpdateOptions(Section):
     lookahead_rows: Count = 32
     """Held-out rows of a task."""
     matmul_precision: Literal["highest", "high", "medium"] = "medium"
-    """For all contenders alike."""
+    """Precision of torch's products, for all rows."""
     threads: Count | None = None
     """Threads of torch; null: torch's own choice."""
     rounds: Count = 15
@@ -139,7 +139,7 @@ def cases(options: UpdateOptions) -> dict[str, Callable[[], Callable[[], None]]]
 
 
 def peak_megabytes(update: Callable[[], None]) -> float:
-    """The most memory that torch's tensors take during a call, beyond what they take before."""
+    """Return the most memory that torch's tensors take during a call, beyond what they take before."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
         update()
     assert watched.profiler is not None
@@ -149,7 +149,7 @@ def peak_megabytes(update: Callable[[], None]) -> float:
 
 
 def product_rate(seconds: float = 2.0) -> float:
-    """Best rate of float32 matrix products here at torch's current precision, in floating-point operations a second."""
+    """Measure the best rate of float32 matrix products at torch's current precision, in operations a second."""
     best, until = 0.0, time.perf_counter() + seconds
     squares = [torch.randn(size, size) for size in (1024, 2048)]
     while time.perf_counter() < until:
@@ -161,7 +161,7 @@ def product_rate(seconds: float = 2.0) -> float:
 
 
 def plain_operations(options: UpdateOptions) -> int:
-    """Floating-point operations of the plain update's matrix products."""
+    """Count the floating-point operations of the plain update's matrix products."""
     update = _ours(options, "mean", {})
     update()
     with FlopCounterMode(display=False) as counter:
@@ -170,7 +170,7 @@ def plain_operations(options: UpdateOptions) -> int:
 
 
 def table(timings: Sequence[Timing], options: UpdateOptions) -> Table:
-    """The timings as a table."""
+    """Return the timings as a table."""
     norm = " with LayerNorm" if options.layer_norm else ""
     shown = Table(
         title=f"{options.tasks} tasks, {options.rows} rows each, {list(options.hidden)}{norm}, "
@@ -186,7 +186,7 @@ def table(timings: Sequence[Timing], options: UpdateOptions) -> Table:
 
 
 class SeparateCalls(Update[Any]):
-    """Task gradients by T separate backward passes, as most PCGrad code takes them."""
+    """Task gradients by T separate backward passes, as in most PCGrad code."""
 
     def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Any]:
         loss: Any = self.model
@@ -232,7 +232,7 @@ def _timing(name: str, seconds: dict[str, list[float]], megabytes: float) -> Tim
 
 
 class _RandomTask(gym.Env[np.ndarray, np.ndarray]):
-    """A task of Meta-World's shapes that is never stepped: only its spaces count."""
+    """A task of Meta-World's shapes that is never stepped; only its spaces are used."""
 
     def __init__(self, n_tasks: int, task: int) -> None:
         self.observation_space = gym.spaces.Box(-np.inf, np.inf, (OBSERVATION + n_tasks,), np.float32)
@@ -284,7 +284,7 @@ def _ours(
     alignment: str | None = None,
     affinity_every: int | None = None,
 ) -> Callable[[], None]:
-    """MTSAC's update under a combiner, with task gradients by an engine."""
+    """Return MTSAC's update under a combiner, with task gradients by an engine."""
     agent = _agent(options, combiner, settings, alignment, affinity_every)
     for update in agent.updates.values():
         update.__class__ = engine
@@ -292,7 +292,7 @@ def _ours(
 
 
 def _sb3(options: UpdateOptions) -> Callable[[], None]:
-    """SB3's SAC with the same networks and total batch, the one-hot in its input."""
+    """Return the update of SB3's SAC with the same networks and total batch, the one-hot in its input."""
     env = DummyVecEnv([lambda: _RandomTask(options.tasks, 0)])
     agent = SAC(
         "MlpPolicy", env, policy_kwargs={"net_arch": list(options.hidden)}, buffer_size=STORED, device="cpu", seed=0

@@ -1,4 +1,4 @@
-"""The contenders of the benchmark do the same work: equal task gradients, whoever computes them."""
+"""The benchmark of updates: all engines compute equal task gradients."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_other_engines_find_the_same_gradients(engine: type[Update]):
             torch.testing.assert_close(theirs.head_grads[name], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_one_row_a_case_with_ratios_to_the_plain_update():
+def test_table_has_one_row_per_case():
     timings = benchmark_update(SMALL)
     assert timings[0].name == "plain"
     assert timings[0].ratio == 1.0
@@ -54,7 +54,7 @@ def test_rows_can_be_chosen():
         benchmark_update(SMALL.model_copy(update={"only": ("upgrd",)}))
 
 
-def test_peak_memory_is_what_is_alive_at_once():
+def test_peak_memory_is_of_tensors_alive_at_once():
     def work() -> None:
         first = torch.ones(1000, 1000)  # 4 MB
         second = first * 2  # 8 MB
@@ -74,7 +74,7 @@ def test_more_tasks_take_more_memory():
     assert pcgrad.megabytes > plain.megabytes + 1.5 * one
 
 
-def test_operations_are_those_of_the_products():
+def test_operations_are_counted_from_the_products():
     """Forward 2 flops a weight and row; backward twice that, without the input's gradient in the first layer."""
     rows, layers = 12, [(39, 8), (8, 6), (6, 8)]
     actor_forward = sum(2 * rows * a * b for a, b in layers)

@@ -1,4 +1,4 @@
-"""The theory of information transfer on synthetic tasks, and what its machinery rests on."""
+"""The theory of information transfer on synthetic tasks, and the parts of the study."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 # --- the claims -------------------------------------------------------------------------------------------------------
 
 
-def test_a_trunk_as_wide_as_the_number_of_tasks_permits_no_transfer():
+def test_wide_trunk_permits_no_transfer():
     (curve,) = sweeps.capacity(Settings(trials=3))
     narrow, wide = curve.values[: sweeps.CAPACITY_TASKS - 1], curve.values[sweeps.CAPACITY_TASKS - 1 :]
     assert curve.points == (1, 2, 3, 4, 5, 6, 7)
@@ -37,7 +37,7 @@ def test_a_trunk_as_wide_as_the_number_of_tasks_permits_no_transfer():
     assert (np.diff(curve.values.mean(axis=1)) > -1e-6).all()  # the wider, the less harm
 
 
-def test_linear_transfer_turns_negative_as_similarity_falls_and_later_under_noise():
+def test_linear_transfer_falls_with_similarity():
     by_noise = [curve.values.mean(axis=1) for curve in sweeps.similarity_linear(FEW)]
     for means in by_noise:
         assert (np.diff(means) < 0).all()
@@ -50,7 +50,7 @@ def test_linear_transfer_turns_negative_as_similarity_falls_and_later_under_nois
     assert (some[1:] < much[1:]).all()
 
 
-def test_relu_transfer_turns_negative_and_alignment_restores_it():
+def test_alignment_restores_transfer_of_relu_networks():
     shared, alternating, joint = sweeps.similarity_relu(Settings(trials=6, angles=2, steps=700))
     assert shared.values[0].mean() > 1.5
     assert shared.values[1].mean() < -0.2
@@ -58,7 +58,7 @@ def test_relu_transfer_turns_negative_and_alignment_restores_it():
         assert aligned.values[1].mean() > 0.5
 
 
-def test_reweighting_gains_under_label_noise_and_costs_nothing_without():
+def test_reweighting_gains_only_under_label_noise():
     equal, weighted = (curve.values.mean(axis=1) for curve in sweeps.reweighting(Settings(trials=30)))
     gain = dict(zip(sweeps.LABEL_NOISES, weighted - equal, strict=True))
     assert abs(gain[0.3]) < 0.05
@@ -66,7 +66,7 @@ def test_reweighting_gains_under_label_noise_and_costs_nothing_without():
     assert min(gain[noise] for noise in (2.0, 4.0, 8.0)) > 0.2
 
 
-def test_alignment_of_a_linear_task_reaches_its_own_least_squares():
+def test_alignment_of_a_linear_task_reaches_least_squares():
     """With the trunk fixed at another task's model; hence it can undo harm in a linear model, and no more."""
     x, alignment = normal(40, 4), TaskAlignment(1, 4).double()
     y = x @ normal(4, seed=1) + 0.1 * normal(40, seed=2)
@@ -85,10 +85,10 @@ def test_alignment_of_a_linear_task_reaches_its_own_least_squares():
     torch.testing.assert_close(alignment.weight[0] @ trunk @ head, single_task(x, y), rtol=1e-3, atol=1e-3)
 
 
-# --- what they rest on ------------------------------------------------------------------------------------------------
+# --- the parts -------------------------------------------------------------------------------------------------------
 
 
-def test_rotation_turns_every_plane_and_the_similarity_is_that_of_the_rows():
+def test_rotation_turns_planes_and_gives_the_similarity():
     angles = torch.tensor([0.0, 0.4, math.pi / 2], dtype=torch.float64)
     turns = rotation(angles, 6)
     torch.testing.assert_close(turns @ turns.mT, torch.eye(6).double().expand(3, 6, 6))
@@ -101,7 +101,7 @@ def test_rotation_turns_every_plane_and_the_similarity_is_that_of_the_rows():
         torch.testing.assert_close((problem.source.x[index] @ turns[index])[..., 0], problem.source.y[index])
 
 
-def test_shared_inputs_have_the_optimum_that_alternation_finds():
+def test_closed_form_equals_alternating_least_squares():
     x, y = normal(50, 6), normal(50, 4, seed=1)
     for width in (1, 2, 3):
         closed = shared_inputs(x, y, width)
@@ -113,7 +113,7 @@ def test_shared_inputs_have_the_optimum_that_alternation_finds():
     torch.testing.assert_close(shared_inputs(x, y, 4), torch.linalg.lstsq(x, y).solution)
 
 
-def test_weights_decide_whom_a_narrow_trunk_serves():
+def test_weights_decide_the_tasks_of_a_narrow_trunk():
     x, y = normal(50, 6), normal(50, 3, seed=1)
     alone = torch.linalg.lstsq(x, y).solution
     favoured = shared_inputs(x, y, 1, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
@@ -123,7 +123,7 @@ def test_weights_decide_whom_a_narrow_trunk_serves():
     torch.testing.assert_close(shared_inputs(x, y, 1, equal), shared_inputs(x, y, 1))
 
 
-def test_one_trunk_of_two_unlike_tasks_is_a_stationary_point():
+def test_shared_trunk_is_a_stationary_point():
     """No small change of the shared direction, heads refitted, lowers the loss."""
     xs, ys = [normal(30, 3), normal(50, 3, seed=1)], [normal(30, seed=2), normal(50, seed=3)]
     models = shared_trunk(xs, ys, 1)
@@ -144,7 +144,7 @@ def test_one_trunk_of_two_unlike_tasks_is_a_stationary_point():
 # --- the report -------------------------------------------------------------------------------------------------------
 
 
-def test_the_report_holds_every_sweep(tmp_path: Path):
+def test_report_holds_every_sweep(tmp_path: Path):
     assert information_transfer(["trials=2", "angles=2", "steps=1", f"out={tmp_path}/report"]) == 0
     folder = tmp_path / "report"
     names = ["capacity", "reweighting", "similarity_linear", "similarity_relu"]
@@ -160,7 +160,7 @@ def test_the_report_holds_every_sweep(tmp_path: Path):
             assert f"| {np.mean(curve['transfer'][0]):.2f} [" in text
 
 
-def test_a_bad_setting_is_named(capsys: pytest.CaptureFixture[str]):
+def test_bad_setting_is_named(capsys: pytest.CaptureFixture[str]):
     assert information_transfer(["trails=3"]) == 2
     assert "unknown key trails; did you mean trials?" in capsys.readouterr().err
     assert information_transfer(["trials=2", f"out={__file__}"]) == 2

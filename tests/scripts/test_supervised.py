@@ -1,4 +1,4 @@
-"""The supervised suites: every group is trained as it would be alone, and regret is what it says."""
+"""The supervised study: every group is trained as if alone, and regret is against the best grouping."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def trained_alone(suite, group, seed):
 
 
 @pytest.mark.parametrize("group", [(2,), (0, 3), (1, 2, 4, 5)])
-def test_each_group_is_trained_as_if_it_were_the_only_one(regression, losses, group):
+def test_group_is_trained_as_if_alone(regression, losses, group):
     row = sum(1 << task for task in group) - 1
     assert every_group(6)[row].nonzero().flatten().tolist() == list(group)
     for seed in range(SHORT.seeds):
@@ -65,7 +65,7 @@ def test_each_group_is_trained_as_if_it_were_the_only_one(regression, losses, gr
     assert losses[:, row].isnan().sum() == SHORT.seeds * (6 - len(group))
 
 
-def test_the_joint_run_is_the_group_of_all_tasks_measured_or_not(regression, losses):
+def test_joint_run_equals_the_group_of_all_tasks(regression, losses):
     measured = train_joint(regression, SHORT, 1, Mean(), every=3)
     torch.testing.assert_close(measured.losses, losses[1, -1])
     assert torch.equal(measured.losses, train_joint(regression, SHORT, 1, Mean(), every=None).losses)
@@ -95,7 +95,7 @@ def test_classes_are_scored_by_cross_entropy():
         torch.testing.assert_close(task_losses(trunk, heads, rows)[task], expected)
 
 
-def test_digits_are_apart_and_their_questions_agree():
+def test_rows_have_unseen_digits_and_true_labels():
     suite = suites.digits()
     seen = {image.numpy().tobytes() for image in suite.train.x.unflatten(1, (8, 12))[:, :, :4]}
     assert not seen & {image.numpy().tobytes() for image in suite.test.x.unflatten(1, (8, 12))[:, :, :4]}
@@ -106,7 +106,7 @@ def test_digits_are_apart_and_their_questions_agree():
     assert right_even.unique().tolist() == [0, 1]
 
 
-def test_regret_is_against_the_best_of_all_groupings():
+def test_regret_is_against_the_best_grouping():
     """Against every choice of groups of two or more, spelt out."""
     losses = torch.rand(3, 15, 4, generator=torch.Generator().manual_seed(0)).numpy()
     losses[:, ~every_group(4).numpy()] = np.nan
@@ -125,7 +125,7 @@ def test_regret_is_against_the_best_of_all_groupings():
         assert row.regret == row.chosen.value - row.best
 
 
-def test_a_study_from_the_command_line(tmp_path, capsys):
+def test_study_runs_from_the_command_line(tmp_path, capsys):
     arguments = ["suite=regression", "seeds=2", "steps=12", "batch=16", "every=3", f"out={tmp_path}"]
     assert supervised(arguments) == 0
     results = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
@@ -142,7 +142,7 @@ def test_a_study_from_the_command_line(tmp_path, capsys):
     capsys.readouterr()
 
 
-def test_bad_settings_are_told(capsys, monkeypatch):
+def test_bad_settings_are_named(capsys, monkeypatch):
     assert supervised(["suite=digit"]) == 2
     assert "suite='digit'" in (told := capsys.readouterr().err)
     assert "'digits' or 'regression'" in told

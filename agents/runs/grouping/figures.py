@@ -1,4 +1,4 @@
-"""Figures of groupings: the dendrogram, what is gained with more networks, and whether predictions came true."""
+"""Figures of groupings: dendrogram, score over the number of networks, and predicted against realised gain."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mtrl_transfer.agents.monitoring.figures import DPI, shortened
 from mtrl_transfer.grouping import linkage
 
 WIDTH, HEIGHT = 6.4, 5.4
-"""Inches; they are for reports."""
+"""Inches, for reports."""
 STEM = 0.08
-"""Of a dendrogram's width, left of the closest pair: it is at distance 0 and would not be seen to be joined."""
+"""Share of a dendrogram's width left of the closest pair, which is joined at distance 0 and would be invisible."""
 
 
 def dendrogram(affinity: np.ndarray, names: Sequence[str], title: str) -> Figure:
-    """Tasks joined by mutual affinity `[T, T]`, the closest first; see `mtrl_transfer.grouping.linkage`."""
+    """Draw tasks joined by mutual affinity `[T, T]`, the closest first; see `mtrl_transfer.grouping.linkage`."""
     figure = Figure(figsize=(WIDTH, HEIGHT * 0.7), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     tree = linkage(affinity)
@@ -34,7 +34,7 @@ def dendrogram(affinity: np.ndarray, names: Sequence[str], title: str) -> Figure
 
 
 def over_groups(lines: Mapping[str, Sequence[float]], title: str, ylabel: str) -> Figure:
-    """One line a method over the number of groups, 1 to T."""
+    """Draw one line per method over the number of groups, 1 to T."""
     figure = Figure(figsize=(WIDTH, HEIGHT * 0.8), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     for (name, values), marker in zip(lines.items(), "osv^Dx*", strict=False):
@@ -48,7 +48,7 @@ def over_groups(lines: Mapping[str, Sequence[float]], title: str, ylabel: str) -
 def predicted_and_realised(
     predicted: np.ndarray, realised: np.ndarray, names: Sequence[str], title: str, ylabel: str
 ) -> Figure:
-    """One point per task and group: `[n, T]` each, nan where there is none."""
+    """Draw one point per task and group: `[n, T]` each, nan where there is none."""
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     for task, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""The affinity that a joint run recorded."""
+"""Affinity recorded by a joint run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PARTS = ("early", "late", "overall")
 class AffinityHistory(NamedTuple):
     """Pairwise transference over a run.
 
-    - `names`: of the T tasks.
+    - `names`: names of the T tasks.
     - `steps`: `[N]`, transitions at the end of each window.
-    - `pairwise`: by network `[N, T giver, T receiver]`, the mean of a window.
-    - `measurements`: `[N]`, in each window.
+    - `pairwise`: by network, mean of each window `[N, T giver, T receiver]`.
+    - `measurements`: number of measurements in each window, `[N]`.
     """
 
     names: tuple[str, ...]
@@ -31,7 +31,7 @@ class AffinityHistory(NamedTuple):
     measurements: np.ndarray
 
     def affinity(self, network: str, part: str) -> np.ndarray:
-        """Mean over measurements of a part of the run, `[T giver, T receiver]`.
+        """Return the mean over measurements of a part of the run, `[T giver, T receiver]`.
 
         Args:
             network: `critic`, `actor`, or `both`: the sum of the two, each standardized, with a zero diagonal.

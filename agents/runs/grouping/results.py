@@ -1,4 +1,4 @@
-"""What came of trained groupings, beside what affinity predicted."""
+"""Results of trained groupings, beside the predictions of affinity."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Results:
     """Evaluations of all routed agents.
 
     Attributes:
-        plan: of the study.
-        choices: what was trained.
+        plan: plan of the study.
+        choices: the groupings that were trained.
         evaluations: label of the grouping -> ``evaluation.json`` for each seed.
     """
 
@@ -32,25 +32,25 @@ class Results:
     evaluations: dict[str, list[dict[str, Any]]]
 
     def values(self, label: str, name: str) -> np.ndarray:
-        """``success`` or ``return`` of a grouping, `[seeds, T]`."""
+        """Return ``success`` or ``return`` of a grouping, `[seeds, T]`."""
         return np.array([[one["tasks"][task][name] for task in self.choices.names] for one in self.evaluations[label]])
 
     @cached_property
     def solvable(self) -> np.ndarray:
-        """Tasks that can be solved at all, `[T]` bool."""
+        """Solvable tasks, `[T]` bool."""
         return np.array(next(iter(self.evaluations.values()))[0]["solvable"])
 
     def mean_success(self, label: str) -> np.ndarray:
-        """Over the solvable tasks, `[seeds]`."""
+        """Mean success over the solvable tasks, `[seeds]`."""
         return np.array([one["mean_success"] for one in self.evaluations[label]])
 
     def transitions(self, label: str) -> float:
-        """Over all groups, mean over seeds."""
+        """Transitions of all groups together, mean over seeds."""
         return float(np.mean([one["step"] for one in self.evaluations[label]]))
 
     @cached_property
     def predicted(self) -> np.ndarray:
-        """By affinity, `[groupings, T]`; nan for a task alone."""
+        """Gains predicted by affinity, `[groupings, T]`; nan for a task alone."""
         return np.stack([one.predicted for one in self.choices.candidates])
 
     @cached_property
@@ -71,7 +71,7 @@ class Results:
         return found
 
     def best_found(self, n_groups: int) -> tuple[Grouping, float] | None:
-        """The best choice in hindsight among all groups trained for equally long, and its mean success."""
+        """Return the best selection of trained groups in hindsight and its mean success; None if budgets differ."""
         if self.plan.options.equal != "transitions":
             return None
         success: dict[tuple[int, ...], np.ndarray] = {}
@@ -92,6 +92,6 @@ class Results:
         return Grouping(tuple(chosen), tuple(best.tolist())), solved[1] / int(self.solvable.sum())
 
     def updates(self, label: str) -> int:
-        """Vector steps of each of a grouping's runs."""
+        """Return the vector steps of each run of a grouping."""
         candidate = next(one for one in self.choices.candidates if one.label == label)
         return group_runs(self.plan, self.choices.names, candidate, 0)[0].steps

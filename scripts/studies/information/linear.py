@@ -1,4 +1,4 @@
-"""Linear multi-task models `X_t B a_t`, fitted to their optimum: no training that could be to blame for a result."""
+"""Linear multi-task models `X_t B a_t`, fitted to their optimum, so that no result depends on training."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from torch import Tensor
 
 
 def single_task(x: Tensor, y: Tensor) -> Tensor:
-    """Least squares `[..., d]` of one task: `x [..., m, d]`, `y [..., m]`."""
+    """Return the least squares solution `[..., d]` of one task: `x [..., m, d]`, `y [..., m]`."""
     return torch.linalg.lstsq(x, y.unsqueeze(-1)).solution.squeeze(-1)
 
 
 def shared_trunk(xs: list[Tensor], ys: list[Tensor], width: int, rounds: int = 100) -> Tensor:
-    """Models `B a_t [..., T, d]` that minimise `Σ_t ‖X_t B a_t − y_t‖²` over the trunk `B [d, width]` and heads `a_t`.
+    """Find models `B a_t [..., T, d]` of least `Σ_t ‖X_t B a_t − y_t‖²` over the trunk `B [d, width]` and heads `a_t`.
 
     By alternating least squares from the tasks' own models: each of the two steps is exact.
 
     Args:
         xs: inputs of each task, `[..., m_t, d]`.
         ys: labels of each task, `[..., m_t]`.
-        width: of the trunk.
-        rounds: of alternation.
+        width: width of the trunk.
+        rounds: rounds of alternation.
     """
     moments = torch.stack([x.mT @ x for x in xs], dim=-3)
     targets = torch.stack([(x.mT @ y.unsqueeze(-1)).squeeze(-1) for x, y in zip(xs, ys, strict=True)], dim=-2)
@@ -33,13 +33,13 @@ def shared_trunk(xs: list[Tensor], ys: list[Tensor], width: int, rounds: int = 1
 
 
 def _best_heads(moments: Tensor, targets: Tensor, trunk: Tensor) -> Tensor:
-    """`a_t [..., T, r]` for a trunk `[..., d, r]` with independent columns."""
+    """Return heads `a_t [..., T, r]` for a trunk `[..., d, r]` with independent columns."""
     inner = trunk.mT.unsqueeze(-3) @ moments @ trunk.unsqueeze(-3)
     return torch.linalg.solve(inner, targets @ trunk)
 
 
 def _best_trunk(moments: Tensor, targets: Tensor, heads: Tensor) -> Tensor:
-    """`B [..., d, r]` for heads `[..., T, r]`: the normal equations in its entries."""
+    """Return the trunk `B [..., d, r]` for heads `[..., T, r]`: the normal equations in its entries."""
     *_, d, _ = moments.shape
     width = heads.shape[-1]
     system = torch.einsum("...tr,...ts,...tij->...irjs", heads, heads, moments).flatten(-4, -3).flatten(-2, -1)
@@ -49,7 +49,7 @@ def _best_trunk(moments: Tensor, targets: Tensor, heads: Tensor) -> Tensor:
 
 
 def shared_inputs(x: Tensor, y: Tensor, width: int, weights: Tensor | None = None) -> Tensor:
-    """Models `[..., d, T]` of least `Σ_t α_t ‖X B a_t − y_t‖²`, in closed form, for tasks with the same inputs.
+    """Return models `[..., d, T]` of least `Σ_t α_t ‖X B a_t − y_t‖²`, in closed form, for tasks with the same inputs.
 
     With `X = Q R`, the optimum is the best approximation of rank `width` to the columns `√α_t Qᵀ y_t`; heads are then
     fitted without weights, as each head's own optimum has none.

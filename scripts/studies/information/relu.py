@@ -1,4 +1,4 @@
-"""ReLU multi-task models with a trunk of narrow output, many independent trials trained side by side."""
+"""ReLU multi-task models whose trunk has a narrow output; many independent trials train side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PLAIN = Trains(trunk=True, alignment=False)
 
 
 def teacher(trials: int, width: int, neurons: int, generator: torch.Generator) -> Function:
-    """A function `Σ_k a_k relu(w_k · x)` a trial, with labels of variance about 1."""
+    """Draw a function `Σ_k a_k relu(w_k · x)` per trial, with labels of variance about 1."""
     weight = torch.randn(trials, width, neurons, generator=generator, dtype=torch.float64)
     sign = torch.ones(neurons, dtype=torch.float64)
     sign[::2] = -1
@@ -31,7 +31,7 @@ class ReluModel(nn.Module):
         tasks: `T`.
         width: `d`.
         hidden: neurons of the trunk.
-        features: width of the trunk's output, what the tasks have to share.
+        features: width of the trunk's output, which the tasks have to share.
         generator: draws the parameters, the same for every number of tasks.
     """
 
@@ -57,13 +57,13 @@ class ReluModel(nn.Module):
 
 
 def train(model: ReluModel, tasks: Sequence[Task], schedule: AlignmentSchedule | None, steps: int) -> None:
-    """Minimise the squared error over all tasks' rows (a trial's own) by full batches of Adam.
+    """Minimise the squared error over all tasks' rows in each trial by full batches of Adam.
 
     Args:
         model: trained in place.
         tasks: its tasks in order.
-        schedule: of trunk and alignment; None: no alignment.
-        steps: of Adam.
+        schedule: turns of trunk and alignment; None: no alignment.
+        steps: steps of Adam.
     """
     optimizer = torch.optim.Adam(model.parameters(), LEARNING_RATE)
     rows = [Task(task.x.float(), task.y.float()) for task in tasks]
@@ -82,5 +82,5 @@ def train(model: ReluModel, tasks: Sequence[Task], schedule: AlignmentSchedule |
 
 @torch.no_grad()
 def test_error(model: ReluModel, test: Task) -> Tensor:
-    """Mean squared error `[S]` of the first task on noiseless rows."""
+    """Return the mean squared error `[S]` of the first task on noiseless rows."""
     return (model(test.x.float(), 0) - test.y.float()).square().mean(1)

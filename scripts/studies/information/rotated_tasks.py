@@ -1,7 +1,7 @@
 """Supervised tasks whose covariance angle and label noise are chosen: one target with few rows, one source with many.
 
-The source is the target seen through a rotation: same function, other inputs. So what differs between the tasks is the
-spread of their inputs alone, and one linear map takes it away. Tensors have a leading axis of S independent trials; the
+The source is the target seen through a rotation: same function, other inputs. The tasks differ only in the spread of
+their inputs, and one linear map removes the difference. Tensors have a leading axis of S independent trials; the
 source's have one of A angles before it.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 WIDE, NARROW = 1.0, 0.1
-"""Variances of the inputs along the two axes of each plane that is turned."""
+"""Variances of the inputs along the two axes of each rotated plane."""
 TEST_ROWS = 1_000
 Function = Callable[[Tensor], Tensor]
 """`[S, m, d] -> [S, m]`, of unrotated inputs."""
@@ -29,7 +29,7 @@ class Task(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """A target with few rows, a source with many, and noiseless rows of the target to judge by."""
+    """A target with few rows, a source with many, and noiseless test rows of the target."""
 
     target: Task
     source: Task
@@ -37,7 +37,7 @@ class Problem(NamedTuple):
 
 
 def rotation(angle: Tensor, width: int) -> Tensor:
-    """Turn each of the planes (0, 1), (2, 3), … by `angle [A]`: `[A, d, d]`, to be applied to columns."""
+    """Return rotations of the planes (0, 1), (2, 3), … by `angle [A]`: `[A, d, d]`, to be applied to columns."""
     turn = torch.zeros(len(angle), width, width, dtype=angle.dtype)
     even = torch.arange(0, width, 2)
     cosine, sine = angle.cos()[:, None], angle.sin()[:, None]
@@ -47,7 +47,7 @@ def rotation(angle: Tensor, width: int) -> Tensor:
 
 
 def similarity_at(angle: float, width: int) -> float:
-    """Covariance similarity of target and source in closed form, for endlessly many rows and the whole spectrum."""
+    """Covariance similarity of target and source in closed form, for infinitely many rows and the whole spectrum."""
     planes = width // 2
     overlap = (WIDE**2 + NARROW**2) * math.cos(angle) ** 2 + 2 * WIDE * NARROW * math.sin(angle) ** 2
     return math.sqrt(overlap * planes) / ((WIDE + NARROW) * planes)
@@ -61,13 +61,13 @@ def rotated_problem(
     noise: float,
     generator: torch.Generator,
 ) -> Problem:
-    """Draw a problem a trial, the same but for the turn at every angle: so angles are compared on equal draws.
+    """Draw one problem per trial; only the rotation differs between angles, so they are compared on equal draws.
 
     Args:
         function: the target's labels without noise.
-        angles: of the source, radians, `[A]`.
+        angles: angles of the source in radians, `[A]`.
         shape: trials `S` and width `d`, which is even.
-        rows: of target and source.
+        rows: rows of target and source.
         noise: standard deviation of the label noise.
         generator: draws everything, in double precision.
     """

@@ -1,4 +1,4 @@
-"""The theory's claims, each as a sweep of one condition over many draws of synthetic tasks.
+"""Claims of the theory, each as a sweep of one condition over many draws of synthetic tasks.
 
 Transfer is `ln(single-task error / multi-task error)` on noiseless rows: above 0 the tasks help each other, below they
 harm; 0.69 halves the error.
@@ -92,7 +92,7 @@ def similarity_linear(settings: Settings) -> list[Curve]:
 
 
 def similarity_relu(settings: Settings) -> list[Curve]:
-    """The same with ReLU networks whose trunk ends in one feature, and with both modes of alignment."""
+    """Transfer of ReLU networks whose trunk ends in one feature, without alignment and with both modes of it."""
     angles = angles_of(settings)
     generator = torch.Generator().manual_seed(settings.seed)
     function = teacher(settings.trials, RELU_WIDTH, RELU_NEURONS, generator)
@@ -113,7 +113,7 @@ def similarity_relu(settings: Settings) -> list[Curve]:
 
 
 def reweighting(settings: Settings) -> list[Curve]:
-    """Linear tasks of one input and two common features, some with noisier labels: error of the others' models.
+    """Linear tasks with the same inputs and two common features, some with noisier labels: transfer to the others.
 
     Labels are of unit variance, as classes would be: noise leaves less of the signal. Both methods get the same labels.
     """
@@ -142,14 +142,14 @@ def _reweighted(noise: float, generator: torch.Generator) -> np.ndarray:
 
 
 def _all_angles(problem: Problem, n_angles: int) -> tuple[list[Task], Task]:
-    """Target, source and test rows with angles and trials as one axis."""
+    """Return target, source and test rows with angles and trials as one axis."""
     repeated = lambda task: Task(task.x.repeat(n_angles, 1, 1), task.y.repeat(n_angles, 1))  # noqa: E731
     source = Task(problem.source.x.flatten(0, 1), problem.source.y.flatten(0, 1))
     return [repeated(problem.target), source], repeated(problem.test)
 
 
 def _relu_error(tasks: list[Task], test: Task, schedule: AlignmentSchedule | None, settings: Settings) -> Tensor:
-    """Error `[A, S]` on the first task (`A` is 1 where it comes with no angles)."""
+    """Return the error `[A, S]` on the first task (`A` is 1 without angles)."""
     generator = torch.Generator().manual_seed(settings.seed)
     model = ReluModel(len(test.y), len(tasks), RELU_WIDTH, RELU_HIDDEN, 1, generator)
     train(model, tasks, schedule, settings.steps)
@@ -157,7 +157,7 @@ def _relu_error(tasks: list[Task], test: Task, schedule: AlignmentSchedule | Non
 
 
 def _error(test: Task, model: Tensor) -> Tensor:
-    """Mean squared error `[..., S]` of linear models `[..., S, d]`."""
+    """Return the mean squared error `[..., S]` of linear models `[..., S, d]`."""
     return (_times(test.x, model) - test.y).square().mean(-1)
 
 
@@ -170,5 +170,5 @@ def _normal(generator: torch.Generator, *shape: int) -> Tensor:
 
 
 def _times(x: Tensor, model: Tensor) -> Tensor:
-    """`[..., m, d]` and `[..., d]` to `[..., m]`."""
+    """Multiply `[..., m, d]` by `[..., d]` to `[..., m]`."""
     return (x @ model.unsqueeze(-1)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""The truth: every group of tasks trained, all networks of all seeds in one batched product."""
+"""Training of every group of tasks, all networks of all seeds in one batched product."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from studies.supervised.suites import Rows, Suite
 
 
 def every_group(n_tasks: int) -> Tensor:
-    """Members of all `2^T - 1` groups, `[S, T]` bool; group `s` holds task `t` where bit `t` of `s + 1` is set."""
+    """Members of all `2^T - 1` groups, `[S, T]` bool; group `s` holds task `t` if bit `t` of `s + 1` is set."""
     return candidates.power_set(n_tasks) > 0
 
 
 def train_every_group(suite: Suite, settings: Settings) -> Tensor:
-    """Test loss of each task in each group, `[seeds, S, T]`; nan where the task is no member.
+    """Train every group and return the test loss of each task, `[seeds, S, T]`; nan where the task is no member.
 
     A network minimises the mean loss of its members. All take the same number of steps on the same rows, so every task
-    sees equally many in whichever group; a group's compute is its size.
+    sees equally many rows in any group. A group's compute is its size.
     """
     members = every_group(suite.n_tasks)
     starts = [initial(suite, seed) for seed in range(settings.seeds)]
@@ -40,7 +40,7 @@ def train_every_group(suite: Suite, settings: Settings) -> Tensor:
 
 
 def _for_each(parts: list[Parameters], n_groups: int) -> Parameters:
-    """One start a seed as leaves `[seeds, groups, ...]`: the networks of a seed differ in their tasks alone."""
+    """Copy each seed's start to leaves `[seeds, groups, ...]`: the networks of a seed differ only in their tasks."""
     stacked = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
     return {
         name: value.unsqueeze(1).expand(-1, n_groups, *value.shape[1:]).clone().requires_grad_()

@@ -1,4 +1,4 @@
-"""The micro level: combiners of task gradients on the same starts and rows."""
+"""Combiners of task gradients compared on the same starts and rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The macro level: regret of chosen groups against the best ones."""
+"""Regret of chosen groups against the best ones."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ RANDOM_DRAWS = 200
 
 
 class Truth(NamedTuple):
-    """Every group's outcome.
+    """Results of every group.
 
-    - `relative`: `[S, T]`, test loss over that of all tasks together, means over the seeds; nan where no member.
+    - `relative`: `[S, T]`, test loss over that of all tasks together, means over the seeds; nan for tasks outside.
     - `members`: `[S, T]` bool.
     """
 
@@ -39,13 +39,13 @@ class Truth(NamedTuple):
         return self.members.sum(axis=1)
 
     def of(self, grouping: Grouping) -> float:
-        """Mean over tasks of the loss in the group that serves them, over that of all together."""
+        """Return the mean over tasks of the loss in their assigned group, over that of all together."""
         rows = [sum(1 << task for task in group) - 1 for group in grouping.groups]
         tasks = np.arange(self.members.shape[1])
         return float(self.relative[np.array(rows)[list(grouping.serves)], tasks].mean())
 
     def best(self, n_groups: int, smallest: int) -> float:
-        """The lowest loss of any grouping into at most `n_groups` groups of at least `smallest` tasks."""
+        """Return the lowest loss of any grouping into at most `n_groups` groups of at least `smallest` tasks."""
         chosen = self.sizes >= smallest
         table = np.where(self.members, -self.relative, -np.inf)[chosen]
         solved = best_groups(table, self.sizes[chosen], n_groups, None)
@@ -54,7 +54,7 @@ class Truth(NamedTuple):
 
 
 def truth(losses: np.ndarray) -> Truth:
-    """From test losses `[seeds, S, T]` of all groups; the last group is all tasks."""
+    """Make a `Truth` of test losses `[seeds, S, T]` of all groups; the last group is all tasks."""
     means = losses.mean(axis=0)
     return Truth(means / means[-1], np.isfinite(means))
 
@@ -131,10 +131,10 @@ def costs(n_tasks: int, row: Row, overhead: float) -> dict[str, float]:
 
 
 class Predictions(NamedTuple):
-    """Affinity's predictions of the gain of each member of each group of two or more, and what came of them.
+    """Predicted and realised gain of each member of each group of two or more.
 
     - `predicted`, `realised`: `[S, T]`, the latter one minus the relative loss; nan where there is nothing to predict.
-    - `correlation`: `[T]`, Spearman's over groups.
+    - `correlation`: `[T]`, Spearman's rank correlation over groups.
     """
 
     predicted: np.ndarray
@@ -143,7 +143,7 @@ class Predictions(NamedTuple):
 
 
 def predictions(found: Truth, affinities: np.ndarray) -> Predictions:
-    """By the mean of `affinities [seeds, T, T]`."""
+    """Compare realised gains with the predictions of the mean of `affinities [seeds, T, T]`."""
     counted = found.members & (found.sizes > 1)[:, None]
     scores = scores_of(found.members, checked_affinity(affinities.mean(axis=0)), None)
     predicted = np.where(counted, scores, np.nan)

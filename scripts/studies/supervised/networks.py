@@ -1,4 +1,4 @@
-"""One hidden layer that tasks share and a linear head each, for any number of networks at once."""
+"""A shared hidden layer with a linear head per task, for any number of networks at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Parameters = dict[str, Tensor]
 
 
 def initial(suite: Suite, seed: int) -> tuple[Parameters, Parameters]:
-    """Trunk and heads `[T, ...]` of one network, uniform as torch's linear layers."""
+    """Draw trunk and heads `[T, ...]` of one network, uniform as in torch's linear layers."""
     draw = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int, fan_in: int) -> Tensor:
@@ -27,7 +27,7 @@ def initial(suite: Suite, seed: int) -> tuple[Parameters, Parameters]:
 
 
 def task_losses(trunk: Parameters, heads: Parameters, rows: Rows) -> Tensor:
-    """Mean loss of every task `[..., T]`: cross-entropy of classes, squared error of numbers.
+    """Return the mean loss of every task `[..., T]`: cross-entropy of classes, squared error of numbers.
 
     Args:
         trunk: `[..., d, width]` and `[..., width]`; leading axes are networks.
@@ -46,11 +46,11 @@ def task_losses(trunk: Parameters, heads: Parameters, rows: Rows) -> Tensor:
 
 
 def batches(suite: Suite, seed: int, n_steps: int, size: int) -> Tensor:
-    """Rows of each step `[n_steps, size]`, drawn with replacement; the same for every network of this seed."""
+    """Draw the rows of each step `[n_steps, size]` with replacement; the same for every network of this seed."""
     draw = torch.Generator().manual_seed(1_000 + seed)
     return torch.randint(len(suite.train.x), (n_steps, size), generator=draw)
 
 
 def take(rows: Rows, indices: Tensor) -> Rows:
-    """The rows at `indices [..., n]`."""
+    """Return the rows at `indices [..., n]`."""
     return Rows(rows.x[indices], rows.y[indices])

@@ -22,10 +22,10 @@ class Rows(NamedTuple):
 class Suite(NamedTuple):
     """One problem.
 
-    - `names`: of the T tasks.
-    - `train`, `test`: rows, apart.
-    - `n_outputs`: of each head: classes, or 1 for regression.
-    - `width`: of the shared trunk's one hidden layer.
+    - `names`: names of the T tasks.
+    - `train`, `test`: separate rows.
+    - `n_outputs`: outputs of each head: classes, or 1 for regression.
+    - `width`: width of the shared trunk's only hidden layer.
     """
 
     names: tuple[str, ...]
@@ -72,8 +72,8 @@ def _overlaid(images: np.ndarray, labels: np.ndarray, chosen: np.ndarray, n: int
 def regression() -> Suite:
     """Six regressions in two families: within a family the targets mix the same two hidden features of the input.
 
-    The trunk is too narrow for the features of both families and the rows are few, so that it should pay to train with
-    one's own family. Targets have noise of a third of their standard deviation.
+    The trunk is too narrow for the features of both families and the rows are few, so it should pay to train with
+    tasks of the same family. Targets have noise of a third of their standard deviation.
     """
     draw = np.random.default_rng(0)
     features = [draw.standard_normal((10, 2)) / np.sqrt(10) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Whether recorded pairwise transference repeats: a structure that is there is found, and noise is not."""
+"""Repeatability of recorded pairwise transference: a planted structure is found, noise is not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def noise(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(RECORDS, T, T))
 
 
-def test_a_structure_repeats_within_and_between_runs():
+def test_structure_repeats_within_and_between_runs():
     structure = np.random.default_rng(0).permutation(T * T).reshape(T, T) / 100 - 0.5
     found = interaction([run(structure + 1e-6 * noise(seed)) for seed in (1, 2, 3)], "critic")
     different = ~np.eye(T, dtype=bool)
@@ -32,13 +32,13 @@ def test_a_structure_repeats_within_and_between_runs():
     assert found.split_half == found.between_runs == 1.0
 
 
-def test_noise_repeats_neither_within_nor_between_runs():
+def test_noise_does_not_repeat():
     found = interaction([run(noise(seed)) for seed in (1, 2, 3)], "critic")
     assert abs(found.split_half) < 0.15
     assert abs(found.between_runs) < 0.15
 
 
-def test_a_run_of_its_own_structure_repeats_within_only():
+def test_structure_of_one_run_repeats_within_it():
     runs = [run(np.random.default_rng(seed).normal(size=(T, T)) + 0.01 * noise(seed)) for seed in (1, 2)]
     found = interaction(runs, "critic")
     assert found.split_half > 0.95
@@ -46,7 +46,7 @@ def test_a_run_of_its_own_structure_repeats_within_only():
     assert np.isnan(interaction(runs[:1], "critic").between_runs)
 
 
-def test_a_phase_has_a_structure_of_its_own():
+def test_each_phase_has_its_own_structure():
     values = np.concatenate([np.full((20, T, T), value) for value in (-1.0, 2.0, 2.0)])
     found = interaction([run(values)], "critic")
     assert found.others == pytest.approx(1.0)
@@ -54,7 +54,7 @@ def test_a_phase_has_a_structure_of_its_own():
     assert np.isnan(found.split_half)  # all pairs alike: there is no order that could repeat
 
 
-def test_too_few_records_tell_nothing():
+def test_too_few_records_give_none():
     assert interaction([run(noise(1)[:5])], "critic") is None
     assert interaction([run(noise(1))], "actor") is None
 
@@ -63,7 +63,7 @@ def leading(values: np.ndarray) -> SimpleNamespace:
     return SimpleNamespace(leads={"actor": History(np.arange(len(values)), values)})
 
 
-def test_the_best_of_a_decision_is_told_from_what_leads_for_long():
+def test_lasting_lead_excludes_the_winners_curse():
     runs = [leading(np.random.default_rng(seed).normal(size=(15, 5))) for seed in range(400)]
     found = choices(runs, "actor")
     assert found.seen == pytest.approx(1.163, abs=0.05)  # the mean of the greatest of five normal numbers
@@ -78,13 +78,13 @@ def test_the_best_of_a_decision_is_told_from_what_leads_for_long():
     assert max(found.ahead, found.behind) < 0.23
 
 
-def test_without_candidates_or_records_nothing_is_told_of_choices():
+def test_choices_are_none_without_candidates_or_records():
     assert choices([leading(np.zeros((60, 0)))], "actor") is None
     assert choices([leading(np.ones((5, 3)))], "actor") is None
     assert choices([leading(np.ones((60, 3)))], "critic") is None
 
 
-def test_leads_are_read_only_where_candidates_are_the_same_throughout():
+def test_leads_need_the_same_candidates_throughout():
     listed = np.tile(leave_one_out(3).numpy(), (6, 1, 1)) * np.linspace(1, 2, 6)[:, None, None]  # matched in norm
     listed[0] = np.nan  # not yet decided
     assert _same_candidates(listed)
@@ -94,7 +94,7 @@ def test_leads_are_read_only_where_candidates_are_the_same_throughout():
     assert not _same_candidates(listed[:, :1])
 
 
-def test_a_decision_that_was_recorded_twice_counts_once():
+def test_decision_recorded_twice_counts_once():
     rows = np.array([[np.nan, np.nan], [1, 2], [1, 2], [1, 3], [1, 2]])
     assert _fresh(rows).tolist() == [True, True, False, True, True]
     assert _fresh(rows[:0]).tolist() == []

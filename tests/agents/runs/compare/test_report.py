@@ -1,4 +1,4 @@
-"""From run folders to the report: numbers, what is missing, and that the page needs nothing else."""
+"""Reports from run folders: numbers, missing runs, and a self-contained page."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def summary_of(made: Plan) -> Summary:
     return summarise(collect(made, {}).runs, list(made.config.methods), made.config.baseline)
 
 
-def test_the_numbers_are_those_of_the_folders(tmp_path: Path):
+def test_summary_equals_the_run_folders(tmp_path: Path):
     made = plan(tmp_path)
     numbers = {"mean": (0, 2, 4), "pcgrad": (1, 3, 5)}  # seed by seed
     finish_all(made)
@@ -70,7 +70,7 @@ def test_the_numbers_are_those_of_the_folders(tmp_path: Path):
     assert better.value == pytest.approx(float(probability_of_improvement(values["pcgrad"], values["mean"])))
 
 
-def test_a_time_before_the_first_evaluation_has_no_value(tmp_path: Path):
+def test_no_value_before_the_first_evaluation(tmp_path: Path):
     made = plan(tmp_path)
     finish_all(made)
     slow = made.runs[1].planned.run_dir / "metrics.jsonl"  # a pcgrad run that is ten times as slow
@@ -93,7 +93,7 @@ class _Loads(HTMLParser):
         self.found += [value or "" for name, value in attrs if name in ("src", "href")]
 
 
-def test_the_page_holds_everything_and_needs_nothing(tmp_path: Path):
+def test_page_is_complete_and_self_contained(tmp_path: Path):
     made = plan(tmp_path)
     numbered = finish_all(made)
     (made.folder / "figures").mkdir()
@@ -122,7 +122,7 @@ def test_the_page_holds_everything_and_needs_nothing(tmp_path: Path):
     assert told["missing"] == []
 
 
-def test_how_true_predictions_are_is_told_by_phase(tmp_path: Path):
+def test_prediction_correlation_is_reported_by_phase(tmp_path: Path):
     made = plan(tmp_path)
     finish_all(made)
     html, _, told = report(made)
@@ -139,7 +139,7 @@ def table(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 
-def test_the_csv_files_hold_the_same_numbers(tmp_path: Path):
+def test_csv_files_hold_the_same_numbers(tmp_path: Path):
     made = plan(tmp_path)
     finish_all(made)
     report(made)
@@ -206,7 +206,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("told", FAULTS)
-def test_what_is_not_whole_is_told_and_left_out(tmp_path: Path, told: str):
+def test_incomplete_runs_are_named_and_left_out(tmp_path: Path, told: str):
     made = plan(tmp_path)
     finish_all(made)
     FAULTS[told](made.folder / "runs" / "mean_s3")
@@ -218,7 +218,7 @@ def test_what_is_not_whole_is_told_and_left_out(tmp_path: Path, told: str):
     np.testing.assert_allclose(methods["mean"].scores, [scores(0)[:3], scores(2)[:3]])
 
 
-def test_the_report_is_written_for_what_is_whole(tmp_path: Path):
+def test_report_is_written_for_complete_runs(tmp_path: Path):
     made = plan(tmp_path)
     finish_all(made, besides=("mean_s3",))
     another_config(made.folder / "runs" / "pcgrad_s2")
@@ -230,7 +230,7 @@ def test_the_report_is_written_for_what_is_whole(tmp_path: Path):
     assert [of["seeds"] for of in numbers["methods"].values()] == [[1, 2], [1, 3]]
 
 
-def test_a_damaged_log_costs_the_runs_curves_only(tmp_path: Path):
+def test_damaged_log_only_removes_the_runs_curves(tmp_path: Path):
     made = plan(tmp_path)
     finish_all(made)
     damage_log(made.folder / "runs" / "mean_s3")
@@ -242,14 +242,14 @@ def test_a_damaged_log_costs_the_runs_curves_only(tmp_path: Path):
     assert of.over_transitions.value[-1] == pytest.approx(float(iqm(np.array([scores(0)[:3], scores(2)[:3]]))))
 
 
-def test_a_report_of_nothing(tmp_path: Path):
+def test_report_without_runs(tmp_path: Path):
     made = plan(tmp_path)
     _, markdown, numbers = report(made)
     assert "6 of 6 runs are missing here" in markdown
     assert numbers["methods"] == {}
 
 
-def test_a_baseline_without_runs(tmp_path: Path):
+def test_baseline_without_runs(tmp_path: Path):
     made = plan(tmp_path)
     finish_all(made, besides=("mean_s1", "mean_s2", "mean_s3"))
     _, markdown, numbers = report(made)
@@ -257,13 +257,13 @@ def test_a_baseline_without_runs(tmp_path: Path):
     assert numbers["methods"]["pcgrad"]["improvement"] is None
 
 
-def test_why_a_run_failed_is_told(tmp_path: Path):
+def test_report_says_why_a_run_failed(tmp_path: Path):
     made = plan(tmp_path)
     finish_all(made, besides=("mean_s2",))
     assert collect(made, {"mean_s2": "killed by SIGKILL"}).missing == ["mean_s2: killed by SIGKILL"]
 
 
-def test_one_seed_has_no_spread(tmp_path: Path):
+def test_interval_of_one_seed_is_a_point(tmp_path: Path):
     made = plan(tmp_path, "seeds=[1]")
     finish_all(made)
     _, markdown, numbers = report(made)
@@ -274,7 +274,7 @@ def test_one_seed_has_no_spread(tmp_path: Path):
     assert "pcgrad is not shown to differ from mean" in markdown
 
 
-def test_a_run_copied_from_another_machine_is_noted(tmp_path: Path):
+def test_run_from_another_machine_is_noted(tmp_path: Path):
     made = plan(tmp_path)
     finish_all(made)
     path = made.folder / "runs" / "mean_s3" / "protocol.json"
@@ -288,7 +288,7 @@ def test_a_run_copied_from_another_machine_is_noted(tmp_path: Path):
     assert f"Not all runs have the same versions {others}" in markdown
 
 
-def test_commits_that_differ_are_told_by_method_and_seeds(tmp_path: Path):
+def test_different_commits_are_listed_by_method_and_seed(tmp_path: Path):
     made = plan(tmp_path, "seeds=[1,2,3,4,5,7]")
     finish_all(made)
     commits = {"mean_s1": "b", "mean_s2": "b", "mean_s3": "b", "mean_s5": "b", "pcgrad_s7": "c"}
@@ -305,7 +305,7 @@ def test_commits_that_differ_are_told_by_method_and_seeds(tmp_path: Path):
     ("copied", "told"),
     [("mean_s2", "pcgrad's combiner.name is 'mean', not 'pcgrad'"), ("pcgrad_s1", "seed is 1, not 2")],
 )
-def test_a_run_under_another_name_is_left_out(tmp_path: Path, copied: str, told: str):
+def test_run_under_a_wrong_name_is_left_out(tmp_path: Path, copied: str, told: str):
     made = plan(tmp_path)
     finish_all(made)
     runs = made.folder / "runs"
@@ -316,7 +316,7 @@ def test_a_run_under_another_name_is_left_out(tmp_path: Path, copied: str, told:
     assert len(collected.runs) == 5
 
 
-def test_differences_that_were_allowed_are_told(tmp_path: Path):
+def test_allowed_differences_are_reported(tmp_path: Path):
     made = plan(tmp_path, "allow_differences=true", "methods.pcgrad.agent.gamma=0.7")
     finish_all(made)
     html, markdown, numbers = report(made)

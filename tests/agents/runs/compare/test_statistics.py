@@ -52,7 +52,7 @@ def test_iqm(scores: np.ndarray):
     assert iqm(np.array([[0.0, 1.0, 2.0, 300.0]])) == 1.5
 
 
-def test_the_interval_of_the_iqm_is_a_bootstraps(scores: np.ndarray, monkeypatch: pytest.MonkeyPatch):
+def test_iqm_interval_is_a_bootstrap_interval(scores: np.ndarray, monkeypatch: pytest.MonkeyPatch):
     found = estimate(scores, iqm, np.random.default_rng(3))
     samples = literal_samples(scores, np.random.default_rng(3), statistics.REPETITIONS)
     values = [literal_iqm([value for row in sample for value in row]) for sample in samples]
@@ -62,13 +62,13 @@ def test_the_interval_of_the_iqm_is_a_bootstraps(scores: np.ndarray, monkeypatch
     assert found.low < found.value < found.high
 
 
-def test_a_bootstrap_draws_whole_runs():
+def test_bootstrap_draws_whole_runs():
     drawn = resampled(np.array([[1.0, 10.0], [2.0, 20.0]]), np.random.default_rng(0), 400)
     assert {tuple(row) for row in drawn.reshape(-1, 2).tolist()} == {(1.0, 10.0), (2.0, 20.0)}
     assert len({tuple(sample.ravel()) for sample in drawn}) == 4
 
 
-def test_runs_of_one_method_seldom_differ_though_their_tasks_go_together(monkeypatch: pytest.MonkeyPatch):
+def test_correlated_tasks_seldom_give_a_false_difference(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(statistics, "resampled", lambda of, by: resampled(of, by, 200))
     draw = np.random.default_rng(0)
     false = 0
@@ -120,7 +120,7 @@ def test_area_under_curve():
     np.testing.assert_allclose(area_under_curve(steps[:1], curves[:, :1]), [0.0, 1.0])
 
 
-def test_the_latest_value_by_then():
+def test_value_at_is_the_latest_by_then():
     x, values = np.array([10.0, 20.0, 30.0]), np.array([[1.0], [2.0], [3.0]])
     assert [float(value_at(x, values, at)[0]) for at in (10.0, 19.9, 20.0, 99.0)] == [1.0, 1.0, 2.0, 3.0]
     assert np.isnan(value_at(x, values, 9.9)).all()
@@ -157,7 +157,7 @@ def test_corrected_verdicts_seldom_raise_a_false_alarm(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("effect", "published"), [(0.5, 64), (0.8, 26), (1.0, 17), (0.2, 394)])
-def test_seeds_needed_are_cohens(effect: float, published: int):
+def test_seeds_needed_equal_cohens_table(effect: float, published: int):
     """Sizes per group at 5%, two-sided, power 80%: Cohen (1988), table 2.4.1 (0.2: 393 there, 394 exactly)."""
     spread = np.array([-1.0, 1.0])[:, None] / math.sqrt(2)  # standard deviation 1
     one, other = 5 + effect + np.hstack([spread, spread]), 5 + np.hstack([spread, spread])
@@ -165,7 +165,7 @@ def test_seeds_needed_are_cohens(effect: float, published: int):
     assert seeds_needed(other, one) == published
 
 
-def test_seeds_needed_where_it_cannot_be_told(scores: np.ndarray):
+def test_seeds_needed_is_none_if_unknown(scores: np.ndarray):
     assert seeds_needed(scores[:1], scores) is None
     assert seeds_needed(scores, scores) is None
     assert seeds_needed(np.ones((3, 2)), np.zeros((3, 2))) == 2
@@ -175,5 +175,5 @@ def test_seeds_needed_where_it_cannot_be_told(scores: np.ndarray):
     assert seeds_needed(np.array([[1.0], [1.0001]]), np.array([[0.0], [0.0001]])) == 2
 
 
-def test_the_mean_is_over_seeds_and_tasks(scores: np.ndarray):
+def test_mean_is_over_seeds_and_tasks(scores: np.ndarray):
     assert mean(scores) == pytest.approx(sum(scores.ravel().tolist()) / 15)

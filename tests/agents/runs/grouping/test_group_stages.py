@@ -66,7 +66,7 @@ def done(monkeypatch) -> list[str]:
     return trained
 
 
-def test_from_config_to_report(tmp_path, done, capsys):
+def test_all_stages_from_config_to_report(tmp_path, done, capsys):
     folder = tmp_path / "groups"
     assert cli.group(arguments("choose", folder)) == 0, capsys.readouterr().err
     assert done == ["joint"]
@@ -122,7 +122,7 @@ def _check_report(folder: Path) -> None:
     assert [event.step for event in events.Scalars("groups_success/mine")] == [2]
 
 
-def test_a_failed_run_is_told(tmp_path, monkeypatch, capsys):
+def test_failed_run_is_reported(tmp_path, monkeypatch, capsys):
     failed = [RunResult("joint", tmp_path, "out of memory")]
     monkeypatch.setattr(stages, "run_all", lambda runs, engine, console: failed)
     assert cli.group(arguments("report", tmp_path)) == 1
@@ -152,7 +152,7 @@ def history() -> AffinityHistory:
     return AffinityHistory(NAMES, np.array([100]), {"critic": BLOCKS[None], "actor": BLOCKS[None]}, np.array([5]))
 
 
-def test_chosen_groups_and_their_controls(history, tmp_path):
+def test_choice_includes_controls_and_survives_its_file(history, tmp_path):
     options = GroupOptions(n_groups=(2,), random=2)
     choices = choose(history, options)
     assert [row["n_groups"] for row in choices.selections] == [1, 2, 3, 4]
@@ -170,7 +170,7 @@ def test_chosen_groups_and_their_controls(history, tmp_path):
     assert np.isnan(next(one for one in again.candidates if one.label == "one_per_task").predicted).all()
 
 
-def test_limits_hold_for_the_chosen_groups():
+def test_chosen_groups_respect_limits():
     """Task 0 is what all others want: without a limit it trains with each of them."""
     wanted = np.full((4, 4), -1.0)
     wanted[0], wanted[1, 0] = 1.0, 1.0
@@ -188,7 +188,7 @@ def test_limits_hold_for_the_chosen_groups():
         chosen(2, max_total_size=3)
 
 
-def test_budgets_are_equal_as_asked(tmp_path):
+def test_budgets_are_equal_in_transitions_or_compute(tmp_path):
     overlapping = Candidate("x", Grouping(((0, 1, 2), (1, 2, 3)), (0, 0, 0, 1)), np.zeros(4))
     for equal, steps in (("transitions", 100), ("compute", 66)):
         plan = load_plan("point_groups", [*SHORT, f"groups.equal={equal}", f"groups.folder={tmp_path}"])
@@ -204,7 +204,7 @@ def test_budgets_are_equal_as_asked(tmp_path):
             assert load_config("point_groups", short(f"env.id={config.env.id}", "agent.batch_size=24"))
 
 
-def test_some_tasks_of_any_suite():
+def test_tasks_can_be_selected_from_any_suite():
     assert some_tasks(EnvConfig(id="MT10"), ["push-v3"]) == "MT10:push-v3"
     assert some_tasks(EnvConfig(id="MT10:push-v3,reach-v3"), ["reach-v3"]) == "MT10:reach-v3"
     assert some_tasks(EnvConfig(id=("push-v3", "reach-v3")), ["reach-v3"]) == ("reach-v3",)
@@ -226,7 +226,7 @@ def fake_results(history, success, returns):
     return Results(plan, choices, evaluations)
 
 
-def test_the_best_in_hindsight_takes_each_task_from_its_best_group(history):
+def test_hindsight_takes_each_task_from_its_best_group(history):
     def success(candidate, task):
         group = candidate.grouping.groups[candidate.grouping.serves[task]]
         return {(0, 2): 0.9, (1, 3): 0.8, (0, 1, 2, 3): 0.5}.get(group, 0.1)
@@ -260,7 +260,7 @@ def test_rank_correlation_is_over_different_groups(history):
         ),
     ],
 )
-def test_bad_input_is_told_at_once(overrides, told, capsys, tmp_path):
+def test_all_bad_input_is_reported_at_once(overrides, told, capsys, tmp_path):
     assert cli.group(["choose", "point_groups", f"groups.folder={tmp_path}", *overrides]) == 2
     error = capsys.readouterr().err
     for part in told:
@@ -268,7 +268,7 @@ def test_bad_input_is_told_at_once(overrides, told, capsys, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_too_many_groups_and_nothing_measured(history, tmp_path):
+def test_too_many_groups_or_no_record_is_refused(history, tmp_path):
     with pytest.raises(InputError, match=r"n_groups=5 should be at most 4"):
         choose(history, GroupOptions(n_groups=(5,)))
     with pytest.raises(InputError, match=r"nothing was recorded, see log\.record_every"):

@@ -17,7 +17,7 @@ FAMILIES = {("point-a0", "point-a1"), ("point-b0", "point-b1")}
 
 
 @pytest.mark.slow
-def test_the_families_are_found_in_nine_of_ten_seeds(tmp_path: Path) -> None:
+def test_families_are_found_in_nine_of_ten_seeds(tmp_path: Path) -> None:
     """The harmful task trains with the others but belongs to no family; pairing at random is right in one of three."""
     found = [families(tmp_path / str(seed), seed) == FAMILIES for seed in SEEDS]
     assert sum(found) >= 9

@@ -1,4 +1,4 @@
-"""Reports: what is written is what was said, in HTML, Markdown and JSON."""
+"""Reports as HTML, Markdown and JSON have the content of template and values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_markdown_escapes_values_and_links_to_pictures(report: Report):
     ]
 
 
-def test_html_says_the_same_and_needs_no_file(report: Report):
+def test_html_is_complete_and_self_contained(report: Report):
     page = report.html()
     assert "<title>Of a &lt;b&gt; &amp; c</title>" in page
     assert "<h1>Of a &lt;b&gt; &amp; c</h1>" in page
@@ -66,7 +66,7 @@ def test_html_says_the_same_and_needs_no_file(report: Report):
     assert page == report.html()
 
 
-def test_written_pictures_replace_those_of_an_earlier_report(report: Report, tmp_path: Path):
+def test_new_report_replaces_old_pictures(report: Report, tmp_path: Path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "old.svg").touch()
     assert report.write(tmp_path) == tmp_path / "report.html"
@@ -75,12 +75,12 @@ def test_written_pictures_replace_those_of_an_earlier_report(report: Report, tmp
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == report.html()
 
 
-def test_a_value_that_a_template_lacks_is_an_error(report: Report):
+def test_missing_template_value_is_an_error(report: Report):
     with pytest.raises(UndefinedError, match="'command' is undefined"):
         _ = Report(report.template, {"name": "", "rows": ROWS}, {}).markdown
 
 
-def test_digits():
+def test_digits_rounds_and_keeps_none():
     assert [digits(value, 1) for value in (0.25, None, float("nan"))] == ["0.2", None, None]
 
 
@@ -97,7 +97,7 @@ def test_numbers_are_plain_json_and_csv(tmp_path: Path):
     assert (tmp_path / "x.csv").read_text(encoding="utf-8") == 'a,b\n1,"x,y"\n'
 
 
-def test_the_interval_of_a_mean_is_students():
+def test_interval_of_a_mean_is_students():
     found = mean_with_interval([1.0, 2.0, 3.0, 4.0])
     assert found.value == 2.5
     assert found.high - found.value == found.value - found.low == pytest.approx(3.182446 * np.sqrt(5 / 3) / 2, rel=1e-5)
