@@ -15,12 +15,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from mtrl_transfer import choosing
+from mtrl_transfer import COMBINERS, choosing
 from mtrl_transfer.agents.runs.compare.schema import CompareConfig
 from mtrl_transfer.agents.runs.config.reference import keys_of, sections
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
-from mtrl_transfer.combiners import COMBINERS
 
 DOCS = Path(__file__).parent
 REQUEST = re.compile(r"^<!-- (generated|api): ([\w.]+) -->$", re.MULTILINE)

@@ -35,8 +35,17 @@ class Lookahead(Protocol):
     def after_optimizer(self, weights: Tensor) -> Tensor:
         """Losses `[1 + K, T]`: at `θ`, and where the trunk's optimizer would go with each candidate's gradient."""
 
+    def rows_after_optimizer(self, weights: Tensor) -> Tensor:
+        """Losses of single rows `[1 + K, T, rows]`, as `after_optimizer`."""
+
     def gradients_at(self, weights: Tensor, step_size: Tensor | float | None = None) -> TaskGradients:
         """Losses and task gradients at the end of one candidate's step, `weights [T]`; zeros: at `θ`."""
+
+    def slopes_at(self, weights: Tensor, step_size: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
+        """Losses `[T]` at the end of the step of `weights [T]`, and inner products `[T giver, T receiver]`.
+
+        These are of this update's task gradients with those at the end of the step, on the lookahead's rows.
+        """
 
     def held_out_gramian(self) -> Tensor:
         """Inner products `[T giver, T receiver]` of the task gradients with those at `θ` on the lookahead's rows."""
@@ -75,7 +84,8 @@ class FunctionLookahead:
             "asks for more: see `make_context` or `FunctionLookahead`"
         )
 
-    row_losses = after_optimizer = gradients_at = held_out_gramian = predictions = loss_of = _refuse
+    row_losses = after_optimizer = rows_after_optimizer = gradients_at = _refuse
+    slopes_at = held_out_gramian = predictions = loss_of = _refuse
 
 
 @dataclass(kw_only=True)

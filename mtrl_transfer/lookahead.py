@@ -108,6 +108,12 @@ class StepLookahead:
         return self.model.gradients(self.batch, {**self.model.trunk, **stepped})[0]
 
     @float32_products()
+    def slopes_at(self, weights: Tensor, step_size: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
+        """Losses `[T]` at the end of one step, and `[T giver, T receiver]` of task gradients here with those there."""
+        there = self.gradients_at(weights, step_size)
+        return there.losses, gramian(self.tasks.shared_grads, there.shared_grads)
+
+    @float32_products()
     def held_out_gramian(self) -> Tensor:
         """Inner products `[T giver, T receiver]` of the task gradients with those on the lookahead's rows."""
         return gramian(self.tasks.shared_grads, self.model.gradients(self.batch)[0].shared_grads)
@@ -116,16 +122,25 @@ class StepLookahead:
     @torch.no_grad()
     def after_optimizer(self, weights: Tensor) -> Tensor:
         """Losses `[1 + K, T]`: as they are, and where the optimizer would bring the trunk with each candidate."""
+        return self._after_optimizer(weights, self.model.losses)
+
+    @float32_products()
+    @torch.no_grad()
+    def rows_after_optimizer(self, weights: Tensor) -> Tensor:
+        """Losses of single rows `[1 + K, T, rows]`, as `after_optimizer`."""
+        return self._after_optimizer(weights, self.model.row_losses)
+
+    def _after_optimizer(self, weights: Tensor, losses_of: Callable[..., Tensor]) -> Tensor:
         if self.optimizer is None:
             raise ValueError("step_size='optimizer' needs the trunk's optimizer; see `make_context`")
         rows = weights if self.max_grad_norm is None else weights * self._clipping(weights, self.max_grad_norm)
         own = {name: self.model.trunk[name] for name in self.tasks.shared_grads}
-        losses = [self.model.losses(self.batch)]
+        losses = [losses_of(self.batch)]
         for some in rows.split(CHUNK):
             steps = combine(self.tasks.shared_grads, some)
             for part in self._parts(len(some)):
                 moved = functional_step(self.optimizer, own, {name: step[part] for name, step in steps.items()})
-                losses.append(self.model.losses(self.batch, self._whole(moved)))
+                losses.append(losses_of(self.batch, self._whole(moved)))
         return torch.cat(losses)
 
     def _clipping(self, weights: Tensor, max_grad_norm: float) -> Tensor:

@@ -1,8 +1,19 @@
 """Public names of mtrl_transfer, imported when one of them is first asked for."""
 
 from mtrl_transfer import candidates, grouping
-from mtrl_transfer.choosing import Basis, BestCandidate, Exact, FirstOrder, Ratio, RunningMagnitude, Transference
-from mtrl_transfer.combiners import COMBINERS, Combiner, Decision, Mean, PCGrad, make_combiner
+from mtrl_transfer.choosing import (
+    Basis,
+    BestCandidate,
+    Exact,
+    FirstOrder,
+    LookaheadGradient,
+    Ratio,
+    RunningMagnitude,
+    SignificantLead,
+    Transference,
+)
+from mtrl_transfer.combiners import Combiner, Decision, Mean, PCGrad
+from mtrl_transfer.combiners.registry import COMBINERS, make_combiner
 from mtrl_transfer.context import Context, FunctionLookahead
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, keep_finite, per_task_gradients
 from mtrl_transfer.grouping import (
@@ -43,6 +54,7 @@ __all__ = [
     "FunctionLookahead",
     "FunctionalModel",
     "Grouping",
+    "LookaheadGradient",
     "Mean",
     "PCGrad",
     "Ratio",
@@ -51,6 +63,7 @@ __all__ = [
     "Recording",
     "RunningMagnitude",
     "Selection",
+    "SignificantLead",
     "TaskAlignment",
     "TaskGradients",
     "Transference",

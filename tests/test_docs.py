@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 
+from mtrl_transfer import COMBINERS
 from mtrl_transfer.agents.declarations import keys
 from mtrl_transfer.agents.runs import cli, estimate
 from mtrl_transfer.agents.runs.compare.plan import load_plan
@@ -25,7 +26,6 @@ from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
 from mtrl_transfer.agents.runs.outcome import read_metrics
-from mtrl_transfer.combiners import COMBINERS
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]

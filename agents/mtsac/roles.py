@@ -6,7 +6,8 @@ import copy
 from collections.abc import Iterator
 from typing import Any
 
-from mtrl_transfer.combiners import Combiner, make_combiner
+from mtrl_transfer import make_combiner
+from mtrl_transfer.combiners import Combiner
 
 ROLES = ("critic", "actor")
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from mtrl_transfer import scales
 from mtrl_transfer.candidates import MAX_POWER_SET
 from mtrl_transfer.choices import check_whole, made
-from mtrl_transfer.choosing.measures import MEASURES, Measure, ModelMeasure
+from mtrl_transfer.choosing.lookahead_gradient import LookaheadGradient
+from mtrl_transfer.choosing.measures import Basis, Exact, FirstOrder, Measure, ModelMeasure
 from mtrl_transfer.choosing.proposals import Listed, Proposals
 from mtrl_transfer.choosing.quadratic import Quadratic
 from mtrl_transfer.choosing.scales import SCALES, Scale
@@ -23,6 +24,13 @@ from mtrl_transfer.combiners.state import Stateful
 from mtrl_transfer.context import Context
 from mtrl_transfer.decision import Decision
 
+MEASURES = {
+    "exact": Exact,
+    "first_order": FirstOrder,
+    "basis": Basis,
+    "lookahead_gradient": LookaheadGradient,
+}
+"""Measures by the name that configs use."""
 WEIGHTS = "weights"
 """The name of the candidates that are all weights."""
 
@@ -38,12 +46,12 @@ class Transference(Combiner):
     Args:
         candidates: `leave_one_out`, `singletons`, `pairs` or `power_set`; rows of weights `[K, T]`; a list of such
             names, of combiners (by name or object) and of subsets (lists of task indices); or `weights`, the best
-            weights of all within the full set's norm (needs a measure of all weights: `basis` or `first_order`).
+            weights of all within the full set's norm (needs a measure of all weights: any but `exact`).
             `power_set` of more than 16 tasks is searched locally by these measures.
-        measure: `exact`, `first_order` or `basis`, see `choosing.measures`.
+        measure: `exact`, `lookahead_gradient`, `basis` or `first_order`, see `choosing.measures`.
         scale: divisor of an improvement: `ratio`, `ema`, or `auto`, which is `ema` where losses are signed and `ratio`
             otherwise, see `choosing.scales`.
-        selector: `best`, see `choosing.selection`.
+        selector: `best` or `significant`, see `choosing.selection`.
         inner: `pcgrad` runs PCGrad within each subset; None adds its gradients up.
         max_norm_factor: largest factor by which candidates are brought to the full set's gradient norm; None leaves
             them as they are.
@@ -60,7 +68,8 @@ class Transference(Combiner):
         "lookahead_batch": "measure={'held_out': ...}",
         "step_size": "measure={'step_size': ...}",
         "norm_matching": "max_norm_factor=None for False",
-        **{name: f"selector={{{name!r}: ...}}" for name in ("max_absence", "smoothing", "confidence")},
+        **{name: f"selector={{{name!r}: ...}}" for name in ("max_absence", "smoothing")},
+        "confidence": "selector={'name': 'significant', 'z': ...}",
     }
 
     def __init__(
@@ -94,9 +103,11 @@ class Transference(Combiner):
         absence = getattr(self.selector, "max_absence", None)
         if absence is not None and absence < self.every:
             raise ValueError(f"max_absence={absence} cannot be kept: a choice stands for every={self.every} calls")
+        if self.selector.needs_errors and type(self.measure).by_row is Measure.by_row:
+            raise ValueError(f"selector='significant' needs measure='exact', not {self.measure}")
         if self._all_weights:
             if not isinstance(self.measure, ModelMeasure):
-                raise ValueError("candidates='weights' needs measure='basis' or 'first_order'")
+                raise ValueError("candidates='weights' needs measure='lookahead_gradient', 'basis' or 'first_order'")
             self._check_searchable("candidates='weights'")
 
     def _check_searchable(self, candidates: str) -> None:
@@ -149,14 +160,17 @@ class Transference(Combiner):
         proposals = self._full_set if self._searches(len(gramian)) else self._proposals
         rows, members = proposals(gramian, context, self.generator(gramian.device))
         step = self.measure.step(context, gramian, rows[0])
-        losses = self.measure(context, gramian, rows, step)
-        divisor = self.scale(losses.before, context)
+        by_row = self.selector.needs_errors
+        losses: Any = (self.measure.by_row if by_row else self.measure)(context, gramian, rows, step)
+        # A task that was left out has no say: what is divided by 0 is 0.
+        known = live_tasks(gramian) & losses.before.isfinite()
+        divisor = torch.where(known, self.scale(losses.before, context), 0)
         if isinstance(losses, Quadratic) and proposals is self._full_set:
             factor = self.max_norm_factor
             rows, members = searched(losses, divisor, gramian, weights=self._all_weights, max_norm_factor=factor)
-        known = live_tasks(gramian) & losses.before.isfinite()  # a task that was left out has no say
-        transference = torch.where(known, scales.divide(losses.decrease(rows), divisor), 0)
-        scores, choice = self.selector(transference, members, step, self.every)
+        transference = scales.divide(losses.decrease(rows), divisor)
+        errors = losses.lead_errors(divisor) if by_row else None
+        scores, choice = self.selector(transference, members, step, self.every, errors)
         found = {"candidates": rows, "transference": transference, "scores": scores, "choice": choice}
         found |= {"step_size": step, "losses": losses.before, "divisor": divisor}
         for name, value in found.items():

@@ -11,6 +11,7 @@ from torch import Tensor
 from mtrl_transfer.choices import check_choice, check_number, check_whole
 from mtrl_transfer.choosing.quadratic import Quadratic, quadratic_from_predictions
 from mtrl_transfer.context import Context, Lookahead
+from mtrl_transfer.scales import divide
 from mtrl_transfer.steps import matched_step_size
 
 
@@ -34,6 +35,36 @@ class Table(NamedTuple):
     def decrease(self, rows: Tensor) -> Tensor:
         """Return `[K, T]`; `rows` are those that were listed."""
         return self.before - self.after
+
+
+class RowTable(NamedTuple):
+    """Losses of listed candidates on single rows, `table [1 + K, T, rows]`: at `θ`, then after each step."""
+
+    table: Tensor
+
+    @property
+    def before(self) -> Tensor:
+        """`L_j(θ) [T]`."""
+        return self.table[0].mean(-1)
+
+    def decrease(self, rows: Tensor) -> Tensor:
+        """Return `[K, T]`; `rows` are those that were listed."""
+        return (self.table[:1] - self.table[1:]).mean(-1)
+
+    def lead_errors(self, divisor: Tensor) -> Tensor:
+        """Return standard errors `[K]` of the candidates' total transference less the full set's.
+
+        Candidates are compared on the same rows: with `δ_jb` the loss of task `j` on row `b` after the full set's step
+        less that after the candidate's, `error² = Σ_j Var_b(δ_jb) / (rows · divisor_j²)`.
+
+        Args:
+            divisor: `[T]`; a task of divisor 0 does not count.
+        """
+        n_rows = self.table.shape[-1]
+        if n_rows < 2:
+            raise ValueError(f"rows={n_rows} a task gives no standard error; selector='significant' needs at least 2")
+        ahead = self.table[1:2] - self.table[1:]
+        return divide(ahead.std(-1) / n_rows**0.5, divisor).square().sum(1).sqrt()
 
 
 @dataclass
@@ -71,6 +102,10 @@ class Measure:
     def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Losses:
         """Return the losses at the ends of steps of `rows [K, T]`; a measure implements this."""
         raise NotImplementedError
+
+    def by_row(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> RowTable:
+        """Return the losses of single rows at the ends of steps of candidates `rows [K, T]`."""
+        raise ValueError(f"{type(self).__name__} gives no losses of single rows; 'significant' needs measure='exact'")
 
     def step(self, context: Context, gramian: Tensor, full_set: Tensor) -> Tensor:
         """Return `η []`, given the full set's weights `[T]`."""
@@ -111,6 +146,13 @@ class Exact(Measure):
             table = lookahead(torch.cat([torch.zeros_like(rows[:1]), rows]), step_size)
         return Table(table[0], table[1:])
 
+    def by_row(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> RowTable:
+        """Return the losses of single rows after steps of the candidates `rows [K, T]`."""
+        lookahead = self.look(context)
+        if self.step_size == "optimizer":
+            return RowTable(lookahead.rows_after_optimizer(rows))
+        return RowTable(lookahead.row_losses(torch.cat([torch.zeros_like(rows[:1]), rows]), step_size))
+
 
 class ModelMeasure(Measure):
     """Base class of measures that give the losses of all weights, which can then be searched."""
@@ -138,7 +180,3 @@ class Basis(ModelMeasure):
         units = torch.eye(n_tasks, dtype=step_size.dtype, device=step_size.device) / n_tasks
         predictions = lookahead.predictions(torch.cat([torch.zeros_like(units[:1]), units]), step_size)
         return quadratic_from_predictions(predictions, 1 / n_tasks, lookahead.loss_of)
-
-
-MEASURES = {"exact": Exact, "first_order": FirstOrder, "basis": Basis}
-"""Measures by the name that configs use."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from mtrl_transfer.choices import check_number, check_whole
-from mtrl_transfer.choosing import leads
 from mtrl_transfer.combiners.state import Stateful
 
 
@@ -16,21 +17,23 @@ class BestCandidate(Stateful):
     Args:
         max_absence: most calls in a row that a task may be left out of; None sets no bound.
         smoothing: share of the past in the running mean of transference that is chosen by; 0 takes the newest alone.
-        confidence: number of standard errors by which a candidate's mean score must lead the full set's to be applied
-            in its stead (needs `smoothing`); None asks for no more than the largest score.
+
+    Attributes:
+        needs_errors: True if the standard errors of leads are to be given.
     """
 
-    def __init__(self, max_absence: int | None = None, smoothing: float = 0.0, confidence: float | None = None) -> None:
+    needs_errors: ClassVar[bool] = False
+
+    def __init__(self, max_absence: int | None = None, smoothing: float = 0.0) -> None:
         super().__init__()
         if max_absence is not None:
             check_whole("max_absence", max_absence)
         check_number("smoothing", smoothing, 0, below=1)
-        if confidence is not None:
-            check_number("confidence", confidence, 0)
-            leads.check_smoothing(smoothing, confidence)
-        self.max_absence, self.smoothing, self.confidence = max_absence, smoothing, confidence
+        self.max_absence, self.smoothing = max_absence, smoothing
 
-    def __call__(self, transference: Tensor, members: Tensor, step_size: Tensor, calls: int) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, transference: Tensor, members: Tensor, step_size: Tensor, calls: int, errors: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Choose a candidate; the first is the full set.
 
         Args:
@@ -38,6 +41,7 @@ class BestCandidate(Stateful):
             members: `[K, T]` bool, the tasks in each candidate.
             step_size: `[]`.
             calls: number of calls that the choice stands for.
+            errors: standard errors `[K]` of the candidates' leads over the full set, where `needs_errors`.
 
         Returns:
             Scores `[K]`, and the index `[]` of the choice.
@@ -47,12 +51,14 @@ class BestCandidate(Stateful):
             mean = self.state.setdefault("transference", torch.zeros_like(transference))
             mean.lerp_(torch.where(transference.isfinite(), transference, mean), 1 - self.smoothing)
             scores = torch.where(newest.isfinite(), mean.sum(1), newest)
-        allowed = torch.ones_like(members[:, 0])
+        allowed = self._leads(newest, errors)
         if self.max_absence is not None:
             allowed = allowed & self._returns_in_time(members, calls, self.max_absence)
-        if self.confidence is not None:
-            allowed = allowed & leads.lasting(self.state, newest, self.smoothing, self.confidence)
         return scores, choose(scores, step_size, allowed)
+
+    def _leads(self, scores: Tensor, errors: Tensor | None) -> Tensor:
+        """Return which candidates' scores lead by enough, `[K]` bool."""
+        return torch.ones_like(scores, dtype=torch.bool)
 
     def note(self, members: Tensor) -> None:
         """Note the tasks `members [T]` bool of the candidate that a call applies."""
@@ -64,6 +70,33 @@ class BestCandidate(Stateful):
         """Return which candidates keep every task's absence within bounds, `[K]` bool."""
         absence = self.state.get("absence", torch.zeros_like(members[0], dtype=torch.long))
         return (members | (absence + calls <= max_absence)).all(1)
+
+
+class SignificantLead(BestCandidate):
+    """The best candidate whose lead over the full set is more than chance; otherwise the full set.
+
+    Of many candidates measured on few rows one leads by chance, and is then worse than the full set. All are measured
+    on the same rows, so the paired differences give each lead its standard error at no cost. Needs a measure that gives
+    the losses of single rows (`exact`).
+
+    Args:
+        z: number of standard errors that a lead must exceed; more where there are more candidates.
+        max_absence: see `BestCandidate`.
+        smoothing: see `BestCandidate`; leads are those of the newest measurement.
+    """
+
+    needs_errors: ClassVar[bool] = True
+
+    def __init__(self, z: float = 2.0, max_absence: int | None = None, smoothing: float = 0.0) -> None:
+        super().__init__(max_absence, smoothing)
+        check_number("z", z, 0)
+        self.z = z
+
+    def _leads(self, scores: Tensor, errors: Tensor | None) -> Tensor:
+        if errors is None:
+            raise ValueError("SignificantLead needs the standard errors of leads; see `Measure.by_row`")
+        ahead = scores - scores[0] > self.z * errors  # a nan is not ahead
+        return ahead | (torch.arange(len(scores), device=scores.device) == 0)
 
 
 def choose(scores: Tensor, step_size: Tensor, allowed: Tensor) -> Tensor:
@@ -80,5 +113,5 @@ def choose(scores: Tensor, step_size: Tensor, allowed: Tensor) -> Tensor:
     return scores.argmax()
 
 
-SELECTORS = {"best": BestCandidate}
+SELECTORS = {"best": BestCandidate, "significant": SignificantLead}
 """Selectors by the name that configs use."""

@@ -3,15 +3,14 @@
 from mtrl_transfer.combiners.base import Combiner
 from mtrl_transfer.combiners.famo import FAMO
 from mtrl_transfer.combiners.gradnorm import GradNorm
+from mtrl_transfer.combiners.log_loss import LogLoss
 from mtrl_transfer.combiners.mean import Mean
 from mtrl_transfer.combiners.pcgrad import PCGrad
 from mtrl_transfer.combiners.random_drop import RandomDrop, RandomWeights
-from mtrl_transfer.combiners.registry import COMBINERS, make_combiner
 from mtrl_transfer.combiners.torchjd import IMTLG, MGDA, AlignedMTL, CAGrad, FairGrad, GradVac, UPGrad
 from mtrl_transfer.decision import Decision
 
 __all__ = [
-    "COMBINERS",
     "FAMO",
     "IMTLG",
     "MGDA",
@@ -22,10 +21,10 @@ __all__ = [
     "FairGrad",
     "GradNorm",
     "GradVac",
+    "LogLoss",
     "Mean",
     "PCGrad",
     "RandomDrop",
     "RandomWeights",
     "UPGrad",
-    "make_combiner",
 ]

@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_transfer.combiners.base import Combiner, live_tasks
+from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.log_loss import known_magnitudes
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
 
@@ -52,15 +53,7 @@ class FAMO(Combiner):
         if context is None:
             raise ValueError("FAMO needs a context with the losses of the tasks")
         logits = self.state.setdefault("logits", torch.zeros_like(context.losses))
-        magnitude = context.losses.abs()
-        if context.signed and context.scales is not None:
-            magnitude = context.scales
-        # A loss of 0 is of a task that is solved or was masked: it has no logarithm, and its 1 / L would take all.
-        known = live_tasks(gramian) & context.losses.isfinite() & (magnitude > 0) & magnitude.isfinite()
-        known = known | ~known.any()
-        largest = torch.where(known, magnitude, 0).max()
-        least = torch.finfo(magnitude.dtype).eps * largest
-        magnitude = torch.where(known & (largest > 0), torch.maximum(magnitude, least), 1)
+        magnitude, known = known_magnitudes(gramian, context)
         self._before = (context.losses, magnitude, known, context.signed)
         shares = torch.softmax(logits, 0) * known / magnitude
         return (shares / shares.sum() * (known.sum() / len(known))).to(gramian.dtype)

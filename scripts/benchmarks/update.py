@@ -19,13 +19,13 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
+from mtrl_transfer import COMBINERS
 from mtrl_transfer.agents import MTSAC, MeasureTransference
 from mtrl_transfer.agents.declarations import Count, Section
 from mtrl_transfer.agents.mtsac.losses import detached
 from mtrl_transfer.agents.runs.config.loading import section
 from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
-from mtrl_transfer.combiners import COMBINERS
 from mtrl_transfer.gradients import TaskGradients
 from mtrl_transfer.update import Update
 

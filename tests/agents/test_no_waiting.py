@@ -82,13 +82,15 @@ def test_no_combiner_waits(make_agent: Callable[..., MTSAC], combiner: str) -> N
     [
         {"measure": "first_order"},
         {"measure": "basis", "candidates": "power_set"},
+        {"measure": "lookahead_gradient"},
+        {"measure": "lookahead_gradient", "candidates": "weights"},
         {"measure": "basis", "candidates": "weights"},
         {"measure": {"step_size": "optimizer"}},
         {"inner": "pcgrad"},
         {
             "every": 2,
             "measure": {"held_out": False},
-            "selector": {"max_absence": 4, "smoothing": 0.9, "confidence": 1.0},
+            "selector": {"name": "significant", "max_absence": 4, "smoothing": 0.9, "z": 1.0},
         },
         {"candidates": ["leave_one_out", "pcgrad", "gradnorm"]},
     ],

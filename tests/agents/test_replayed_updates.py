@@ -114,14 +114,14 @@ SETTINGS: list[dict[str, Any]] = [
         "combiner": "transference",
         "combiner_kwargs": {
             "measure": {"step_size": "optimizer"},
-            "selector": {"max_absence": 2, "smoothing": 0.9, "confidence": 1.0},
+            "selector": {"name": "significant", "max_absence": 2, "smoothing": 0.9, "z": 1.0},
         },
     },
     {"combiner": "transference", "combiner_kwargs": {"every": 4}, "callbacks": [MeasureTransference(3)]},
     {"combiner": "transference", "combiner_kwargs": {"every": 3, "inner": "pcgrad"}},
     {"combiner": "transference", "combiner_kwargs": {"critic": {"every": 2}, "actor": {"every": 3, "scale": "ema"}}},
     {"combiner": "transference", "combiner_kwargs": {"measure": "basis", "candidates": "power_set"}},
-    {"combiner": "transference", "combiner_kwargs": {"measure": "first_order", "candidates": "weights"}},
+    {"combiner": "transference", "combiner_kwargs": {"measure": "lookahead_gradient", "candidates": "weights"}},
 ]
 
 

@@ -289,7 +289,7 @@ OPTIONS = {
     "scale": list(SCALES),
     "candidates": ("leave_one_out", "power_set", "singletons", "weights", ["mean", "pcgrad"]),
     "inner": (None, "pcgrad"),
-    "selector": ("best", {"smoothing": 0.9}, {"smoothing": 0.9, "confidence": 1.0}),
+    "selector": ("best", {"smoothing": 0.9}, {"name": "significant", "z": 1.0}),
 }
 
 
@@ -308,6 +308,11 @@ def extreme_context(gram, losses, step_norm):
         lookahead=FunctionLookahead(
             after,
             held_out_gramian=lambda: gram,
+            row_losses=lambda weights, step: after(weights, step)[..., None].expand(-1, -1, 3),
+            rows_after_optimizer=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0)[
+                ..., None
+            ].expand(-1, -1, 3),
+            slopes_at=lambda row, step: (after(row[None], step)[0], 2 * predict(row[None], step)[0, :, 0] * gram),
             after_optimizer=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0),
             predictions=predict,
             loss_of=lambda predictions: predictions.square().mean(-1),

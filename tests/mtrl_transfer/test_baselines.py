@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl_transfer import Context, make_combiner
+from mtrl_transfer import Context, combine, gramian, make_combiner, per_task_gradients
 from mtrl_transfer.combiners import FAMO, GradNorm, RandomDrop, RandomWeights
 from mtrl_transfer.combiners.gradnorm import LEAST_WEIGHT
 from mtrl_transfer.combiners.torchjd import MGDA, TorchJDWeighting
@@ -191,8 +191,19 @@ def test_bad_arguments(name, kwargs, message):
 
 
 def test_what_must_be_given():
-    for name in ("famo", "gradnorm"):
+    for name in ("famo", "gradnorm", "log_loss"):
         with pytest.raises(ValueError, match="needs a context"):
             make_combiner(name)(torch.eye(2))
     with pytest.raises(ValueError, match="rates has 2 entries for 3 tasks"):
         RandomDrop(rates=[0.1, 0.2])(torch.eye(3))
+
+
+def test_log_loss_steps_along_the_geometric_mean(problem):
+    grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
+    geometric = problem.losses(problem.batch).log().sum()
+    found = torch.autograd.grad(geometric, list(problem.shared.values()))
+    weights = make_combiner("log_loss")(gramian(grads.shared_grads), Context(losses=grads.losses))
+    step = torch.cat([value.flatten() for value in combine(grads.shared_grads, weights).values()])
+    along = torch.cat([value.flatten() for value in found])
+    torch.testing.assert_close(step / step.norm(), along / along.norm())
+    torch.testing.assert_close(step.norm(), problem.literal_gradients().mean(0).norm())

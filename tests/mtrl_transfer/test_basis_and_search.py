@@ -280,7 +280,7 @@ def test_no_curvature_is_first_order():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"candidates": "weights"}, "needs measure='basis' or 'first_order'"),
+        ({"candidates": "weights"}, "needs measure='lookahead_gradient', 'basis' or 'first_order'"),
         ({"candidates": "weights", "measure": "basis", "inner": "pcgrad"}, "inner=None"),
         ({"candidates": "weights", "measure": "basis", "selector": {"smoothing": 0.5}}, "smoothing=0"),
         ({"measure": {"name": "basis", "step_size": "optimizer"}}, "not linear in the weights"),

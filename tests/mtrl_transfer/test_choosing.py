@@ -1,13 +1,15 @@
-"""Portfolios, mixtures, smoothing, and how long a task may be left out."""
+"""Portfolios, smoothing, significance, and how long a task may be left out."""
 
-import numpy as np
 import pytest
 import torch
+from scipy.stats import ttest_rel
 
 from mtrl_transfer import (
     BestCandidate,
     Context,
+    FunctionLookahead,
     PCGrad,
+    SignificantLead,
     Transference,
     candidates,
     gramian,
@@ -15,7 +17,7 @@ from mtrl_transfer import (
     make_context,
     per_task_gradients,
 )
-from mtrl_transfer.choosing.leads import lasting
+from mtrl_transfer.choosing.measures import RowTable
 
 VECTORS = torch.tensor([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0], [-4.0, -4.0, 0.1], [1.0, 1.0, 0.5]]).double()
 GRAM = VECTORS @ VECTORS.T
@@ -130,76 +132,67 @@ def test_smoothing_is_a_running_mean():
     assert not torch.equal(tables[0], tables[1])
 
 
-def test_a_lead_is_lasting_by_the_weighted_mean_and_its_standard_error():
-    generator, state, seen, told = torch.Generator().manual_seed(0), {}, [], []
-    for call in range(60):
-        scores = torch.randn(4, generator=generator, dtype=torch.float64) + torch.tensor([0.0, 0.4, -0.4, 0.1])
-        seen.append((scores - scores[0]).numpy())
-        found = lasting(state, scores, 0.9, 1.5)
-        weights = 0.9 ** np.arange(call, -1, -1)
-        mean = np.average(seen, axis=0, weights=weights)
-        share = (weights**2).sum() / weights.sum() ** 2
-        variance = np.average((seen - mean) ** 2, axis=0, weights=weights) / (1 - share) if call else np.inf
-        expected = (mean > 1.5 * np.sqrt(variance * share)) & (share <= 0.1)
-        expected[0] = True
-        assert found.tolist() == expected.tolist()
-        told.append(found.tolist())
-    assert 0.1 < np.mean(told, axis=0)[1] < 1  # now and then one led, and now and then none
+def rowwise(generator, harm, rows=32):
+    """Losses of single rows after a step; without `harm` all candidates are alike but for chance."""
 
+    def row_losses(weights, step):
+        effects = 0.01 * torch.randn(len(weights), 6, rows, generator=generator, dtype=torch.float64)
+        effects[:, :5] -= harm * weights[:, 5, None, None]
+        return 1 - effects
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("smoothing", [0.82, 0.9, 0.95, 0.98, 0.999])
-def test_no_lead_is_believed_at_first(smoothing, dtype):
-    state, scores = {}, torch.tensor([0.0, 1.0, -1.0], dtype=dtype)
-    told = [lasting(state, scores, smoothing, 2.0).tolist() for _ in range(200)]
-    assert told[:9] == [[True, False, False]] * 9
-    assert told[-1] == [True, True, False]
-
-
-def test_what_is_not_finite_is_no_evidence():
-    generator, state = torch.Generator().manual_seed(0), {}
-    for call in range(400):
-        scores = torch.randn(4, generator=generator) + torch.tensor([0.0, 0.0, 3.0, -3.0])
-        if call % 10:
-            scores[1] = torch.nan
-        if call == 50:
-            scores[0] = 1e25  # a lead whose square is infinite
-        before = {name: value.clone() for name, value in state.items()}
-        told = lasting(state, scores, 0.9, 2.0).tolist()
-        if call == 50:
-            torch.testing.assert_close(state["leads"][:, 1:], before["leads"][:, 1:], rtol=0, atol=0)
-        if call % 10:
-            torch.testing.assert_close(state["leads"][:, 1], before["leads"][:, 1], rtol=0, atol=0)
-        if call < 90:
-            assert not told[1]  # of ten calls, one is known
-        if call > 60:
-            assert told[2:] == [True, False]
-
-
-def noisy(generator, harm):
-    """Losses after a step of a task that neither helps nor harms but for chance; the last harms all others."""
-
-    def lookahead(weights, step):
-        effects = 0.01 * torch.randn(6, 6, generator=generator, dtype=torch.float64)
-        effects[5, :5] -= harm
-        return 1 - weights @ effects
-
+    lookahead = FunctionLookahead(lambda weights, step: row_losses(weights, step).mean(-1), row_losses=row_losses)
     return Context(losses=torch.ones(6).double(), step_norm=torch.tensor(0.1).double(), lookahead=lookahead)
 
 
-def test_with_confidence_chance_leaves_nobody_out_and_harm_does():
+def test_errors_of_leads_are_those_of_paired_t():
+    table = torch.randn(5, 3, 20, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    divisor = torch.tensor([1.0, 0.0, 4.0]).double()
+    losses = RowTable(table)
+    found = losses.lead_errors(divisor)
+    decrease = losses.decrease(table)
+    assert found[0] == 0
+    for k in range(1, 4):
+        squares = []
+        for j in (0, 2):  # a task of divisor 0 does not count
+            lead = (decrease[k, j] - decrease[0, j]).item()
+            squares.append((lead / ttest_rel(table[1, j], table[1 + k, j]).statistic / divisor[j].item()) ** 2)
+        assert found[k].item() == pytest.approx(sum(squares) ** 0.5)
+
+
+@pytest.mark.parametrize("harm", [0.0, 0.1])
+def test_chance_leaves_nobody_out_and_harm_does(harm):
     kept = {}
-    for confidence in (None, 3.0):
-        for harm in (0.0, 0.01):
-            combiner = Transference(selector={"smoothing": 0.95, "confidence": confidence}, max_norm_factor=None)
-            generator = torch.Generator().manual_seed(0)
-            kept[confidence, harm] = torch.stack(
-                [combiner(torch.eye(6).double(), noisy(generator, harm)) != 0 for _ in range(300)]
-            ).double()
-    assert kept[3.0, 0.0].mean() > 0.99
-    assert kept[None, 0.0].mean() < 0.9
-    assert kept[3.0, 0.01][30:, 5].mean() < 0.05
-    assert kept[3.0, 0.01][:, :5].mean() > 0.99
+    for selector in ("best", {"name": "significant", "z": 3}):
+        combiner, generator = Transference(selector=selector, max_norm_factor=None), torch.Generator().manual_seed(0)
+        weights = [combiner(torch.eye(6).double(), rowwise(generator, harm)) for _ in range(100)]
+        kept[str(selector)[:5]] = (torch.stack(weights) != 0).double().mean(0)
+    best, significant = kept.values()
+    if harm:
+        assert significant[5] == 0
+        assert (significant[:5] == 1).all()
+    else:
+        assert best.mean() < 0.9
+        assert significant.mean() > 0.99
+
+
+def test_rows_and_means_choose_alike(problem):
+    grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
+    optimizer = torch.optim.Adam(problem.model.trunk.parameters(), lr=0.01)
+    context = make_context(
+        **problem.form("mapped"),
+        batch=problem.batch,
+        grads=grads,
+        optimizer=optimizer,
+        step_norm=torch.ones(()).double(),
+    )
+    for step in ("matched", "optimizer"):
+        found = []
+        for selector in ("best", SignificantLead(z=0)):
+            combiner = Transference(measure={"step_size": step}, selector=selector)
+            combiner(gramian(grads.shared_grads), context)
+            found.append(combiner.last)
+        torch.testing.assert_close(found[0].transference, found[1].transference)
+        assert found[0].choice == found[1].choice
 
 
 def test_lookahead_defaults_to_the_matched_step(problem):
@@ -218,9 +211,8 @@ def test_lookahead_defaults_to_the_matched_step(problem):
         ({"candidates": ["pcgrd"]}, "unknown candidates: 'pcgrd'.*Did you mean 'pcgrad'"),
         ({"candidates": [0, 1]}, "candidates contains 0, no family.*a subset is a list"),
         ({"selector": {"smoothing": 1.0}}, "smoothing=1.0 must be"),
-        ({"selector": {"smoothing": 0.9, "confidence": -1.0}}, "confidence=-1.0 must be"),
-        ({"selector": {"smoothing": 0.5, "confidence": 1.0}}, "smoothing=0.5 averages 3.0 updates; it must average at"),
-        ({"selector": {"confidence": 2.0}}, "confidence=2.0 is of a running mean, and smoothing=0.0 averages"),
+        ({"selector": {"name": "significant", "z": -1.0}}, "z=-1.0 must be"),
+        ({"selector": "significant", "measure": "basis"}, "'significant' needs measure='exact', not Basis"),
         ({"selector": {"max_absence": 2}, "every": 3}, "max_absence=2 cannot be kept"),
         ({"candidates": torch.ones(1, 4), "inner": "pcgrad"}, "no meaning for rows of given weights"),
     ],

@@ -14,9 +14,8 @@ from benchmarks.update import (
     peak_megabytes,
     plain_operations,
 )
-from mtrl_transfer import Update
+from mtrl_transfer import COMBINERS, Update
 from mtrl_transfer.agents.runs.errors import InputError
-from mtrl_transfer.combiners import COMBINERS
 
 SMALL = UpdateOptions(tasks=3, rows=4, hidden=(8, 6), lookahead_rows=2, rounds=1)
 

@@ -138,7 +138,7 @@ def test_with_other_processes(tmp_path: Path):
     [
         *([f"combiner.name={name}"] for name in COMBINERS if name not in ("transference", "random_drop")),
         ["combiner.name=random_drop", "combiner.kwargs={rates: 0.3}"],
-        ["combiner.kwargs={candidates: [full, pcgrad], selector: {smoothing: 0.9, confidence: 1}}"],
+        ["combiner.kwargs={candidates: [full, pcgrad], selector: {name: significant, smoothing: 0.9, z: 1}}"],
         ["combiner.kwargs={measure: first_order}"],
         ["combiner.kwargs={measure: {step_size: optimizer}, selector: {max_absence: 3}, every: 3}"],
         ["agent.policy_kwargs.alignment=alternating", "agent.policy_kwargs.alignment_period=7"],

@@ -1,0 +1,68 @@
+"""Control: every loss divided by itself."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from mtrl_transfer.choices import check_number
+from mtrl_transfer.combiners.base import Combiner, live_tasks
+from mtrl_transfer.combiners.registry import register
+from mtrl_transfer.context import Context
+from mtrl_transfer.steps import match_norms
+
+
+def known_magnitudes(gramian: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+    """Return the magnitudes `[T]` of the losses, 1 where not known, and which are known, `[T]` bool.
+
+    The magnitude is the absolute loss; of signed losses, whose own value says little, it is `context.scales`. A loss of
+    0 is of a task that is solved or was left out: it has no logarithm, and its `1 / L` would take all.
+    """
+    magnitude = context.losses.abs()
+    if context.signed and context.scales is not None:
+        magnitude = context.scales
+    known = live_tasks(gramian) & context.losses.isfinite() & (magnitude > 0) & magnitude.isfinite()
+    known = known | ~known.any()
+    largest = torch.where(known, magnitude, 0).max()
+    least = torch.finfo(magnitude.dtype).eps * largest
+    return torch.where(known & (largest > 0), torch.maximum(magnitude, least), 1), known
+
+
+@register("log_loss")
+class LogLoss(Combiner):
+    """Weights `∝ 1/L_t`: the step along `Σ_t ∇log L_t`, the logarithm of the losses' geometric mean.
+
+    Geometric loss strategy (Chennupati et al., 2019, *MultiNet++*, arXiv 1904.08492). A control for methods that weigh
+    tasks: it needs neither gradients nor lookahead. Weights sum to 1, or to `n/T` where n of T tasks have a
+    loss and a gradient (one scale), and are then brought to the norm of the mean gradient, as candidates are.
+
+    Args:
+        max_norm_factor: largest factor by which the result is brought to the norm of the mean gradient; None leaves it.
+    """
+
+    sync_free: ClassVar[bool] = True
+    needs_context: ClassVar[bool] = True
+
+    def __init__(self, max_norm_factor: float | None = 2.0) -> None:
+        super().__init__()
+        if max_norm_factor is not None:
+            check_number("max_norm_factor", max_norm_factor, 1)
+        self.max_norm_factor = max_norm_factor
+
+    @property
+    def measures_next(self) -> bool:
+        """False: it does not look ahead."""
+        return False
+
+    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
+        """Return the weights `[T]`."""
+        if context is None:
+            raise ValueError("LogLoss needs a context with the losses of the tasks")
+        magnitude, known = known_magnitudes(gramian, context)
+        shares = known / magnitude
+        weights = (shares / shares.sum() * (known.sum() / len(known))).to(gramian.dtype)
+        if self.max_norm_factor is None:
+            return weights
+        return match_norms(weights, gramian, torch.full_like(weights, 1 / len(weights)), self.max_norm_factor)
