@@ -74,7 +74,7 @@ def test_equals_updating_between_choosing_actions_and_stepping(
         assert_identical(overlapped, make_agent(**settings).learn(120))
 
 
-def test_an_agent_saved_with_an_update_due_takes_it(make_agent: Make, tmp_path: Path) -> None:
+def test_a_saved_agent_takes_its_due_update(make_agent: Make, tmp_path: Path) -> None:
     agent = make_agent(overlap=True, **SETTINGS)
     agent._catch_up = lambda: None  # type: ignore[method-assign]
     agent.learn(63)
@@ -135,7 +135,7 @@ def test_a_run_makes_both_ends_of_it() -> None:
     env.close()
 
 
-def test_a_worker_killed_while_the_agent_updates_changes_nothing() -> None:
+def test_a_worker_killed_during_updates_changes_nothing() -> None:
     calm = walking(1, combiner="mean", overlap=True).learn(60)
     agent = walking(1, combiner="mean", overlap=True)
     take, env = agent._take_updates, agent.env
@@ -155,7 +155,7 @@ def test_a_worker_killed_while_the_agent_updates_changes_nothing() -> None:
         one.get_env().close()
 
 
-def test_work_is_done_between_sending_actions_and_waiting_and_no_step_stays_under_way() -> None:
+def test_work_leaves_no_step_under_way() -> None:
     env, happened = make_vec_env("Point-3", seed=0), list[str]()
     for name in ("step_async", "step_wait"):
         own = getattr(env, name)

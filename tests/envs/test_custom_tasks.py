@@ -56,7 +56,7 @@ def test_three_tasks_of_one_shape():
     assert (card["suite"], card["task_names"], card["horizon"]) == ("custom", ["near", "far", "middle"], None)
 
 
-def test_termination_is_told_from_truncation_and_success_is_latched():
+def test_truncation_is_no_termination_and_success_stays():
     env = make_vec_env(FACTORIES, seed=0)
     env.reset()
     history = [env.step(np.ones((3, 1), np.float32)) for _ in range(4)]
@@ -158,7 +158,7 @@ class Forgetful(gym.Wrapper):
     ],
     ids=["bare", "seeded", "wrapped", "wrapper", "both"],
 )
-def test_resets_without_seed_or_options_work_and_are_seeded(make):
+def test_resets_without_seed_or_options_are_seeded(make):
     expected, env = (make_vec_env({"a": one, "b": one}, seed=3) for one in (lambda: Line(2.0), make))
     for _ in range(2):
         np.testing.assert_array_equal(env.reset(), expected.reset())

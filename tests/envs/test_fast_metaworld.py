@@ -125,7 +125,7 @@ def test_quaternion_is_scipys(values):
     )
 
 
-def test_a_matrix_that_is_no_rotation_is_left_to_scipy():
+def test_scipy_gets_a_matrix_that_is_no_rotation():
     stretched = np.diag([1.0, 1.0, 1.1])
     np.testing.assert_array_equal(
         fast_math.QuickRotation.from_matrix(stretched).as_quat(), Rotation.from_matrix(stretched).as_quat()

@@ -164,7 +164,7 @@ def test_a_worker_stopped_before_any_call_is_replaced(call):
     stopped.close()
 
 
-def test_a_worker_stopped_in_the_middle_of_a_message_is_replaced():
+def test_a_worker_stopped_within_a_message_is_replaced():
     """Before it has read large actions, and before it has written large observations."""
     stopped, spared = own(Wide, 2, worker_timeout=1.0), own(Wide, 1)
     actions = np.zeros((3, 200_000), np.float32)
@@ -277,7 +277,7 @@ def test_killed_between_other_calls():
     spared.close()
 
 
-def test_a_task_that_kills_every_worker_is_given_up():
+def test_a_task_killing_every_worker_is_given_up():
     env = own(Deadly, 2)
     env.reset()
     deadly = np.zeros((3, 4), np.float32)

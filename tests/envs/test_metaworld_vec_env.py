@@ -127,7 +127,7 @@ def test_success_is_latched_over_the_episode_only():
     assert not latched[80]
 
 
-def test_same_seed_repeats_bit_for_bit_and_another_does_not():
+def test_only_the_same_seed_repeats_the_bits():
     options = {"horizon": 6, "n_goals": 10}
     first, goals = rollout(make_vec_env(TASKS, seed=0, **options))
     again, goals_again = rollout(make_vec_env(TASKS, seed=0, **options))
@@ -146,7 +146,7 @@ def goal_sequences(env, episodes=30):
     return np.array(visited).T
 
 
-def test_tasks_visit_goals_at_random_and_not_in_lockstep():
+def test_tasks_visit_different_random_goals():
     env = make_vec_env(["reach-v3", "reach-wall-v3", "push-v3"], seed=0, n_goals=10)
     goals = goal_sequences(env)
     assert len({tuple(sequence) for sequence in goals}) == 3
@@ -157,7 +157,7 @@ def test_tasks_visit_goals_at_random_and_not_in_lockstep():
     assert not set(env.seed(0)) & set(env.seed(1))
 
 
-def test_sequential_order_visits_every_goal_once_from_any_start():
+def test_sequential_order_visits_every_goal_once():
     env = make_vec_env(TASKS, horizon=2, n_goals=4, goal_order="sequential")
     assert env.get_attr("takes_goal_option") == [True, True]
     env.set_options({"goal": 0})
@@ -178,7 +178,7 @@ def test_sequential_order_visits_every_goal_once_from_any_start():
     assert env.get_attr("goal") == [0, 0]
 
 
-def test_seed_does_not_choose_the_goals_but_goal_seed_does():
+def test_goal_seed_and_not_seed_chooses_goals():
     def hashes(**options):
         return protocol_card(make_vec_env(["reach-v3"], n_goals=2, **options))["goal_hashes"]
 

@@ -35,7 +35,7 @@ def scramble_of(env, task, resets=12):
     return solution.T
 
 
-def test_a_family_shares_an_orthogonal_scramble_and_families_differ():
+def test_each_family_has_an_orthogonal_scramble():
     env = make_vec_env("Point-6")
     assert env.families == ((0, 2, 4), (1, 3))
     assert env.harmful_tasks == (5,)
@@ -51,7 +51,7 @@ def test_a_family_shares_an_orthogonal_scramble_and_families_differ():
     np.testing.assert_allclose(scrambles[5], scrambles[0], atol=1e-4)
 
 
-def test_rotated_each_task_has_an_orthogonal_scramble_of_its_own():
+def test_rotated_each_task_has_an_orthogonal_scramble():
     env, plain = make_vec_env("Point-6-rotated"), make_vec_env("Point-6")
     assert env.families == ((0,), (1,), (2,), (3,), (4,))
     assert env.get_attr("family") == [0, 1, 2, 3, 4, None]
@@ -70,13 +70,13 @@ def test_rotated_each_task_has_an_orthogonal_scramble_of_its_own():
         np.testing.assert_array_equal(env.hidden_state(), plain.hidden_state())
 
 
-def test_world_is_the_same_for_every_seed_and_number_of_tasks():
+def test_the_world_is_independent_of_the_seed():
     np.testing.assert_allclose(
         scramble_of(make_vec_env("Point-4", seed=1), 1), scramble_of(make_vec_env("Point-9", seed=2), 3), atol=1e-4
     )
 
 
-def test_rewards_are_progress_and_the_last_tasks_is_noise_ten_times_as_large():
+def test_rewards_are_progress_and_large_noise():
     env = make_vec_env("Point-4", seed=3)
     env.reset()
     generator = np.random.default_rng(0)
@@ -110,7 +110,7 @@ def test_actions_move_the_point_and_walls_hold_it():
     np.testing.assert_array_equal(env.hidden_state()[0], np.ones((3, 2)))
 
 
-def test_scripted_policy_solves_every_solvable_task_from_the_observation():
+def test_the_observation_suffices_for_a_scripted_policy():
     """Unscramble the observation with the family's matrix; walking straight to the goal succeeds in every episode."""
     env = make_vec_env("Point-5", seed=0)
     inverses = np.stack([scramble_of(env, task).T for task in range(5)])
@@ -192,7 +192,7 @@ def test_contract_of_an_sb3_vector_environment():
         env.get_attr("goal")
 
 
-def test_sb3_trains_and_evaluates_on_it_without_a_warning():
+def test_sb3_trains_and_evaluates_without_warnings():
     env = make_vec_env("Point-3")
     model = SAC("MlpPolicy", env, learning_starts=90, buffer_size=300, batch_size=8, policy_kwargs={"net_arch": [8]})
     with warnings.catch_warnings():
@@ -226,7 +226,7 @@ def test_a_goal_option_repeats_the_episodes():
         np.testing.assert_array_equal(env.reset(), expected)
 
 
-def test_some_tasks_play_the_episodes_that_they_play_among_all():
+def test_some_tasks_play_the_same_episodes():
     every, some = make_vec_env("Point-6", seed=2), make_vec_env("Point-6:noise,point-b1,point-a0", seed=2)
     chosen = [5, 3, 0]
     assert some.get_attr("task_name") == ["noise", "point-b1", "point-a0"]

@@ -57,7 +57,7 @@ def test_drawing_changes_nothing_that_an_agent_sees(env):
     np.testing.assert_array_equal(drawn, [plain.step(UP)[0] for _ in range(5)])
 
 
-def test_tasks_of_one_process_do_not_draw_with_each_others_meshes(env):
+def test_tasks_draw_their_own_meshes(env):
     alone = picture(env)
     both = make_vec_env(["reach-v3", "window-open-v3"], n_goals=1, render_mode="rgb_array")
     both.reset()
@@ -68,7 +68,7 @@ def test_tasks_of_one_process_do_not_draw_with_each_others_meshes(env):
     assert np.abs(pictures[1].astype(int) - alone).max() > 60
 
 
-def test_a_machine_that_cannot_draw_says_what_to_install(monkeypatch):
+def test_a_missing_renderer_is_named_for_installation(monkeypatch):
     class Env:
         mujoco_renderer = SimpleNamespace(viewer=None)
 
@@ -85,7 +85,7 @@ def test_a_machine_that_cannot_draw_says_what_to_install(monkeypatch):
     ("variables", "expected"),
     [({}, "egl"), ({"MUJOCO_GL": ""}, "egl"), ({"MUJOCO_GL": "osmesa"}, "osmesa"), ({"DISPLAY": ":0"}, None)],
 )
-def test_egl_is_chosen_only_without_a_screen_or_a_wish(monkeypatch, variables, expected):
+def test_egl_is_only_the_default_without_screen(monkeypatch, variables, expected):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "MUJOCO_GL"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():

@@ -94,7 +94,7 @@ def test_the_next_500_steps_of_every_metaworld_task(task):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ALL_V3_ENVIRONMENTS)
-def test_resets_and_steps_change_nothing_else_of_the_model(task):
+def test_resets_and_steps_change_only_stored_arrays(task):
     env = make_vec_env([task], seed=3, n_goals=3, horizon=20)
     simulation = env._shards[0].tasks.envs[0].unwrapped._env
     arrays = {
@@ -160,7 +160,7 @@ def test_custom_tasks(before):
     check_continues(walks, before, after=50)
 
 
-def test_a_task_that_tells_its_state_is_not_played_again():
+def test_a_task_with_state_dict_is_not_replayed():
     env = walks()
     env.reset()
     history(env, np.zeros((3, 3, 1)))
@@ -169,7 +169,7 @@ def test_a_task_that_tells_its_state_is_not_played_again():
     assert Counted.resets == 0
 
 
-def test_a_task_that_depends_on_more_is_named_and_begins_anew():
+def test_a_task_that_depends_on_more_is_named():
     class Haunted(Walk):
         noise = np.random.default_rng()
 
@@ -185,7 +185,7 @@ def test_a_task_that_depends_on_more_is_named_and_begins_anew():
 
 
 @pytest.mark.parametrize("stream", [np.random.RandomState(0), np.random.Generator(np.random.MT19937(0))])
-def test_a_stream_that_cannot_be_stored_stops_no_training(stream):
+def test_an_unknown_generator_stops_no_training(stream):
     class Older(Walk):
         def reset(self, *, seed=None, options=None):
             self._np_random = stream
@@ -201,7 +201,7 @@ def test_a_stream_that_cannot_be_stored_stops_no_training(stream):
         make_vec_env(tasks, seed=0).load_state_dict(env.state_dict())
 
 
-def test_the_state_does_not_depend_on_the_number_of_processes():
+def test_the_state_is_independent_of_n_procs():
     actions = np.random.default_rng(0).uniform(-1, 1, (30, 3, 4)).astype(np.float32)
     options = {"seed": 3, "n_goals": 2, "horizon": 25}
     one, two = make_vec_env(FEW, **options), make_vec_env(FEW, n_procs=2, **options)

@@ -63,7 +63,7 @@ def actions_for(task, action):
     return actions
 
 
-def test_results_do_not_depend_on_the_number_of_processes():
+def test_results_are_independent_of_n_procs():
     """Bit for bit: observations, rewards, dones, infos but for the time of day, goals; over auto-resets and seeding."""
     options = {"seed": 3, "horizon": 7, "n_goals": 4}
     one, two = (make_vec_env(TASKS, n_procs=n_procs, **options) for n_procs in (1, 2))
@@ -114,7 +114,7 @@ def test_attributes_and_methods_reach_every_task_in_order():
     env.close()
 
 
-def test_an_exception_arrives_with_task_and_traceback_and_the_rest_goes_on():
+def test_an_exception_has_its_task_and_traceback():
     env = fragile()
     with pytest.raises(KeyError, match="broken on purpose") as raised:
         env.step(actions_for(1, 1))

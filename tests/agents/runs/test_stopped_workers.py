@@ -98,7 +98,7 @@ def training(folder: Path, *overrides: str) -> Iterator[Training]:
 
 
 @pytest.mark.slow
-def test_stopped_workers_are_replaced_and_one_signal_ends_it(tmp_path: Path):
+def test_stopped_workers_are_replaced_in_a_run(tmp_path: Path):
     with training(tmp_path / "a", "total_timesteps=300000", "env.worker_timeout=3") as run:
         run.wait_for_step(600)
         for _ in range(2):
@@ -113,7 +113,7 @@ def test_stopped_workers_are_replaced_and_one_signal_ends_it(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_a_run_that_waits_for_ever(tmp_path: Path):
+def test_a_second_signal_ends_endless_waiting(tmp_path: Path):
     with training(tmp_path / "a", "total_timesteps=300000", "env.worker_timeout=null") as run:
         run.wait_for_step(600)
         run.stop_workers()
@@ -125,7 +125,7 @@ def test_a_second_signal_ends_a_run_that_waits_for_ever(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_a_signal_to_all_processes_in_the_final_evaluation(tmp_path: Path):
+def test_all_processes_get_a_signal_in_evaluation(tmp_path: Path):
     """As a cluster's scheduler sends it."""
     budget = ["total_timesteps=900", "evaluation.final_n_goals=40", "env.n_goals=40"]
     with training(tmp_path / "a", *budget) as run:

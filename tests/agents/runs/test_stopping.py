@@ -83,7 +83,7 @@ def test_other_commands_end_by_sigterm():
 
 
 @pytest.mark.filterwarnings("ignore:.*noise.*not finite")
-def test_losses_that_stay_not_finite_stop_it_with_a_good_checkpoint(
+def test_losses_that_stay_not_finite_stop_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     step = PointVecEnv.step_wait
