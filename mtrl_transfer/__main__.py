@@ -6,7 +6,13 @@ import sys
 
 from mtrl_transfer.agents.runs import cli
 
-COMMANDS = {"train": cli.train, "evaluate": cli.evaluate, "compare": cli.compare, "group": cli.group}
+COMMANDS = {
+    "train": cli.train,
+    "evaluate": cli.evaluate,
+    "compare": cli.compare,
+    "group": cli.group,
+    "demo": cli.demo,
+}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Command lines ``mtrl-train``, ``mtrl-evaluate``, ``mtrl-compare`` and ``mtrl-group``.
+"""Command lines ``mtrl-train``, ``mtrl-evaluate``, ``mtrl-compare``, ``mtrl-group`` and ``mtrl-demo``.
 
 Heavy imports lie inside the functions, so that ``--help`` answers at once.
 """
@@ -59,7 +59,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         "examples:\n  mtrl-evaluate runs/FOLDER\n  mtrl-evaluate runs/FOLDER/checkpoints/100000 episodes=10 video=true",
     )
     parser.add_argument(
-        "agent", metavar="CHECKPOINT_OR_RUN_DIR", type=_first, help="a run folder, a checkpoint or an agent's zip"
+        "agent", metavar="CHECKPOINT_OR_RUN_DIR", type=_first, help="a run folder, a checkpoint or an agent's file"
     )
     parser.add_argument(
         "options",
@@ -118,6 +118,28 @@ def group(arguments: Sequence[str] | None = None) -> int:
         from mtrl_transfer.agents.runs.grouping.stages import run_stage
 
         run_stage(of.stage, of.config, of.overrides, _console())
+
+    return run_command(parser, arguments, work)
+
+
+def demo(arguments: Sequence[str] | None = None) -> int:
+    """Play a trained agent: ``[video=false] [episodes=1] [out=demo] [agent=FILE]``. Returns the exit code."""
+    parser = _parser(
+        "mtrl-demo",
+        "A trained agent plays all tasks of MT10: a table, and one clip of all of them.",
+        "examples:\n  mtrl-demo\n  mtrl-demo video=false episodes=5\n  mtrl-demo agent=actor.safetensors out=mine",
+    )
+    parser.add_argument(
+        "options",
+        metavar="key=value",
+        nargs="*",
+        help="video=false for the table alone, episodes=1 per task, out=demo for demo.gif and demo.mp4, agent=FILE",
+    )
+
+    def work(of: argparse.Namespace) -> None:
+        from mtrl_transfer.agents.runs.demo import play
+
+        play(of.options, _console())
 
     return run_command(parser, arguments, work)
 

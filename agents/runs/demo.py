@@ -1,8 +1,7 @@
-"""The command ``mtrl-demo``: a trained agent plays all its tasks, as a table and as one clip of all of them."""
+"""A trained agent plays all its tasks, as a table and as one clip of all of them."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -23,9 +22,7 @@ from mtrl_transfer.agents.runs.config.loading import section
 from mtrl_transfer.agents.runs.config.schema import Section
 from mtrl_transfer.agents.runs.errors import Failed
 from mtrl_transfer.agents.runs.evaluate import actor_config, actor_in
-from mtrl_transfer.agents.runs.exit_codes import exit_code
 from mtrl_transfer.agents.runs.logs.videos import FPS, can_write_mp4, write_clip
-from mtrl_transfer.agents.runs.streams import STDOUT
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
 
 STEPS = 200
@@ -51,21 +48,6 @@ class DemoOptions(Section):
     """Also write a clip."""
     out: Path = Path("demo")
     """The clip's files without their endings."""
-
-
-def demo(arguments: Sequence[str] | None = None) -> int:
-    """Play a trained agent: ``[video=false] [episodes=1] [out=demo] [agent=FILE]``. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        "mtrl-demo", description="A trained agent plays all tasks of MT10: a table, and one clip of all of them."
-    )
-    parser.add_argument(
-        "options",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="video=false for the table alone, episodes=1 per task, out=demo for demo.gif and demo.mp4, agent=FILE",
-    )
-    return exit_code(parser.prog, lambda: play(parser.parse_args(arguments).options, Console(file=STDOUT)))
 
 
 def play(overrides: Sequence[str], console: Console) -> Evaluation:

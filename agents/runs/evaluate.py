@@ -77,7 +77,7 @@ def _find_agent(path: Path) -> Path:
     if path.is_file():
         return path
     if not path.exists():
-        raise InputError(f"{path} does not exist; expected a run folder, a checkpoint or an agent's zip file")
+        raise InputError(f"{path} does not exist; expected a run folder, a checkpoint or an agent's file")
     if (path / AGENT_FILE).is_file():
         return path / AGENT_FILE
     newest = checkpoints.newest(path)

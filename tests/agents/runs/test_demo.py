@@ -12,7 +12,8 @@ import pytest
 
 from mtrl_transfer.agents import MTSAC, load_actor, save_actor
 from mtrl_transfer.agents.runs import cli
-from mtrl_transfer.agents.runs.demo import Film, demo, shipped_agent
+from mtrl_transfer.agents.runs.cli import demo
+from mtrl_transfer.agents.runs.demo import Film, shipped_agent
 from mtrl_transfer.envs import make_vec_env
 
 
