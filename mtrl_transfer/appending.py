@@ -1,4 +1,4 @@
-"""A file that grows by whole pieces, on a full disk too."""
+"""A file that grows by whole pieces, even on a full disk."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 class AppendingFile:
     """Appends pieces to a file, each whole or not at all.
 
-    A piece that cannot be written waits in memory and goes before the next one. The file is opened for each: one that
-    was away for a while is found again.
+    A piece that cannot be written waits in memory and goes before the next one. The file is opened for each, so a
+    file system that was away for a while is found again.
 
     Args:
-        path: the file; made where there is none.
+        path: the file; created if missing.
         end: bytes of it that count, if not all; the rest is cut off before the first piece.
 
     Attributes:
-        waiting: what is not on the disk yet.
+        waiting: bytes that are not on the disk yet.
     """
 
     def __init__(self, path: str | os.PathLike[str], end: int | None = None) -> None:
@@ -27,15 +27,14 @@ class AppendingFile:
         self._end = end
 
     def append(self, piece: bytes, instead_of: int = 0) -> None:
-        """Write what waits and a piece.
+        """Write the waiting bytes and a piece.
 
         Args:
-            piece: what comes last.
+            piece: the new bytes.
             instead_of: size of the last piece, if this one takes its place; 0: it is added.
 
         Raises:
-            OSError: if they cannot be written; the file ends with a whole piece all the same, as far as it lets itself
-                be cut.
+            OSError: if they cannot be written; the file still ends with a whole piece, if it can be truncated.
         """
         if instead_of <= len(self.waiting):
             self.waiting = self.waiting[: len(self.waiting) - instead_of]
@@ -52,7 +51,7 @@ class AppendingFile:
                 while rest:
                     rest = rest[file.write(rest) :]
             except OSError:
-                with contextlib.suppress(OSError):  # it is cut before the next piece, then
+                with contextlib.suppress(OSError):  # then it is truncated before the next piece
                     file.truncate(self._end)
                 raise
         self.waiting, self._end = b"", None

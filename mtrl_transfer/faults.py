@@ -19,7 +19,7 @@ class Fault(NamedTuple):
     """One task's updates with a loss or gradient that was not finite, since the last report.
 
     - `task`: index.
-    - `updates`: how many.
+    - `updates`: number of such updates.
     - `in_a_row`: up to the latest update, reports before included.
     """
 
@@ -31,11 +31,11 @@ class Fault(NamedTuple):
 class Faults:
     """Takes tasks whose loss or gradient is not finite out of an update.
 
-    Their losses and gradients become 0: the others' step is what it would be with a task that gives nothing.
+    Their losses and gradients become 0, so the other tasks' step is as without them.
 
     Args:
         n_tasks: ``T``.
-        device: where the counts lie.
+        device: of the counts.
     """
 
     def __init__(self, n_tasks: int, device: torch.device) -> None:
@@ -53,7 +53,7 @@ class Faults:
         self.in_a_row.zero_()
 
     def report(self) -> list[Fault]:
-        """What happened since the last report; waits for the device."""
+        """Return the faults since the last report; waits for the device."""
         counts, rows = self.count.tolist(), self.in_a_row.tolist()
         self.count.zero_()
         return [Fault(task, n, rows[task]) for task, n in enumerate(counts) if n]

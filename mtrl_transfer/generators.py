@@ -1,4 +1,4 @@
-"""Random streams that go on where they were saved."""
+"""Random streams that continue from a saved state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def restore_generator(generator: torch.Generator, saved: Tensor) -> None:
-    """Continue from a state, as bytes; one of another kind of device, whose stream cannot go on here, is a seed."""
+    """Restore a generator. A state from another device type seeds it instead."""
     saved = saved.cpu()
     if saved.numel() == generator.get_state().numel():
         generator.set_state(saved)

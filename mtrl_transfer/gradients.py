@@ -20,7 +20,7 @@ class TaskGradients(NamedTuple):
 
     - `losses`: `[T]`, detached.
     - `shared_grads`: `[T, *shape]` for every shared parameter that trains: the task gradients.
-    - `head_grads`: like the heads: `[T, *shape]`, or a list of T where the heads were a list. Not scaled by `1/T`.
+    - `head_grads`: like the heads: `[T, *shape]`, or a list of T if the heads were a list. Not scaled by `1/T`.
       Frozen parameters are missing from dicts, and None in tuples.
     """
 
@@ -37,17 +37,17 @@ def per_task_gradients(
     *,
     losses: AllLosses | None = None,
 ) -> TaskGradients:
-    """Gradient of every task's own loss, at the cost of one backward pass of their sum.
+    """Return the gradient of every task's own loss, at the cost of one backward pass of their sum.
 
     Each task owns its rows, so one pass over all rows holds every task's gradient: the shared parameters only need a
-    task axis of their own for it to be kept apart.
+    task axis to keep them apart.
 
     Args:
         task_loss: `task_loss(shared, head, batch)`, loss of *one* task: `[rows]` (the mean is taken) or a scalar.
             Deterministic: noise and targets travel in `batch`. A list of T functions for unlike tasks.
         shared: shared parameters by name, each `[*shape]`.
-        heads: tensors `[T, *shape]` (any nesting of dicts and tuples), or a list with the head of each task.
-        batch: tensors `[T, rows, ...]` (any nesting of dicts and tuples), or a list with the batch of each task.
+        heads: tensors `[T, *shape]` (any nesting of dicts and tuples), or a list with one head per task.
+        batch: tensors `[T, rows, ...]` (any nesting of dicts and tuples), or a list with one batch per task.
         losses: `losses(shared, heads, batch) -> [T]`, faster than `task_loss`, which is then not called. It gets
             `shared[name]` as `[T, *shape]`, expanded without copying (stride 0), and must use slice `t` for
             task `t` only.
@@ -57,7 +57,7 @@ def per_task_gradients(
         have zero gradients. Parameters of a module with `requires_grad=False` have none.
 
     Raises:
-        ValueError: where the arguments disagree on the number of tasks.
+        ValueError: if the arguments disagree on the number of tasks.
     """
     n_tasks = count_tasks(task_loss, heads, batch)
     if losses is not None:
@@ -90,7 +90,7 @@ def _without_frozen(grads: Any, heads: Tree) -> Any:
 
 
 def expand_over_tasks(shared: Shared, n_tasks: int) -> dict[str, Tensor]:
-    """Shared parameters as `[T, *shape]` views that share one memory (stride 0)."""
+    """Return shared parameters as `[T, *shape]` views of one memory (stride 0)."""
     return {name: value.detach().expand(n_tasks, *value.shape) for name, value in shared.items()}
 
 
@@ -179,7 +179,7 @@ def gramian(grads: Mapping[str, Tensor], other: Mapping[str, Tensor] | None = No
         other: a second set, such as gradients on held-out rows.
 
     Returns:
-        `[T, T]`: entry `[i, j]` is `⟨grads_i, grads_j⟩`, or `⟨grads_i, other_j⟩` where `other` is given.
+        `[T, T]`: entry `[i, j]` is `⟨grads_i, grads_j⟩`, or `⟨grads_i, other_j⟩` if `other` is given.
     """
     total: Tensor | None = None
     for name, gradient in grads.items():

@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import vmap
 
 from mtrl_transfer import scales
+from mtrl_transfer.lookahead import check_weights
+from mtrl_transfer.model import FunctionalModel
 from mtrl_transfer.precision import float32_products
-from mtrl_transfer.tasks import Shared, TaskLoss, Tree, are_unlike, count_tasks, entry
+from mtrl_transfer.tasks import Shared, TaskLoss, Tree, count_tasks, is_frozen
 
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop")
 """Optimizers of torch whose step treats each number by itself: one of them steps K copies of the parameters at once."""
@@ -63,21 +64,24 @@ def horizon_transference(
     n_tasks = count_tasks(task_loss, heads, held_out)
     if not batches:
         raise ValueError("batches is empty: a horizon needs at least one step")
-    if weights.ndim != 2 or weights.shape[1] != n_tasks:
-        raise ValueError(f"weights must be [K, {n_tasks}] (one candidate a row), got {list(weights.shape)}")
+    check_weights(weights, n_tasks)
     if not (isinstance(scale, Tensor) or scale == "ratio"):
         raise ValueError(f"scale={scale!r} must be 'ratio' or a tensor [{n_tasks}]")
-    copies = {name: _copies(value, len(weights)) for name, value in shared.items()}
-    optimizer = _copied(step, shared, copies)
+    model = FunctionalModel(task_loss, shared, heads, n_tasks=n_tasks)
+    trained = {name: value for name, value in shared.items() if not is_frozen(value)}
+    copies = {name: _copies(value, len(weights)) for name, value in trained.items()}
+    trunks = {
+        name: copies.get(name, value.detach().expand(len(weights), *value.shape)) for name, value in shared.items()
+    }
+    optimizer = _copied(step, trained, copies)
     for batch in batches:
-        losses = _losses(task_loss, copies, heads, batch)
+        losses = model.losses(batch, trunks)
         gradients = torch.autograd.grad((weights * losses).sum(), list(copies.values()), allow_unused=True)
         for copy, gradient in zip(copies.values(), _clipped(gradients, max_grad_norm), strict=True):
             copy.grad = gradient
         optimizer.step()
     with torch.no_grad():
-        before = _losses(task_loss, {name: value.detach()[None] for name, value in shared.items()}, heads, held_out)[0]
-        after = _losses(task_loss, copies, heads, held_out)
+        before, after = model.losses(held_out)[0], model.losses(held_out, trunks)
     return scales.divide(before - after, scale if isinstance(scale, Tensor) else before)
 
 
@@ -119,18 +123,3 @@ def _clipped(gradients: Sequence[Tensor | None], max_norm: float | None) -> list
     norms = torch.stack([gradient.flatten(1).square().sum(1) for gradient in present]).sum(0).sqrt()
     factors = (max_norm / (norms + 1e-6)).clamp(max=1.0)
     return [None if one is None else one * factors.view(-1, *[1] * (one.ndim - 1)) for one in gradients]
-
-
-def _losses(task_loss: Any, copies: dict[str, Tensor], heads: Tree, batch: Tree) -> Tensor:
-    """Losses `[K, T]` at K values of the shared parameters, differentiable."""
-    if not are_unlike(task_loss, heads, batch):
-        over_tasks = vmap(lambda *task: task_loss(*task).mean(), in_dims=(None, 0, 0))
-        return vmap(over_tasks, in_dims=(0, None, None))(copies, heads, batch)
-    n_tasks = count_tasks(task_loss, heads, batch)
-
-    def row(shared: dict[str, Tensor]) -> Tensor:
-        tasks = ((entry(task_loss, t), entry(heads, t), entry(batch, t)) for t in range(n_tasks))
-        return torch.stack([loss(shared, head, rows).mean() for loss, head, rows in tasks])
-
-    n_candidates = len(next(iter(copies.values())))
-    return torch.stack([row({name: copy[k] for name, copy in copies.items()}) for k in range(n_candidates)])

@@ -152,7 +152,7 @@ class StepLookahead:
 
     def _trunks(self, weights: Tensor, step_size: Tensor | float | None) -> Iterator[dict[str, Tensor]]:
         """Trunks `θ − η Σ_t w_t g_t` of `weights [K, T]`, as many at a time as are evaluated at once."""
-        _check_weights(weights, self.model.n_tasks)
+        check_weights(weights, self.model.n_tasks)
         if step_size is None:
             step_size = matched_step_size(self.gramian, self.step_norm)
         for some in weights.split(CHUNK):
@@ -174,9 +174,10 @@ class StepLookahead:
         return [slice(first, first + size) for first in range(0, n_candidates, size)]
 
 
-def _check_weights(weights: Tensor, n_tasks: int) -> None:
+def check_weights(weights: Tensor, n_tasks: int) -> None:
+    """Raise `ValueError` if candidates are not `[K, T]`."""
     if weights.ndim != 2 or weights.shape[1] != n_tasks:
-        raise ValueError(f"weights must be [K, {n_tasks}] (one candidate a row), got {list(weights.shape)}")
+        raise ValueError(f"weights must be [K, {n_tasks}] (one candidate per row), got {list(weights.shape)}")
 
 
 def make_context(
@@ -271,7 +272,7 @@ def transference(
     if not isinstance(scale, Tensor):
         check_choice("scale", scale, ("ratio",))
     n_tasks = count_tasks(task_loss, heads, batch)
-    _check_weights(weights, n_tasks)
+    check_weights(weights, n_tasks)
     model = FunctionalModel(task_loss, shared, heads, losses=losses, n_tasks=n_tasks)
     tasks = model.gradients(batch)[0] if shared_grads is None else TaskGradients(weights, dict(shared_grads), {})
     rows = batch if lookahead_batch is None else lookahead_batch

@@ -13,7 +13,7 @@ from mtrl_transfer.shared_linear import SharedWeight, shared_linear
 
 
 class TappedWeight(SharedWeight):
-    """A weight that remembers what went through it; not differentiated itself.
+    """A weight that keeps the inputs and outputs of its call; not differentiated itself.
 
     Args:
         weight: `[N, in, out]`.

@@ -14,7 +14,7 @@ from mtrl_transfer.gradients import TaskGradients, gradients_of, per_task_gradie
 from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, are_unlike, count_tasks, entry, is_frozen
 
 Given_co = TypeVar("Given_co", covariant=True)
-"""A named tuple of what a loss gives for the rows; its `losses` are `[1, T, rows]`."""
+"""Result of a loss: a named tuple whose `losses` are `[1, T, rows]`."""
 
 
 class Model(Protocol[Given_co]):
@@ -45,10 +45,10 @@ class Model(Protocol[Given_co]):
         """Trunk parameters that act through `shared_linear` alone; empty where `tapped` does not exist."""
 
     def gradients(self, batch: Any, trunk: Shared | None = None) -> tuple[TaskGradients, Given_co]:
-        """Task gradients, and what the loss gave, detached."""
+        """Task gradients, and the detached result of the loss."""
 
     def plain_gradients(self, batch: Any, weights: Tensor | None) -> tuple[list[Tensor], Given_co] | None:
-        """Gradients of all that trains by one plain backward pass, the trunk's first, and what the loss gave.
+        """Gradients of all that trains by one plain backward pass, the trunk's first, and the result of the loss.
 
         Args:
             batch: rows of every task.
@@ -71,7 +71,7 @@ class Model(Protocol[Given_co]):
         """Losses `[T]` as a function of predictions `[T, ...]`, differentiable twice."""
 
     def tapped(self, batch: Any, trunk: Mapping[str, Any]) -> Given_co:
-        """What the loss gives, with its graph, at a trunk with a task axis, `[T, *shape]`.
+        """Return the result of the loss, with its graph, at a trunk with a task axis, `[T, *shape]`.
 
         `linear` weights may be stand-ins (`SharedWeight`).
         """
@@ -136,7 +136,6 @@ class FunctionalModel:
             found = gradients_of(losses.mean(), [leaf for leaf in leaves if leaf.requires_grad])
         return found, Losses(losses.detach().view(1, -1, 1))
 
-    @torch.no_grad()
     def losses(self, batch: Tree, trunks: Mapping[str, Tensor] | None = None, heads: Tree = None) -> Tensor:
         """Losses `[K, T]`."""
         heads = self.heads if heads is None else heads
@@ -147,7 +146,6 @@ class FunctionalModel:
         # Candidates outside and tasks inside is about twice as fast as the other way round.
         return vmap(self._task_losses, in_dims=(0, None, None))(dict(trunks), heads, batch)
 
-    @torch.no_grad()
     def row_losses(self, batch: Tree, trunks: Mapping[str, Tensor] | None = None) -> Tensor:
         """Losses of single rows `[K, T, rows]`.
 
@@ -166,8 +164,7 @@ class FunctionalModel:
         if self._predict is None:
             raise ValueError("measure='basis' needs predict=, which says how predictions arise")
         over_tasks = vmap(self._predict, in_dims=(None, 0, 0))
-        with torch.no_grad():
-            return vmap(over_tasks, in_dims=(0, None, None))(dict(trunks), self.heads, batch)
+        return vmap(over_tasks, in_dims=(0, None, None))(dict(trunks), self.heads, batch)
 
     def loss_of(self, batch: Tree) -> Callable[[Tensor], Tensor]:
         """Losses `[T]` of predictions `[T, ...]`."""

@@ -14,7 +14,7 @@ SUPPORTED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 def functional_step(optimizer: torch.optim.Optimizer, shared: Shared, grads: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Where `optimizer.step()` would bring the shared parameters, for K gradients at once; nothing is changed.
+    """Return the shared parameters after `optimizer.step()`, for K gradients at once; nothing is changed.
 
     The optimizer's live state (momentum, moments, number of steps) is read, not written.
 

@@ -1,4 +1,4 @@
-"""Which parameters of a module are shared by all tasks."""
+"""The parameters of a module that all tasks share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Parameters = dict[str, nn.Parameter]
 def split_parameters(
     model: nn.Module, shared: str | nn.Module | Callable[[str, nn.Parameter], bool]
 ) -> tuple[Parameters, Parameters]:
-    """Parameters of `model` that are shared, and the others, by their full names.
+    """Split the parameters of `model` into shared and others, by their full names.
 
     Args:
         model: the whole model.
@@ -22,7 +22,7 @@ def split_parameters(
         Shared and other parameters, as in `model.named_parameters()`.
 
     Raises:
-        ValueError: where that leaves no parameter shared.
+        ValueError: if no parameter is shared.
     """
     if isinstance(shared, str):
         shared = model.get_submodule(shared)

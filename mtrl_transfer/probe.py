@@ -36,7 +36,7 @@ class Measurement:
 
     Attributes:
         means: running means of `predicted`, `realised` (trunk's real step, heads as they were), `realised_step`
-            (heads stepped too) and `given` (what a task's own step gives all tasks), each `[T]`, and of
+            (heads stepped too) and `given` (the effect of a task's own step on all tasks), each `[T]`, and of
             `agreement` of exact and first order.
         maps: running means of `pairwise` transference (giver, receiver) and `cosine` of task gradients, `[T, T]`.
         history: for records, running means of `pairwise`, and of what `affinity` measures: `decrease`
@@ -79,7 +79,7 @@ class Measurement:
 
     @torch.no_grad()
     def affinity(self, before: Tensor, after: Tensor, scales: Tensor | None) -> None:
-        """Note what each task's step alone does to all others, and nothing else.
+        """Note the effect of each task's own step on all tasks, and nothing else.
 
         Means are taken before dividing: on few rows a single loss is too noisy to divide by.
 
@@ -94,7 +94,7 @@ class Measurement:
     @float32_products()
     @torch.no_grad()
     def before_step(self, lookahead: StepLookahead, weights: Tensor, scales: Tensor | None) -> None:
-        """Predict what the step with `weights [T]` will do.
+        """Predict the effect of the step with `weights [T]`.
 
         Args:
             lookahead: of this update.
@@ -154,7 +154,7 @@ def effects_alone(model: Model[Any], batch: Any, others: Any, step_norm: Tensor)
         step_norm: norm `[]` of a step along the mean gradient; the tasks' own are in proportion.
 
     Returns:
-        Losses `[T]` before, `[T giver, T]` after, and what the loss gave on `batch`.
+        Losses `[T]` before, `[T giver, T]` after, and the result of the loss on `batch`.
     """
     widest = max(value.shape[-1] for value in model.trunk.values() if value.ndim)
     if model.linear and n_rows(batch) * FEW <= widest:
@@ -175,7 +175,7 @@ def steps_alone(model: Model[Any], batch: Any, step_norm: Tensor) -> tuple[dict[
     Arguments are those of `effects_alone`.
 
     Returns:
-        Trunks `[T, *shape]`, as `model.losses` takes them, and what the loss gave before the step.
+        Trunks `[T, *shape]`, as `model.losses` takes them, and the result of the loss before the step.
     """
     trunk, n_tasks = model.trunk, model.n_tasks
     expanded = expand_over_tasks(trunk, n_tasks)

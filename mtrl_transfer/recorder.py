@@ -1,4 +1,4 @@
-"""What a run measured and decided in one compact file: a line of JSON, then records of one fixed size.
+"""Measurements and decisions of a run in one compact file: a line of JSON, then records of one fixed size.
 
 Records are appended, so a run that was cut off leaves a readable file, and a resumed one goes on in it.
 """
@@ -24,7 +24,7 @@ DECIDED = ("candidates", "transference", "scores", "step_size")
 
 
 class Record(NamedTuple):
-    """What is recorded of one network at one step; what is None was not known.
+    """One network's record at one step; None is not known.
 
     - `weights`: `[T]`, applied to the task gradients.
     - `gramian`: `[T, T]`, the latest.
@@ -54,7 +54,7 @@ class Recorder:
         self._header = b""
 
     def record(self, step: int, records: Mapping[str, Record]) -> None:
-        """Append what is known of each network; values leave the device only here.
+        """Append a record of each network; values leave the device only here.
 
         Args:
             step: of the run, in the unit of the caller's logs; not smaller than the one before.
@@ -109,7 +109,7 @@ class Recorder:
 
 
 class Recording:
-    """What a `Recorder` wrote.
+    """The content of a file that a `Recorder` wrote.
 
     Attributes:
         tasks: names of the T tasks.

@@ -9,7 +9,7 @@ from torch import Tensor
 class RunningMeans:
     """Means of named tensors since the last flush; no host synchronisation until then.
 
-    Sums and counts stay where they are in memory, so that what adds to them may be captured and replayed.
+    Sums and counts stay where they are in memory, so that additions may be captured and replayed.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class RunningMeans:
         self._counts[name] += 1
 
     def count(self, name: str) -> int:
-        """How many values of ``name`` were added since the last flush; waits for the device."""
+        """Return the number of values of ``name`` added since the last flush; waits for the device."""
         return int(self._counts.get(name, 0))
 
     def mean(self, name: str) -> Tensor:
@@ -34,7 +34,7 @@ class RunningMeans:
         return self._sums[name] / self._counts[name]
 
     def flush(self) -> dict[str, Tensor]:
-        """Means by name on the CPU; starts anew."""
+        """Return the means by name on the CPU, and start again."""
         means = {name: self.mean(name).cpu() for name, count in self._counts.items() if count}
         for tensor in (*self._sums.values(), *self._counts.values()):
             tensor.zero_()
@@ -65,7 +65,7 @@ class Correlation:
         self._overall: Tensor | None = None
 
     def add(self, x: Tensor, y: Tensor, valid: Tensor) -> None:
-        """Add pairs ``x, y`` (any equal shape); they count nothing where ``valid []`` is false."""
+        """Add pairs ``x, y`` (any equal shape); they do not count if ``valid []`` is false."""
         x, y = x.double().flatten(), y.double().flatten()
         moments = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y]).sum(dim=1)
         if self._window is None:
@@ -73,7 +73,7 @@ class Correlation:
         self._window += torch.where(valid, moments, 0.0)
 
     def flush(self) -> float:
-        """Correlation since the last flush (nan without any); starts anew."""
+        """Return the correlation since the last flush (nan without any pairs), and start again."""
         if self._window is None:
             return float("nan")
         window = self._window.clone()
@@ -82,7 +82,7 @@ class Correlation:
         return _pearson(window)
 
     def overall(self) -> float:
-        """Correlation over everything added; nan where nothing was."""
+        """Return the correlation over everything added; nan if nothing was."""
         parts = [part for part in (self._overall, self._window) if part is not None]
         return _pearson(torch.stack(parts).sum(dim=0)) if parts else float("nan")
 

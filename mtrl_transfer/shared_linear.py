@@ -25,7 +25,7 @@ class SharedWeight(ABC):
 
     @abstractmethod
     def apply(self, x: Tensor, bias: Tensor) -> Tensor:
-        """What :func:`shared_linear` returns."""
+        """Return the result of :func:`shared_linear`."""
 
 
 def shared_linear(x: Tensor, weight: Tensor | SharedWeight, bias: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How long a lookahead step is, and bringing candidates to one length."""
+"""Length of a lookahead step, and candidates of one length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from mtrl_transfer.scales import squared_norms
 
 
 def matched_step_size(gramian: Tensor, step_norm: Tensor | None, weights: Tensor | None = None) -> Tensor:
-    """`η` with which a step along `weights` is as long as the trunk's last real step.
+    """Return `η` such that a step along `weights` is as long as the trunk's last real step.
+
+        η = step_norm / ‖Σ_t w_t g_t‖
 
     An optimizer such as Adam takes steps much longer than its learning rate times the gradient; at the shorter length
     a lookahead says no more than the gradient does.
@@ -19,7 +21,7 @@ def matched_step_size(gramian: Tensor, step_norm: Tensor | None, weights: Tensor
     Args:
         gramian: `[T, T]`.
         step_norm: `[]`, norm of the last real step.
-        weights: `[T]`, the candidate to match; the full set (all `1/T`) where not given.
+        weights: `[T]`, the candidate to match; None: the full set (all `1/T`).
 
     Returns:
         `[]`; 0 where the gradient is zero.

@@ -1,4 +1,4 @@
-"""How several tasks are passed around: stacked on a leading axis, or as a list of unlike entries."""
+"""Parameters and rows of several tasks: stacked on a leading axis, or a list of unlike entries."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Shared: TypeAlias = Mapping[str, Tensor]
 
 
 def are_unlike(task_loss: TaskLoss | Sequence[TaskLoss] | None, heads: Tree, batch: Tree) -> bool:
-    """Whether any argument is a list with one entry a task (then tasks are looped over)."""
+    """Return True if any argument is a list with one entry per task; tasks are then looped over."""
     return any(isinstance(argument, list) for argument in (task_loss, heads, batch))
 
 
 def count_tasks(task_loss: TaskLoss | Sequence[TaskLoss] | None, heads: Tree, batch: Tree) -> int:
-    """Number of tasks T, read from list lengths and leading axes; raises `ValueError` where these differ."""
+    """Return the number of tasks T, read from list lengths and leading axes; raise `ValueError` if these differ."""
     sizes = {}
     for name, argument in (("task_loss", task_loss), ("heads", heads), ("batch", batch)):
         if isinstance(argument, list):
@@ -38,13 +38,13 @@ def count_tasks(task_loss: TaskLoss | Sequence[TaskLoss] | None, heads: Tree, ba
     if len(set(sizes.values())) > 1:
         found = ", ".join(f"{name} = {size}" for name, size in sizes.items())
         raise ValueError(
-            f"one entry a task is expected in all arguments (a list means one entry a task), found {found}"
+            f"one entry per task is expected in all arguments (a list means one entry per task), found {found}"
         )
     return next(iter(sizes.values()))
 
 
 def entry(argument: Tree, task: int) -> Tree:
-    """Task's own entry of a list, of a stacked tree, or the loss function that all tasks share."""
+    """Return a task's entry of a list, of a stacked tree, or the loss function that all tasks share."""
     if isinstance(argument, list):
         return argument[task]
     if callable(argument):
@@ -58,14 +58,14 @@ def is_frozen(value: Any) -> bool:
 
 
 def n_rows(batch: Tree) -> int:
-    """Rows of each task, read from the first tensor (of the first task)."""
+    """Return the rows of each task, read from the first tensor (of the first task)."""
     first, axis = (batch[0], 0) if isinstance(batch, list) else (batch, 1)
     shapes = [leaf.shape for leaf in tree_leaves(first) if isinstance(leaf, Tensor)]
     return shapes[0][axis] if shapes and len(shapes[0]) > axis else 1
 
 
 def first_rows(batch: Tree, rows: int | None) -> Tree:
-    """The batch with the first `rows` of every task; entries with one row a task stay. None: all rows."""
+    """Return the batch with the first `rows` of every task; entries with one row a task stay. None: all rows."""
     if rows is None:
         return batch
     if isinstance(batch, list):

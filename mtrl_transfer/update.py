@@ -101,7 +101,7 @@ class Update(Generic[Given]):
             note_step: note the length of the trunk's step, for a measurement in the next update.
 
         Returns:
-            What the loss gave at the parameters before the step, detached.
+            Result of the loss at the parameters before the step, detached.
         """
         combines = any(not is_frozen(value) for value in self.model.trunk.values())
         rows_of = partial(self._rows_of, batch, draw)
@@ -124,7 +124,7 @@ class Update(Generic[Given]):
     def _gradients(
         self, batch: Any, rows_of: Callable[..., Any], combines: bool
     ) -> tuple[list[Tensor], Tensor | None, Given, Tensor]:
-        """Gradients of all that trains, their norm where known, what the loss gave, and the weights `[T]`."""
+        """Gradients of all that trains, their norm if known, the result of the loss, and the weights `[T]`."""
         weights = self._known_weights() if combines else torch.full_like(self.weights, 1 / self.model.n_tasks)
         if weights is not None and is_sync_free(weights.device):
             plain = self.model.plain_gradients(batch, weights if combines and self.combiner.needs_gramian else None)

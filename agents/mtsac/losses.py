@@ -40,14 +40,14 @@ class ActorBatch(NamedTuple):
 
 
 class CriticRows(NamedTuple):
-    """What a critic's rows came to, each ``[K, T, B]``: ``losses`` and the twins' mean ``values``."""
+    """Result of the critic's loss, each ``[K, T, B]``: ``losses`` and the twins' mean ``values``."""
 
     losses: Tensor
     values: Tensor
 
 
 class ActorRows(NamedTuple):
-    """What an actor's rows came to, each ``[K, T, B]``: ``losses``, ``log_probs`` and the smaller twin's ``values``."""
+    """Result of the actor's loss, each ``[K, T, B]``: ``losses``, ``log_probs`` and the smaller twin's ``values``."""
 
     losses: Tensor
     log_probs: Tensor
@@ -116,7 +116,7 @@ class NetworkLoss(ABC):
         return [name for name in self.trunk if name.startswith("weight")]
 
     def gradients(self, batch: Any, trunk: Parameters | None = None) -> tuple[TaskGradients, Any]:
-        """Task gradients in one backward pass, and what the loss gave, detached."""
+        """Task gradients in one backward pass, and the detached result of the loss."""
         rows: list[Any] = []
 
         def losses(trunk: Parameters, heads: Parameters, batch: Any) -> Tensor:
@@ -148,7 +148,7 @@ class NetworkLoss(ABC):
         return self(batch, _net_by_net(trunks)).losses
 
     def tapped(self, batch: Any, trunk: Mapping[str, Any]) -> Any:
-        """What the loss gives at a trunk with a task axis, whose weights may be stand-ins."""
+        """Result of the loss at a trunk with a task axis, whose weights may be stand-ins."""
         return self(batch, trunk)
 
 

@@ -112,3 +112,13 @@ def test_bad_arguments_are_named(problem, change, message):
     arguments |= {"weights": candidates.full(4).double(), "held_out": problem.held_out, **change}
     with pytest.raises(ValueError, match=message):
         horizon_transference(**arguments)
+
+
+def test_frozen_layers_stay_over_the_horizon(problem):
+    problem.model.trunk[0].weight.requires_grad_(False)
+    optimizer = torch.optim.Adam([p for p in problem.model.trunk.parameters() if p.requires_grad], lr=0.02)
+    batches, weights = batches_of(problem, 3), candidates.leave_one_out(4).double()
+    arguments = {**problem.form("mapped"), "batches": batches, "weights": weights, "step": optimizer}
+    del arguments["losses"]
+    found = horizon_transference(**arguments, held_out=problem.held_out)
+    torch.testing.assert_close(found, literal(problem, batches, weights, optimizer))
