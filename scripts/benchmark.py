@@ -1,4 +1,4 @@
-"""Benchmarks, as ratios taken in one run: ``scripts/benchmark.py update|checkpoint key=value ...``."""
+"""Benchmarks, as ratios taken in one run: ``scripts/benchmark.py update key=value ...``."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from benchmarks import checkpoint, update
+from benchmarks import update
 from mtrl_transfer.agents.runs.cli import run_command
 from mtrl_transfer.agents.runs.streams import STDOUT
 
-BENCHMARKS = {"update": update.run, "checkpoint": checkpoint.run}
+BENCHMARKS = {"update": update.run}
 
 
 def benchmark(arguments: Sequence[str] | None = None) -> int:
-    """Run a benchmark: ``update|checkpoint key=value ...``. Returns the exit code."""
+    """Run a benchmark: ``update key=value ...``. Returns the exit code."""
     parser = argparse.ArgumentParser("benchmark", description="Measure costs, as ratios taken in one run.")
-    parser.add_argument("what", choices=BENCHMARKS, help="cost of updates by combiner and measure, or of checkpoints")
+    parser.add_argument("what", choices=BENCHMARKS, help="cost of updates by combiner and measure")
     parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. rows=32 hidden=[256,256,256]")
     return run_command(parser, arguments, lambda of: BENCHMARKS[of.what](of.options, Console(file=STDOUT)))
 

@@ -30,7 +30,6 @@ def figures(summary: Summary, runs: Sequence[FinishedRun]) -> dict[str, Figure]:
     drawn = {
         "final_success_by_method": intervals(summary),
         "final_success_per_task": task_bars(summary),
-        "cost_of_an_update": costs(summary),
     }
     transitions = {name: method.over_transitions for name, method in summary.methods.items()}
     if any(transitions.values()):
@@ -64,7 +63,9 @@ def transference(runs: Sequence[FinishedRun], role: str) -> dict[str, Figure]:
 
 def intervals(summary: Summary) -> Figure:
     """Interquartile mean of each method with its interval, and a dot per seed."""
-    figure, axes = _method_rows(summary)
+    figure, axes = _axes(1.0 + 0.42 * len(summary.methods))
+    axes.set_yticks(range(len(summary.methods)), list(summary.methods))
+    axes.set_ylim(len(summary.methods) - 0.5, -0.5)
     for row, method in enumerate(summary.methods.values()):
         colour = _cycled(COLOURS, row)
         axes.plot(method.iqm[1:], [row, row], color=colour, linewidth=7, alpha=0.35, solid_capstyle="butt")
@@ -106,19 +107,6 @@ def task_bars(summary: Summary) -> Figure:
     return figure
 
 
-def costs(summary: Summary) -> Figure:
-    """Milliseconds of one update, by part."""
-    figure, axes = _method_rows(summary)
-    rows = range(len(summary.methods))
-    extra = np.array([method.transference_ms for method in summary.methods.values()])
-    plain = np.array([method.update_ms for method in summary.methods.values()]) - extra
-    axes.barh(rows, plain, 0.6, color="#9AA5B1", label="update")
-    axes.barh(rows, extra, 0.6, left=plain, color="#D55E00", label="measuring and combining")
-    axes.set_xlabel("milliseconds of an update")
-    _legend_above(axes)
-    return figure
-
-
 def _curves(
     bands: Mapping[str, Band | None], x_label: str, scale: float, line: Mapping[str, Any], **area: Any
 ) -> tuple[Figure, Axes]:
@@ -134,14 +122,6 @@ def _curves(
     axes.set(xlabel=x_label, ylabel="success (IQM)", ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
     _legend_above(axes)
-    return figure, axes
-
-
-def _method_rows(summary: Summary) -> tuple[Figure, Axes]:
-    """Axes with a row per method, the first at the top."""
-    figure, axes = _axes(1.0 + 0.42 * len(summary.methods))
-    axes.set_yticks(range(len(summary.methods)), list(summary.methods))
-    axes.set_ylim(len(summary.methods) - 0.5, -0.5)
     return figure, axes
 
 
