@@ -1,0 +1,119 @@
+"""Saving and loading of agents without pickle, by the methods of stable-baselines3."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import GymEnv
+from stable_baselines3.common.utils import get_system_info
+
+from mtrl_transfer.agents.mtsac.arguments import refuse_unknown
+from mtrl_transfer.agents.storage import archive
+from mtrl_transfer.agents.storage.agent_archive import agent_from_archive, agent_to_archive, stored_parameters
+
+if TYPE_CHECKING:
+    from mtrl_transfer.agents.mtsac.mtsac import MTSAC
+
+
+class StoredWithoutPickle(OffPolicyAlgorithm):
+    """Storage of :class:`mtrl_transfer.agents.MTSAC`: JSON and safetensors in place of SB3's pickles."""
+
+    def save(self, path: archive.Target, exclude: Any = None, include: Any = None) -> None:
+        """Save the agent as a zip of JSON and safetensors; no pickle.
+
+        Args:
+            path: file (``.zip`` is added where there is no suffix) or binary stream.
+            exclude: of SB3's signature; must be None, because the whole agent is saved.
+            include: of SB3's signature; must be None.
+        """
+        if exclude is not None or include is not None:
+            raise ValueError("MTSAC.save saves the whole agent: exclude and include must be None")
+        archive.write_archive(path, *agent_to_archive(self))
+
+    @classmethod
+    def load(
+        cls,
+        path: archive.Target,
+        env: GymEnv | None = None,
+        device: torch.device | str = "auto",
+        custom_objects: dict[str, Any] | None = None,
+        print_system_info: bool = False,
+        force_reset: bool = True,
+        **kwargs: Any,
+    ) -> MTSAC:
+        """Load an agent. Opening a file runs no code from it.
+
+        Args:
+            path: what :meth:`save` wrote.
+            env: environment with the same tasks, to train on; not needed for prediction.
+            device: as in SB3.
+            custom_objects: arguments that replace stored ones, as in SB3: unknown names are ignored.
+            print_system_info: print the versions of the libraries here.
+            force_reset: must be True: training always goes on from a reset environment.
+            **kwargs: arguments that replace stored ones, such as ``combiner`` if the agent had an object, or ``policy``
+                if its policy was a class of your own. Another combiner, or one with other ``combiner_kwargs``, begins
+                anew.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            TypeError: for an argument that MTSAC does not have.
+            ValueError: if it is not one of ours, if the environment's tasks or spaces differ, or if an argument does
+                not suit the stored agent.
+            MemoryError: if there is no memory for the replay; ``buffer_size=1`` is enough to predict.
+        """
+        if not force_reset:
+            raise ValueError("force_reset=False is not supported: training goes on from a reset environment")
+        if print_system_info:
+            get_system_info()
+        known = {"policy", "policy_class", *cls.arguments.model_fields}
+        refuse_unknown(kwargs.keys() - known, known)
+        replaced = {name: value for name, value in (custom_objects or {}).items() if name in known} | kwargs
+        return agent_from_archive(cls, path, *archive.read_archive(path), env, device, replaced)
+
+    def save_replay_buffer(self, path: archive.Target) -> None:
+        """Write the stored transitions as safetensors (SB3 would pickle them).
+
+        Args:
+            path: file, whose folders are made, or binary stream.
+        """
+        self.replay_buffer.save(path)
+
+    def load_replay_buffer(self, path: archive.Target, truncate_last_traj: bool = True) -> None:
+        """Read stored transitions.
+
+        Args:
+            path: file or binary stream that :meth:`save_replay_buffer` wrote.
+            truncate_last_traj: of SB3's signature; training ends the last episode where it resets the environment.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it holds something else.
+        """
+        self.replay_buffer.load(path)
+        self.rewards.take_stored(self.replay_buffer)
+
+    def set_parameters(
+        self,
+        load_path_or_dict: archive.Target | dict[str, Any],
+        exact_match: bool = True,
+        device: torch.device | str = "auto",
+    ) -> None:
+        """Take over parameters, as in SB3.
+
+        Args:
+            load_path_or_dict: what :meth:`save` wrote, or what SB3's ``get_parameters`` returned.
+            exact_match: require all parameters of all networks and optimizers.
+            device: of SB3's signature; parameters go to the agent's device.
+
+        Raises:
+            FileNotFoundError: if there is no such file.
+            ValueError: if it holds no agent, or names do not match.
+            RuntimeError: if shapes do not match.
+        """
+        given = load_path_or_dict
+        parameters = given if isinstance(given, dict) else stored_parameters(self, given)
+        super().set_parameters(parameters, exact_match, device)
+        if self.learner.records:  # recordings read the tensors that were there before
+            self.learner.record()
