@@ -49,7 +49,7 @@ def run_protocol(
     """
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "versions": {"python": platform.python_version(), **{name: _version(of) for name, of in PACKAGES.items()}},
+        "versions": package_versions(),
         "commit": commit(),
         "seeds": {"run": config.seed, "evaluation": config.evaluation.seed},
         "environment": {key: value for key, value in environment.items() if key != "versions"},
@@ -78,6 +78,11 @@ def precision_here(config: RunConfig) -> str:
     """Precision that matrix products of a run's updates have on this machine."""
     with torch_settings(config.matmul_precision):
         return product_precision(get_device(device_here(config.agent.device)))
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run depends on."""
+    return {"python": platform.python_version(), **{name: _version(of) for name, of in PACKAGES.items()}}
 
 
 def _version(package: str) -> str:

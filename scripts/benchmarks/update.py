@@ -240,13 +240,24 @@ class _RandomTask(gym.Env[np.ndarray, np.ndarray]):
         self.task_name = f"task-{task}"
 
 
-def _agent(
+def random_agent(
     options: UpdateOptions,
     combiner: str,
     settings: dict[str, Any],
     alignment: str | None = None,
     affinity_every: int | None = None,
+    **arguments: Any,
 ) -> MTSAC:
+    """Return an agent whose replay holds random transitions of Meta-World's shapes, two updates after its start.
+
+    Args:
+        options: sizes.
+        combiner: name of a combiner.
+        settings: of the combiner.
+        alignment: of the policy.
+        affinity_every: updates between measurements of affinity; None: none.
+        **arguments: further arguments of `MTSAC`.
+    """
     n_tasks = options.tasks
     env = DummyVecEnv([lambda task=task: _RandomTask(n_tasks, task) for task in range(n_tasks)])
     agent = MTSAC(
@@ -262,6 +273,7 @@ def _agent(
             "alignment": alignment,
         },
         seed=0,
+        **{"device": "cpu", **arguments},
     )
     agent.set_logger(Logger(None, []))
     random = np.random.default_rng(0)
@@ -285,7 +297,7 @@ def _ours(
     affinity_every: int | None = None,
 ) -> Callable[[], None]:
     """Return MTSAC's update under a combiner, with task gradients by an engine."""
-    agent = _agent(options, combiner, settings, alignment, affinity_every)
+    agent = random_agent(options, combiner, settings, alignment, affinity_every)
     for update in agent.updates.values():
         update.__class__ = engine
     return lambda: agent.train(1, options.rows * options.tasks)

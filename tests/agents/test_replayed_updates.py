@@ -159,6 +159,7 @@ def test_training_by_recordings_is_training(
     compare(make_agent, settings, rtol=0, atol=0)
 
 
+@pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_training_by_cuda_graphs_is_training(

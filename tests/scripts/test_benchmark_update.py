@@ -9,10 +9,10 @@ from benchmarks.update import (
     SeparateCalls,
     TorchJD,
     UpdateOptions,
-    _agent,
     benchmark_update,
     peak_megabytes,
     plain_operations,
+    random_agent,
 )
 from mtrl_transfer import COMBINERS, Update
 from mtrl_transfer.agents.runs.errors import InputError
@@ -22,7 +22,7 @@ SMALL = UpdateOptions(tasks=3, rows=4, hidden=(8, 6), lookahead_rows=2, rounds=1
 
 @pytest.mark.parametrize("engine", [SeparateCalls, TorchJD])
 def test_other_engines_find_the_same_gradients(engine: type[Update]):
-    agent = _agent(SMALL, "pcgrad", {})
+    agent = random_agent(SMALL, "pcgrad", {})
     draws = {"critic": agent.minibatches.critic, "actor": agent.minibatches.actor}
     for role, update in agent.updates.items():
         batch = draws[role](agent.minibatches.sample(12, None), agent.learner.noise_generator)
