@@ -91,8 +91,8 @@ class MTSAC(StoredWithoutPickle):
         verbose: 0 silent, 1 info, 2 debug.
         seed: fixes the run bit for bit on a CPU.
         device: where the agent computes: ``cpu``, ``cuda`` (``cuda:1``), or ``auto``.
-        combiner: a name in ``mtrl_transfer.COMBINERS`` or a combiner object, which is copied for the critic and for the
-            actor.
+        combiner: a name in ``mtrl_transfer.COMBINERS``; a combiner object, which is copied for the critic and for the
+            actor; or a dict ``{"critic": ..., "actor": ...}`` of names, or of dicts with a ``name`` and arguments.
         combiner_kwargs: arguments for a named combiner; the keys ``critic`` and ``actor`` may hold dicts for one of
             them.
         max_grad_norm: limit to which the gradient norm of the critics and of the actor is clipped; None: no clipping.
@@ -147,7 +147,10 @@ class MTSAC(StoredWithoutPickle):
         verbose: int = 0,
         seed: Seed | None = None,
         device: torch.device | str = "auto",
-        combiner: Annotated[str | Combiner, explained("should be a name or a mtrl_transfer.Combiner")] = "transference",
+        combiner: Annotated[
+            str | Settings | Combiner,
+            explained("should be a name, a mtrl_transfer.Combiner, or a dict of one for each role"),
+        ] = "transference",
         combiner_kwargs: Settings | None = None,
         max_grad_norm: Positive | None = 1.0,
         max_nonfinite: Count = 100,

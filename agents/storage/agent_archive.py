@@ -74,8 +74,8 @@ def stored_names(agent: MTSAC | type[MTSAC]) -> set[str]:
     return set(agent.arguments.model_fields) - {"device"}
 
 
-def _combiner_name(combiner: Any) -> str:
-    return combiner if isinstance(combiner, str) else f"{OBJECT}{type(combiner).__name__}"
+def _combiner_name(combiner: Any) -> Any:
+    return combiner if isinstance(combiner, str | dict) else f"{OBJECT}{type(combiner).__name__}"
 
 
 def _optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:

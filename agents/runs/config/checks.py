@@ -182,7 +182,9 @@ def cuda_graph_problems(config: RunConfig) -> list[str]:
     combiners = role_combiners(config.combiner.name, combiner_kwargs(config.combiner), count())
     if all(is_capturable(combiner) for combiner in combiners.values()):
         return []
-    return [f"agent.cuda_graph=true: combiner {config.combiner.name}, as it is set, cannot be captured; leave it false"]
+    return [
+        f"agent.cuda_graph=true: combiner {config.combiner.label}, as it is set, cannot be captured; leave it false"
+    ]
 
 
 def _combiner(config: RunConfig) -> list[str]:

@@ -20,22 +20,33 @@ Settings = dict[str, tuple[str, Any]]
 
 def combiner_problems(combiner: CombinerConfig) -> list[str]:
     """One sentence per problem, beginning with the key."""
-    if combiner.name not in COMBINERS:
-        return [f"combiner.name={combiner.name!r} does not exist{did_you_mean(combiner.name, COMBINERS)}"]
     sections = {"kwargs": combiner.kwargs, "critic": combiner.critic, "actor": combiner.actor}
-    problems: list[str] = []
+    names = {section: settings.get("name", combiner.name) for section, settings in sections.items() if section in ROLES}
+    keys = {
+        f"combiner.{section}.name" if "name" in sections[section] else "combiner.name": names[section]
+        for section in ROLES
+    }
+    problems = [
+        f"{key}={name!r} does not exist{did_you_mean(name, COMBINERS)}"
+        for key, name in {"combiner.name": combiner.name, **keys}.items()
+        if name not in COMBINERS
+    ]
+    if problems:
+        return problems
+    names["kwargs"] = combiner.name
     mistyped: set[str] = set()
     sound: dict[str, Settings] = {}
     for section, values in sections.items():
-        keyed = {name: (f"combiner.{section}.{name}", value) for name, value in values.items()}
-        told = {name: _wrong_type(combiner.name, name, key, value) for name, (key, value) in keyed.items()}
+        own = {name: value for name, value in values.items() if section == "kwargs" or name != "name"}
+        keyed = {name: (f"combiner.{section}.{name}", value) for name, value in own.items()}
+        told = {name: _wrong_type(names[section], name, key, value) for name, (key, value) in keyed.items()}
         problems += [problem for problem in told.values() if problem]
         mistyped |= {name for name, problem in told.items() if problem}
         sound[section] = {name: keyed[name] for name, problem in told.items() if not problem}
-    actor = _merged(sound["kwargs"], sound["actor"])
-    for settings in (_merged(sound["kwargs"], sound["critic"]), actor):
-        problems += _wrong_values(combiner.name, settings, mistyped)
-    return [*dict.fromkeys(problems), *_actor_scale(actor)]
+    roles = {role: _merged(sound["kwargs"] if names[role] == combiner.name else {}, sound[role]) for role in ROLES}
+    for role, settings in roles.items():
+        problems += _wrong_values(names[role], settings, mistyped)
+    return [*dict.fromkeys(problems), *_actor_scale(roles["actor"])]
 
 
 def _merged(common: Settings, own: Settings) -> Settings:

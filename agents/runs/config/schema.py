@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from mtrl_transfer.agents.declarations import Count, Positive, Section, Seed, Settings, section_of
 from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
@@ -80,6 +80,11 @@ class AgentConfig(section_of(MTSAC, ELSEWHERE)):  # type: ignore[misc]
     policy_kwargs: PolicyConfig = PolicyConfig()
 
 
+def with_name(settings: object) -> object:
+    """Return the settings of a role's combiner that is given by its name alone."""
+    return {"name": settings} if isinstance(settings, str) else settings
+
+
 class CombinerConfig(Section):
     """How task gradients become one. Naming another combiner than the base file's drops the base's settings."""
 
@@ -87,10 +92,16 @@ class CombinerConfig(Section):
     """By name: ``mean``, ``pcgrad``, ``transference`` or another of ``mtrl_transfer.COMBINERS``."""
     kwargs: Settings = {}  # noqa: RUF012 - frozen
     """The combiner's own settings."""
-    critic: Settings = {}  # noqa: RUF012
-    """Settings that differ for the critic."""
-    actor: Settings = {}  # noqa: RUF012
-    """Settings that differ for the actor."""
+    critic: Annotated[Settings, BeforeValidator(with_name)] = {}  # noqa: RUF012
+    """Settings that differ for the critic; or another combiner by its ``name``."""
+    actor: Annotated[Settings, BeforeValidator(with_name)] = {}  # noqa: RUF012
+    """Settings that differ for the actor; or another combiner by its ``name``."""
+
+    @property
+    def label(self) -> str:
+        """The combiner's name; both roles', where they differ."""
+        names = [section.get("name", self.name) for section in (self.critic, self.actor)]
+        return "+".join(dict.fromkeys(names))
 
 
 class EvaluationConfig(Section):

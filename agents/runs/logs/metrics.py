@@ -119,7 +119,7 @@ def make_logger(
 def hyperparameters(config: RunConfig) -> HParam:
     """What TensorBoard's *HParams* sorts runs by: method, seed and sizes, against success and its cost."""
     settings = {
-        "method": config.combiner.name,
+        "method": config.combiner.label,
         "method_settings": json.dumps(combiner_kwargs(config.combiner), sort_keys=True),
         "tasks": str(config.env.id),
         "seed": config.seed,
