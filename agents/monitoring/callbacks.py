@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure as MatplotlibFigure
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Figure, TensorBoardOutputFormat
+from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_transfer import Record, Recorder
@@ -23,6 +25,19 @@ from mtrl_transfer.agents.monitoring.timing import counted
 from mtrl_transfer.agents.storage.outage import Outage, Tell
 from mtrl_transfer.scales import divide
 from mtrl_transfer.update import Update
+
+
+@contextlib.contextmanager
+def logged_alone(logger: Logger, step: int) -> Iterator[None]:
+    """Write the records of a ``with`` block at once; waiting records, such as ``train/`` tags, go into the next log."""
+    parts = (logger.name_to_value, logger.name_to_count, logger.name_to_excluded)
+    waiting = [dict(part) for part in parts]
+    for part in parts:
+        part.clear()
+    yield
+    logger.dump(step)
+    for part, before in zip(parts, waiting, strict=True):
+        part.update(before)
 
 
 class MultiTaskEvalCallback(BaseCallback):
@@ -88,19 +103,22 @@ class MultiTaskEvalCallback(BaseCallback):
         start = time.perf_counter()
         self.last = evaluate(self.model, self.eval_env, self.n_episodes)
         self.seconds += time.perf_counter() - start
-        for name, success, value in zip(self.last.task_names, self.last.success, self.last.returns, strict=True):
-            self.logger.record(f"success/{name}", float(success), exclude="stdout")
-            self.logger.record(f"return/{name}", float(value), exclude="stdout")
-        self.logger.record("success/mean", self.last.mean_success)
-        self.logger.record("return/mean", float(self.last.returns.mean()))
-        self.logger.record("time/evaluation_seconds", self.seconds)
-        parts = (self.model.timing[part] for part in ("environment", "update", "transference"))
-        self.logger.record("time/training_seconds", sum(parts))
-        self.logger.dump(self.num_timesteps)
+        with logged_alone(self.logger, self.num_timesteps):
+            self._record(self.last)
         if self.verbose:
             print(f"{self.num_timesteps} transitions: mean success {self.last.mean_success:.3f}")
         self._keep_best()
         return self.last
+
+    def _record(self, evaluation: Evaluation) -> None:
+        for name, success, value in zip(evaluation.task_names, evaluation.success, evaluation.returns, strict=True):
+            self.logger.record(f"success/{name}", float(success), exclude="stdout")
+            self.logger.record(f"return/{name}", float(value), exclude="stdout")
+        self.logger.record("success/mean", evaluation.mean_success)
+        self.logger.record("return/mean", float(evaluation.returns.mean()))
+        self.logger.record("time/evaluation_seconds", self.seconds)
+        parts = (self.model.timing[part] for part in ("environment", "update", "transference"))
+        self.logger.record("time/training_seconds", sum(parts))
 
     def _keep_best(self) -> None:
         assert self.last is not None
@@ -161,9 +179,8 @@ class TransferenceFigures(BaseCallback):
     def draw(self) -> None:
         """Record the figures now."""
         before = self.model.timing["logging"]
-        with counted(self.model.timing, "logging"):
+        with counted(self.model.timing, "logging"), logged_alone(self.logger, self.num_timesteps):
             self._draw_all()
-            self.logger.dump(self.num_timesteps)
         self.seconds += self.model.timing["logging"] - before
 
     def _draw_all(self) -> None:

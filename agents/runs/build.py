@@ -1,4 +1,4 @@
-"""From a config to environments and an agent."""
+"""Environments and agent of a config."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from mtrl_transfer.envs import make_vec_env
 
 
 def is_point(env: EnvConfig) -> bool:
-    """Whether the tasks are the Point suite's, which has none of Meta-World's settings."""
+    """Return whether the suite is Point, which has none of Meta-World's settings."""
     return isinstance(env.id, str) and env.id.startswith("Point-")
 
 
 def env_options(env: EnvConfig) -> dict[str, Any]:
-    """The Meta-World settings that the config makes."""
+    """Meta-World's settings that the config gives."""
     options = {
         "horizon": env.horizon,
         "reward_version": env.reward_version,
@@ -30,7 +30,7 @@ def env_options(env: EnvConfig) -> dict[str, Any]:
 
 
 def training_env(config: RunConfig) -> VecEnv:
-    """The environments that the agent learns in, seeded by the run."""
+    """Make the environments for training, seeded by the run."""
     options = env_options(config.env)
     if config.env.training_horizon is not None:
         options["horizon"] = config.env.training_horizon
@@ -38,7 +38,7 @@ def training_env(config: RunConfig) -> VecEnv:
 
 
 def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | None = None) -> VecEnv:
-    """Separate environments that visit ``goals`` ("train" or "unseen") one after the other."""
+    """Make separate environments that visit ``goals`` ("train" or "unseen") one after the other."""
     options = env_options(env)
     if not is_point(env):
         options |= {"goals": goals, "goal_order": "sequential", "render_mode": render_mode}
@@ -46,7 +46,7 @@ def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | Non
 
 
 def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
-    """The agent of a config, for environments of its tasks."""
+    """Make the agent of a config, for environments of its tasks."""
     arguments = config.agent.model_dump(exclude={"final_learning_rate"})
     start, end = config.agent.learning_rate, config.agent.final_learning_rate
     return MTSAC(
@@ -69,7 +69,7 @@ def training_callbacks(config: RunConfig) -> list[BaseCallback]:
 
 
 def combiner_kwargs(combiner: CombinerConfig) -> dict[str, Any]:
-    """As :class:`mtrl_transfer.agents.MTSAC` takes them: common settings, and those of one role under its name."""
+    """Settings for :class:`mtrl_transfer.agents.MTSAC`: common ones, and those of one role under its name."""
     own = {role: settings for role, settings in (("critic", combiner.critic), ("actor", combiner.actor)) if settings}
     return {**combiner.kwargs, **own}
 

@@ -10,6 +10,7 @@ from stable_baselines3.common.logger import Video
 from tqdm import tqdm
 
 from mtrl_transfer.agents import MultiTaskEvalCallback
+from mtrl_transfer.agents.monitoring.callbacks import logged_alone
 from mtrl_transfer.agents.monitoring.layout import TENSORBOARD_ONLY
 from mtrl_transfer.agents.runs.logs.videos import FPS, Camera
 from mtrl_transfer.agents.runs.streams import STDERR
@@ -78,10 +79,10 @@ class ClipsEvery(_EveryTransitions):
 
     def _on_rollout_end(self) -> None:
         if self._passed():
-            for clip in self._camera.clips(self.model):
-                video = Video(torch.from_numpy(clip.frames), FPS)
-                self.logger.record(f"video/{clip.task_name}", video, exclude=TENSORBOARD_ONLY)
-            self.logger.dump(self.num_timesteps)
+            with logged_alone(self.logger, self.num_timesteps):
+                for clip in self._camera.clips(self.model):
+                    video = Video(torch.from_numpy(clip.frames), FPS)
+                    self.logger.record(f"video/{clip.task_name}", video, exclude=TENSORBOARD_ONLY)
 
 
 class ProgressBar(BaseCallback):

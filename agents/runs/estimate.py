@@ -1,4 +1,4 @@
-"""How long a run will take, measured on the spot."""
+"""Estimate of a run's duration, from a short measurement."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ from mtrl_transfer.agents.runs.build import is_point, make_agent, training_callb
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 
 WARM_UP = 8
-"""Vector steps before a measurement: the first ones allocate and initialise."""
+"""Vector steps before a measurement; the first ones allocate memory."""
 CHUNK = 16
 ENOUGH_SECONDS = 2.0
 
 
 class Estimate(NamedTuple):
-    """Seconds that a run will take, and what they follow from.
-
-    ``training`` and ``evaluation`` in all; for one vector step ``playing`` (environments and policy alone) and
-    ``learning`` (with updates).
-    """
+    """Seconds of a run's ``training`` and ``evaluation``, and of one vector step of ``playing`` and ``learning``."""
 
     training: float
     evaluation: float
@@ -32,7 +28,7 @@ class Estimate(NamedTuple):
 
 
 def estimate(config: RunConfig, done: int = 0) -> Estimate:
-    """Time a throw-away agent in environments of its own for a few seconds; nothing of the run is touched.
+    """Time a temporary agent in separate environments for a few seconds.
 
     Args:
         config: the run.
@@ -59,10 +55,7 @@ def _extrapolate(config: RunConfig, done: int, n_tasks: int, horizon: int, playi
 
 
 def _small(config: RunConfig) -> RunConfig:
-    """The same work per step, with little to set up: one goal a task, a small replay, learning from the start.
-
-    Episodes are as long as evaluation's.
-    """
+    """The same work per step with a quick start: one goal a task, a small replay, learning at once."""
     agent = config.agent.model_copy(update={"buffer_size": 10_000, "learning_starts": 0})
     env = config.env.model_copy(update={} if is_point(config.env) else {"n_goals": 1, "training_horizon": None})
     return config.model_copy(update={"agent": agent, "env": env})

@@ -19,11 +19,12 @@ from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import Failed, InputError
 from mtrl_transfer.agents.runs.logs.videos import Camera, write_clips
 from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, to_json, write_text
+from mtrl_transfer.agents.runs.streams import say
 from mtrl_transfer.agents.storage.actor_file import ACTOR_SUFFIX
 
 
 class EvaluateOptions(Section):
-    """What can be chosen about an evaluation; the rest is as the run's config says."""
+    """Options of an evaluation; everything not listed follows the run's config."""
 
     episodes: Count | None = None
     """Episodes (goals) per task; null: as at the run's end."""
@@ -37,7 +38,7 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     """Evaluate an agent and write ``evaluation_<goals>.json`` beside it.
 
     Args:
-        argument: a run folder (its final agent, else its newest checkpoint), a checkpoint's folder, an agent's
+        argument: a run folder (its final agent, or its newest checkpoint), a checkpoint's folder, an agent's
             archive, or an actor's file.
         overrides: ``episodes=``, ``goals=`` and ``video=``.
         console: where the table is printed.
@@ -63,11 +64,11 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     tables.print_mean(console, result)
     try:
         write_text(written, to_json(content))
-        console.print(f"Written to {written}", highlight=False, soft_wrap=True)
+        say(console, f"Written to {written}")
         if camera is not None:
             folder = write_clips(camera.clips(model), agent.parent / "videos")
             camera.close()
-            console.print(f"Clips in {folder}", highlight=False, soft_wrap=True)
+            say(console, f"Clips in {folder}")
     except OSError as error:
         raise Failed(f"the evaluation cannot be written: {error}") from None
     return result

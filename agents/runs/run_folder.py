@@ -96,7 +96,7 @@ def check_run_dir(config: RunConfig) -> None:
 
 
 def folder_problems(key: str, folder: Path) -> list[str]:
-    """Why a folder, given as ``key``, can be neither made nor written to."""
+    """Problems of a folder, given as ``key``, that can be neither made nor written to."""
     there = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not there.is_dir():
         return [f"{key}={folder}: {there} is a file, expected a folder"]
@@ -106,7 +106,7 @@ def folder_problems(key: str, folder: Path) -> list[str]:
 
 
 def lock_of(folder: Path) -> FileLock:
-    """Held by the process that trains in the folder. One object per folder: who holds it may take it again."""
+    """Lock of the process that trains in a folder. One object per folder, so its holder may take it again."""
     whole = folder.resolve()
     return FileLock(whole.with_name(f".{whole.name}.lock"), is_singleton=True)
 
@@ -152,17 +152,17 @@ def create(config: RunConfig, protocol: Mapping[str, Any]) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write whole or not at all."""
+    """Write a text file, whole or not at all."""
     write_durably(path, text.encode())
 
 
 def to_json(content: Mapping[str, Any]) -> str:
-    """JSON for people and programs."""
+    """Format as indented JSON."""
     return json.dumps(content, indent=2) + "\n"
 
 
 def _keep_config(config: RunConfig, folder: Path) -> None:
-    """As it can be given again: with the folder, and without the order to resume."""
+    """Write the config so that it can be given again: with its folder, without ``resume``."""
     write_text(folder / CONFIG_FILE, to_yaml(config.model_copy(update={"run_dir": str(folder), "resume": False})))
 
 
@@ -210,7 +210,7 @@ def changed_keys(before: RunConfig, now: RunConfig, free: Sequence[str]) -> list
 
 
 def flat(config: RunConfig) -> dict[str, Any]:
-    """Dotted key -> value."""
+    """Map each dotted key of a config to its value."""
     leaves: dict[str, Any] = {}
     pending = [("", config.model_dump(mode="json"))]
     while pending:

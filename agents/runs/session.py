@@ -1,4 +1,4 @@
-"""What a running run consists of: made anew, or brought back from a checkpoint."""
+"""A run in progress: begun, or restored from a checkpoint."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from mtrl_transfer.envs import protocol_card
 
 @dataclass
 class Session:
-    """What a running run consists of."""
+    """The parts of a run in progress."""
 
     config: RunConfig
     folder: Path
@@ -72,7 +72,7 @@ class Session:
         self.writer.save(self.model, state, growing_files.sizes(self.folder))
 
     def restore(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
-        """Bring all to where the checkpoint was; last of all, for it sets the global random generators."""
+        """Restore everything to the checkpoint. Call it last: it sets the global random generators."""
         for name, callback in self._stateful().items():
             if name in state["callbacks"]:  # a figure may have been switched on since
                 callback.load_state_dict(state["callbacks"][name])
@@ -81,7 +81,7 @@ class Session:
         restore_training_state(self.model, state["training"])
 
     def close(self) -> None:
-        """Finish what is being written, and let go of files and environments."""
+        """Wait for the checkpoint being written, and close files and environments."""
         self.writer.wait()
         self.model.logger.close()
         self.env.close()
@@ -229,7 +229,7 @@ def _evaluation(config: RunConfig, folder: Path, env: VecEnv) -> MultiTaskEvalCa
 
 
 def _watching(config: RunConfig, folder: Path, env: VecEnv, camera: Camera | None) -> list[BaseCallback]:
-    """Figures, records and clips, as often as the config says."""
+    """Callbacks for figures, records and clips."""
     figures, records = config.log.figures_every, config.log.record_every
     callbacks: list[BaseCallback] = []
     if figures is not None:
@@ -242,5 +242,5 @@ def _watching(config: RunConfig, folder: Path, env: VecEnv, camera: Camera | Non
 
 
 def _tell(line: str) -> None:
-    """To the user, above the progress bar."""
+    """Print a line above the progress bar."""
     tqdm.write(line, file=STDERR)

@@ -1,4 +1,4 @@
-"""What a run prints: its estimate and its end."""
+"""Tables and lines that a run prints."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rich.table import Table
 from mtrl_transfer.agents import MTSAC, Evaluation
 from mtrl_transfer.agents.runs.estimate import Estimate
 from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, EVALUATION_FILE
+from mtrl_transfer.agents.runs.streams import say
 
 
 def print_estimate(console: Console, estimate: Estimate, transitions: int) -> None:
-    """One line before training."""
-    console.print(
+    """Print the estimate of a run's duration."""
+    say(
+        console,
         f"Estimate: about {duration(estimate.training + estimate.evaluation)} for {transitions:,} transitions "
         f"(training {duration(estimate.training)}, evaluation {duration(estimate.evaluation)}), from a measured "
         f"{1e3 * estimate.learning:.1f} ms a vector step with updates and {1e3 * estimate.playing:.1f} ms without.",
-        highlight=False,
-        soft_wrap=True,
     )
 
 
@@ -52,11 +52,11 @@ def evaluation_table(evaluation: Evaluation, kept: Mapping[str, np.ndarray] | No
 
 
 def print_mean(console: Console, evaluation: Evaluation) -> None:
-    """The line below the table."""
+    """Print mean success."""
     n_solvable = int(evaluation.solvable.sum())
     all_solvable = n_solvable == len(evaluation.task_names)
     over = "" if all_solvable else f" (over the {n_solvable} tasks that can be solved)"
-    console.print(f"Mean success {evaluation.mean_success:.3f}{over}", highlight=False, soft_wrap=True)
+    say(console, f"Mean success {evaluation.mean_success:.3f}{over}")
 
 
 def print_end(
@@ -65,29 +65,26 @@ def print_end(
     model: MTSAC,
     seconds: Mapping[str, float],
 ) -> None:
-    """What a run comes to."""
+    """Print the results of a run."""
     console.print(evaluation_table(evaluation, model.kept_share()))
     print_mean(console, evaluation)
     correlations = {
         role: "not measured" if np.isnan(r) else f"{r:.2f}" for role, r in model.prediction_correlation().items()
     }
-    console.print(
+    say(
+        console,
         "Correlation of predicted with realised improvement: "
         + ", ".join(f"{role} {value}" for role, value in correlations.items()),
-        highlight=False,
-        soft_wrap=True,
     )
     total = sum(seconds.values())
     shares = ", ".join(f"{part} {duration(spent)} ({spent / total:.0%})" for part, spent in seconds.items())
-    console.print(f"Time {duration(total)}: {shares}", highlight=False, soft_wrap=True)
+    say(console, f"Time {duration(total)}: {shares}")
 
 
 def print_folder(console: Console, folder: Path) -> None:
-    """Where all of it lies."""
-    console.print(
-        f"Written to {folder}: {AGENT_FILE}, {EVALUATION_FILE}, logs and checkpoints", highlight=False, soft_wrap=True
-    )
-    console.print(f"Look at it: tensorboard --logdir {folder.parent}", highlight=False, soft_wrap=True)
+    """Print where the files are."""
+    say(console, f"Written to {folder}: {AGENT_FILE}, {EVALUATION_FILE}, logs and checkpoints")
+    say(console, f"Look at it: tensorboard --logdir {folder.parent}")
 
 
 def duration(seconds: float) -> str:

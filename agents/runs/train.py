@@ -126,7 +126,7 @@ def _finish(session: Session, console: Console, stopping: Stopping) -> Path:
     config, model, missing = session.config, session.model, list[str]()
     with _noted(missing, run_folder.AGENT_FILE):
         model.save(session.folder / run_folder.AGENT_FILE)
-    console.print(f"Evaluating: {config.evaluation.final_n_goals} episodes a task ...", highlight=False, soft_wrap=True)
+    say(console, f"Evaluating: {config.evaluation.final_n_goals} episodes a task ...")
     with stopping.at_once():
         result = _final_evaluation(session)
     content = tables.evaluation_json(

@@ -1,6 +1,6 @@
 """Checkpoints of a run, as a reader finds them.
 
-``checkpoints/<step>/`` holds the agent (``agent.zip``, what ``MTSAC.load`` opens), what else the training depends on
+``checkpoints/<step>/`` holds the agent (``agent.zip``, what ``MTSAC.load`` opens), other state of the training
 (``training.zip``) and a manifest with hashes. Replay lies beside in ``checkpoints/replay/``, in files that several
 checkpoints share: each save adds what is new. A folder named by a number is always whole, for it is renamed last.
 """
@@ -72,12 +72,12 @@ def folders(run_folder: Path) -> list[Path]:
 
 
 def replay_folder(run_folder: Path) -> Path:
-    """Where the files of replay lie."""
+    """Folder of the files of replay."""
     return run_folder / CHECKPOINTS / REPLAY
 
 
 def set_aside_newer(run_folder: Path, checkpoint: Checkpoint) -> None:
-    """Rename what is newer than the checkpoint continued from, all of which is damaged, to ``<step>.damaged``."""
+    """Rename folders of newer checkpoints, all of them damaged, to ``<step>.damaged``."""
     for folder in folders(run_folder):
         if int(folder.name) > checkpoint.step:
             place, number = folder.with_name(f"{folder.name}.damaged"), 1
@@ -97,7 +97,7 @@ def load_replay(run_folder: Path, manifest: Manifest, replay: MultiTaskReplayBuf
     """Fill a replay buffer as it was.
 
     Raises:
-        InputError: if the files hold something else.
+        InputError: if the files do not hold this replay.
     """
     try:
         for segment in manifest.segments:

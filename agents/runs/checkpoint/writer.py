@@ -50,8 +50,8 @@ class _Snapshot(NamedTuple):
 class CheckpointWriter:
     """Copies a run's state between two updates and writes it in the background, whole or not at all.
 
-    Of replay only the steps since the last checkpoint are copied and written. What goes wrong, a full disk say, is
-    told; training goes on, older checkpoints stay, and the next one holds what this one should have.
+    Of replay only the steps since the last checkpoint are copied and written. After a failure, such as a full disk, the
+    user gets a line, training goes on, older checkpoints stay, and the next one contains the missing steps.
 
     Args:
         run_folder: the run's.
@@ -60,7 +60,7 @@ class CheckpointWriter:
         config: of the run, as JSON; written into every manifest.
 
     Attributes:
-        failure: why the last checkpoint was not written; None if it was.
+        failure: error of the last checkpoint; None if it was written.
         last_step: of the newest whole one, in transitions; None before the first.
     """
 
@@ -82,7 +82,7 @@ class CheckpointWriter:
 
         Args:
             model: its agent and replay are copied.
-            training: nested dicts and lists of what else the training depends on; copied.
+            training: nested dicts and lists of other state of the training; copied.
             appended: name -> size of the run's files that only grow.
         """
         self.wait()

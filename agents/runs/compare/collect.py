@@ -39,20 +39,20 @@ class History(NamedTuple):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """What a report needs of one run.
+    """One run, as a report needs it.
 
     Attributes:
-        label: of the run, with its method and seed.
-        folder: of the run.
-        config: as it was run.
+        label: of the run, by its method and seed.
+        config: of the run.
         card: its protocol card.
-        task_names: all T of them; ``solvable [T]`` says which count for averages.
-        success: of the final evaluation ``[T]``; ``returns [T]`` likewise.
+        task_names: of all T tasks; ``solvable [T]`` marks those that count for averages.
+        success: in the final evaluation ``[T]``.
+        returns: in the final evaluation ``[T]``.
         seconds: by part of the run.
-        steps: ``[n]``, transitions at the evaluations in training; empty where the log is not whole.
+        steps: ``[n]``, transitions at the evaluations in training; empty if the log is damaged.
         training_seconds: ``[n]``, of environments, updates and transference until then.
         curve: success ``[n, T]`` at these evaluations.
-        kept: by role, share of updates in which each task's gradient had a part ``[n, T]``.
+        kept: by role, share of updates in which each task's gradient was kept ``[n, T]``.
         pairwise: by role, transference ``[n, T giver, T receiver]``, where it was recorded.
         leads: by role, total transference of a `Transference` combiner's candidates less the full set's ``[n, K - 1]``,
             where that was recorded and candidates were the same throughout.
@@ -62,7 +62,6 @@ class FinishedRun:
     label: str
     method: str
     seed: int
-    folder: Path
     config: RunConfig
     card: dict[str, Any]
     task_names: tuple[str, ...]
@@ -81,7 +80,7 @@ class FinishedRun:
 
 
 class Collected(NamedTuple):
-    """Whole runs, what is missing or was refused, and what differs without being refused; a sentence each."""
+    """Whole runs, and sentences about runs that are missing or left out and about differences that are allowed."""
 
     runs: list[FinishedRun]
     missing: list[str]
@@ -105,7 +104,7 @@ def collect(plan: Plan, errors: dict[str, str | None]) -> Collected:
     for planned in plan.runs:
         label = planned.planned.label
         try:
-            run, told = _read(label, planned.method, planned.planned.run_dir)
+            run, told = _read(planned)
         except _NotWhole as reason:
             missing.append(f"{label}: {errors.get(label) or reason}")
             continue
@@ -121,10 +120,20 @@ def collect(plan: Plan, errors: dict[str, str | None]) -> Collected:
 
 
 class _NotWhole(Exception):
-    """Why a folder gives no finished run."""
+    """A folder holds no finished run; the message says why."""
 
 
-def _read(label: str, method: str, folder: Path) -> tuple[FinishedRun, list[str]]:
+class _Files(NamedTuple):
+    """The files of a finished run, as they were read."""
+
+    config: RunConfig
+    evaluation: dict[str, Any]
+    card: dict[str, Any]
+    rows: list[dict[str, Any]]
+    damaged: int
+
+
+def _files(folder: Path) -> _Files:
     try:
         config = load_config(str(folder / CONFIG_FILE))
     except InputError as error:
@@ -132,52 +141,46 @@ def _read(label: str, method: str, folder: Path) -> tuple[FinishedRun, list[str]
         raise _NotWhole(reason) from None
     try:
         rows, damaged = read_metrics(folder / METRICS_FILE)
-        if not (folder / EVALUATION_FILE).exists():
-            done = rows[-1]["step"] if rows else 0
+        done = rows[-1]["step"] if rows else 0
+        if (folder / EVALUATION_FILE).exists():
+            evaluation = read_evaluation(folder / EVALUATION_FILE)
+            done = evaluation["step"]
+        if done < config.total_timesteps or not (folder / EVALUATION_FILE).exists():
             raise _NotWhole(f"not finished: {done:,} of {config.total_timesteps:,} transitions")
-        evaluation, card = read_evaluation(folder / EVALUATION_FILE), read_protocol(folder / PROTOCOL_FILE)
+        card = read_protocol(folder / PROTOCOL_FILE)
     except Unreadable as error:
         raise _NotWhole(str(error)) from None
-    return _run(label, method, folder, config, evaluation, card, rows, damaged)
-
-
-def _run(
-    label: str,
-    method: str,
-    folder: Path,
-    config: RunConfig,
-    evaluation: dict[str, Any],
-    card: dict[str, Any],
-    rows: list[dict[str, Any]],
-    damaged: int,
-) -> tuple[FinishedRun, list[str]]:
-    if evaluation["step"] < config.total_timesteps:
-        raise _NotWhole(f"not finished: {evaluation['step']:,} of {config.total_timesteps:,} transitions")
-    names = tuple(evaluation["tasks"])
-    if names != card["environment"]["task_names"] or not evaluation["seconds"].keys() >= TIMED:
+    if tuple(evaluation["tasks"]) != card["environment"]["task_names"] or not evaluation["seconds"].keys() >= TIMED:
         raise _NotWhole(f"{EVALUATION_FILE} is not that of a run on the tasks of {PROTOCOL_FILE}")
+    return _Files(config, evaluation, card, rows, damaged)
+
+
+def _read(planned: MethodRun) -> tuple[FinishedRun, list[str]]:
+    """The run in a planned run's folder, and sentences about files of it that are left out."""
+    config, evaluation, card, rows, damaged = _files(planned.planned.run_dir)
+    scores = evaluation["tasks"]
+    names = tuple(scores)
     evaluated = [row for row in rows if "success/mean" in row]
     damaged += sum(not _is_evaluation(row, names) for row in evaluated)
+    notes = [f"{METRICS_FILE} has {damaged} damaged lines; its curves are left out"] if damaged else []
     if damaged:
         evaluated = []
-    told = [f"{METRICS_FILE} has {damaged} damaged lines; its curves are left out"] if damaged else []
-    pairwise, leads, unread = _recorded(folder, names)
+    pairwise, leads, unread = _recorded(planned.planned.run_dir, names)
     run = FinishedRun(
-        label=label,
-        method=method,
+        label=planned.planned.label,
+        method=planned.method,
         seed=config.seed,
-        folder=folder,
         config=config,
         card=card,
         task_names=names,
         solvable=np.isin(range(len(names)), card["environment"]["solvable_tasks"]),
-        success=np.array([evaluation["tasks"][name]["success"] for name in names]),
-        returns=np.array([evaluation["tasks"][name]["return"] for name in names]),
+        success=np.array([score["success"] for score in scores.values()]),
+        returns=np.array([score["return"] for score in scores.values()]),
         seconds=evaluation["seconds"],
         n_updates=int(max((row.get("train/n_updates") or 0 for row in rows), default=0)),
         steps=np.array([row["step"] for row in evaluated]),
         training_seconds=np.array([row["time/training_seconds"] for row in evaluated]),
-        curve=np.array([[row[f"success/{name}"] for name in names] for row in evaluated]).reshape(-1, len(names)),
+        curve=_of_tasks(evaluated, "success", names).values,
         kept={role: _of_tasks(rows, f"kept_{role}", names) for role in ROLES},
         pairwise=pairwise,
         leads=leads,
@@ -187,7 +190,7 @@ def _run(
             for measure, tag in MEASURES.items()
         },
     )
-    return run, told + unread
+    return run, notes + unread
 
 
 def _is_evaluation(row: dict[str, Any], names: Sequence[str]) -> bool:
@@ -230,14 +233,14 @@ def _recorded(folder: Path, names: Sequence[str]) -> tuple[dict[str, History], d
 
 
 def _fresh(rows: np.ndarray) -> np.ndarray:
-    """Which rows ``[n, K]`` are not the row before once more: a decision stands until the next one is made."""
+    """Mask ``[n]`` of rows ``[n, K]`` that differ from the row before: a decision stands until the next one."""
     fresh = np.ones(len(rows), bool)
     fresh[1:] = (rows[1:] != rows[:-1]).any(axis=1)
     return fresh
 
 
 def _same_candidates(rows: np.ndarray) -> bool:
-    """Whether rows ``[n, K, T]`` name the same subsets throughout: what was searched for is the best of many unseen."""
+    """Return whether rows ``[n, K, T]`` hold the same subsets throughout, as listed candidates do."""
     known = rows[np.isfinite(rows).all(axis=(1, 2))] != 0
     return rows.shape[1] > 1 and bool((known == known[:1]).all())
 
@@ -268,7 +271,7 @@ def _short(value: Any) -> str:
 
 
 def _mixed_notes(runs: Sequence[FinishedRun]) -> list[str]:
-    """Versions and machines that are not the same for all: success may be compared, times may not."""
+    """Sentences about versions and machines that differ: success may be compared, times may not."""
     notes = []
     for part in NOTED_PARTS:
         seen: dict[str, list[FinishedRun]] = {}

@@ -15,6 +15,7 @@ from mtrl_transfer.agents.runs.compare.mixture import check_before_running
 from mtrl_transfer.agents.runs.compare.plan import Plan, load_plan
 from mtrl_transfer.agents.runs.compare.summary import Summary, summarise
 from mtrl_transfer.agents.runs.exit_codes import Incomplete
+from mtrl_transfer.agents.runs.streams import say
 
 
 def compare(argument: str, overrides: Sequence[str], console: Console) -> Summary:
@@ -36,7 +37,7 @@ def compare(argument: str, overrides: Sequence[str], console: Console) -> Summar
 def run_comparison(plan: Plan, console: Console) -> Summary:
     """As :func:`compare`, for a plan."""
     for difference in plan.differences:
-        console.print(f"Methods differ in {difference}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"Methods differ in {difference}")
     errors: dict[str, str | None] = {}
     if plan.config.run:
         check_before_running(plan)
@@ -47,8 +48,8 @@ def run_comparison(plan: Plan, console: Console) -> Summary:
     written = write_report(plan, collected, summary)
     _tell(console, summary)
     for note in collected.notes:
-        console.print(note, highlight=False, soft_wrap=True, markup=False)
-    console.print(f"Report: {written}", highlight=False, soft_wrap=True)
+        say(console, note)
+    say(console, f"Report: {written}")
     if collected.missing:
         raise Incomplete(["The report lacks:", *(f"  {told}" for told in collected.missing)])
     return summary
@@ -65,4 +66,4 @@ def _tell(console: Console, summary: Summary) -> None:
         table.add_row(method.method, str(len(method.seeds)), str(method.iqm), improvement)
     console.print(table)
     for sentence in (*content.verdicts(summary), *content.warnings(summary)):
-        console.print(sentence, highlight=False, soft_wrap=True, markup=False)
+        say(console, sentence)

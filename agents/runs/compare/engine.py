@@ -19,7 +19,7 @@ from mtrl_transfer.agents.runs.run_folder import write_text
 
 
 class EngineConfig(Section):
-    """What does the runs."""
+    """Settings of the engine that does the runs."""
 
     engine: Literal["local", "ray"] = "local"
     """``local``: processes on this machine; ``ray``: tasks on a Ray cluster, run folders on storage that all share."""

@@ -19,10 +19,10 @@ from mtrl_transfer.envs.workers.context import process_context
 
 POLL_SECONDS = 0.25
 PROCESS_SERVER_LOST = 255
-"""The exit code that multiprocessing makes up for a process whose forkserver died."""
+"""Exit code that multiprocessing gives for a process whose forkserver died."""
 
 PRELOAD = ("mtrl_transfer.agents.runs.compare.preloaded",)
-"""What the process that runs are forked from imports."""
+"""Modules that the forkserver of the runs imports."""
 
 
 def run_locally(runs: Sequence[PlannedRun], workers: int | None, overview: Overview) -> dict[str, str | None]:
@@ -73,7 +73,7 @@ def _room(run: PlannedRun, running: Sequence[_Process], workers: int | None) -> 
 
 
 def _stop(running: Sequence[_Process]) -> None:
-    """End what still runs: gently, or at once after a second Ctrl-C."""
+    """Stop running processes: gently, or at once after a second Ctrl-C."""
     for process in running:
         process.stop()
     try:
@@ -86,7 +86,7 @@ def _stop(running: Sequence[_Process]) -> None:
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """For the libraries of a run and of its workers, which read it when they are imported; torch is told by its run."""
+    """Set one thread for libraries that read it when a run or its workers import them; torch is set by the run."""
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -101,7 +101,7 @@ def _one_thread() -> Iterator[None]:
 
 
 class _Process:
-    """A run's process. It stops when its end of a pipe closes: by our hand, or because we are no more."""
+    """Process of a run. It stops when the other end of its pipe closes, also because this process died."""
 
     def __init__(self, run: PlannedRun, context: Any) -> None:
         self.run = run
@@ -119,7 +119,7 @@ class _Process:
         return True
 
     def error(self) -> str | None:
-        """Why an ended process did not finish its run; None if it did."""
+        """One line about a process that ended without finishing its run; None if it finished."""
         code = self._process.exitcode
         assert code is not None
         if code == 0 and is_finished(self.run):

@@ -52,12 +52,12 @@ def _run(run: PlannedRun, console: Console) -> None:
 
 
 def run_in_process(config_file: Path, log_file: Path, parent: Connection) -> NoReturn:
-    """What a process of the local engine does: train what the config file says, and exit as ``mtrl-train`` would.
+    """Train by a config file in a process of the local engine, and exit as ``mtrl-train`` would.
 
     Args:
         config_file: the resolved config of a planned run.
         log_file: takes what the run prints, after what it holds already.
-        parent: whoever holds its other end, however it dies, stops the run as by Ctrl-C.
+        parent: a pipe; when its other end closes, the run stops as by Ctrl-C.
     """
     os.setsid()  # the terminal's Ctrl-C is the parent's to pass on
     parent = _above_the_standard_streams(parent)

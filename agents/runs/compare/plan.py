@@ -1,4 +1,4 @@
-"""From a comparison's YAML to its runs."""
+"""Plan of a comparison: its YAML, checked and turned into runs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
 from mtrl_transfer.agents.runs.run_folder import HARMLESS, RUNS, flat, folder_problems
 
 THE_METHOD = ("combiner",)
-"""What methods are allowed to differ in."""
+"""Sections in which methods may differ."""
 NOT_THE_PROTOCOL = (*HARMLESS, "name", "seed", "agent.cuda_graph")
 """Keys and sections that may differ between runs that are compared."""
 
@@ -52,8 +52,8 @@ class Plan:
     Attributes:
         config: as resolved.
         folder: where runs and report lie.
-        runs: methods times seeds, seed by seed, so that what is cut short has as many seeds of every method.
-        differences: in what methods differ besides the combiner, a sentence each.
+        runs: methods times seeds, seed by seed, so that an interrupted comparison has all methods equally often.
+        differences: sentences about differences of methods other than the combiner.
     """
 
     config: CompareConfig
@@ -130,7 +130,7 @@ def _names(config: CompareConfig) -> list[str]:
 
 
 def _method_configs(config: CompareConfig, path: Path) -> tuple[dict[str, RunConfig], list[str]]:
-    """Each method's run config; problems are told once if all methods have them."""
+    """Each method's run config, and problems; one that all methods have is listed once."""
     beside = path.parent / config.base
     base = merge(read_tree(beside if beside.is_file() else find_config(config.base, presets())), config.config)
     found: dict[str, RunConfig] = {}
@@ -158,7 +158,7 @@ def _differences(configs: Mapping[str, RunConfig]) -> list[str]:
 
 
 def _other_tasks(configs: Mapping[str, RunConfig]) -> list[str]:
-    """Scores of other tasks cannot be compared, whatever is allowed."""
+    """Problems of methods with different tasks: their scores cannot be compared, whatever is allowed."""
     tasks = {method: task_names(config) for method, config in configs.items()}
     if len(set(tasks.values())) <= 1:
         return []
@@ -167,7 +167,7 @@ def _other_tasks(configs: Mapping[str, RunConfig]) -> list[str]:
 
 
 def _as_run_key(problem: str) -> str:
-    """A better hint where an unknown key is one of the runs'; for `seed`, `seeds` is the better one."""
+    """Improve the hint for an unknown key that a run config has."""
     found = re.match(r"unknown key (\w+)", problem)
     if found is None or found[1] not in RunConfig.model_fields or f"{found[1]}s" in CompareConfig.model_fields:
         return problem

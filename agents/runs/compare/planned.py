@@ -1,4 +1,4 @@
-"""A training run that an engine is to do, and what came of it."""
+"""Training runs for an engine, and their results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, HARMLESS, changed_
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One ordinary training run: what to train, where, and how to call it.
+    """One ordinary training run.
 
     Args:
         label: short and unique among the runs of one engine, e.g. ``"pcgrad_s1"``.
@@ -29,7 +29,7 @@ class PlannedRun:
 
     @property
     def resolved(self) -> RunConfig:
-        """The config as it is run: with its folder, its threads, and without a progress bar."""
+        """The config with folder and threads, without a progress bar."""
         config = self.config
         own = {
             "run_dir": str(self.run_dir),
@@ -41,7 +41,7 @@ class PlannedRun:
 
     @property
     def cores(self) -> int:
-        """Cores that it keeps busy: torch's threads and the environments' processes take turns."""
+        """Cores that the run uses: torch's threads and the environments' processes take turns."""
         return max(self.config.threads or 1, self.config.env.n_procs)
 
     @property
@@ -51,13 +51,13 @@ class PlannedRun:
 
     @property
     def log_file(self) -> Path:
-        """What the run prints."""
+        """Output of the run."""
         return self.run_dir.with_name(self.run_dir.name + ".log")
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What came of a planned run: ``error`` is None where it is finished, else why not, in one line."""
+    """Result of a planned run: ``error`` is None if it is finished, otherwise one line."""
 
     label: str
     run_dir: Path

@@ -16,6 +16,7 @@ from mtrl_transfer.agents.runs.grouping.options import GroupPlan, load_plan
 from mtrl_transfer.agents.runs.grouping.report import write_report
 from mtrl_transfer.agents.runs.grouping.results import Results
 from mtrl_transfer.agents.runs.grouping.trained import group_runs, joint_run, make_routed, planned
+from mtrl_transfer.agents.runs.streams import say
 from mtrl_transfer.agents.runs.tables import groupings_table
 
 
@@ -33,7 +34,7 @@ def choose_stage(plan: GroupPlan, console: Console) -> Choices:
         choices = choose(read_history(plan.folder / "joint"), plan.options)
         write_choices(choices, plan.options, plan.folder)
     console.print(groupings_table(choices.selections, choices.names))
-    console.print(f"Groups are in {plan.folder / GROUPINGS_FILE}", highlight=False, soft_wrap=True)
+    say(console, f"Groups are in {plan.folder / GROUPINGS_FILE}")
     return choices
 
 
@@ -58,7 +59,7 @@ def report_stage(plan: GroupPlan, console: Console) -> Path:
     """Everything in one HTML page, and in TensorBoard."""
     results = train_stage(plan, console)
     page = write_report(results, read_history(plan.folder / "joint"))
-    console.print(f"Written: {page}; tensorboard --logdir {plan.folder}", highlight=False, soft_wrap=True)
+    say(console, f"Written: {page}; tensorboard --logdir {plan.folder}")
     return page
 
 

@@ -18,7 +18,7 @@ from mtrl_transfer.agents.storage.outage import Outage, Tell
 from mtrl_transfer.appending import AppendingFile
 
 EVENTS = "events.out.tfevents."
-"""How the names of TensorBoard's files begin."""
+"""First part of the names of TensorBoard's files."""
 WAITS = "what is logged waits in memory"
 
 

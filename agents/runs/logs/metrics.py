@@ -1,4 +1,4 @@
-"""Where a run's scalars go: TensorBoard events and the same figures in ``metrics.jsonl``."""
+"""Writers of a run's scalars: TensorBoard events, and the same numbers in ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class EventsWriter(TensorBoardOutputFormat):
         self._is_closed = False
 
     def write(self, key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]], step: int = 0) -> None:
-        """As stable-baselines3 does, but for videos ``[F, H, W, 3]``: torch's ``add_video`` needs an old moviepy."""
+        """Write as SB3, but videos ``[F, H, W, 3]`` as GIF: torch's ``add_video`` needs an old moviepy."""
         others = {tag: value for tag, value in key_values.items() if not isinstance(value, Video)}
         for tag in key_values.keys() - others.keys():
             _, height, width, _ = key_values[tag].frames.shape
@@ -117,7 +117,7 @@ def make_logger(
 
 
 def hyperparameters(config: RunConfig) -> HParam:
-    """What TensorBoard's *HParams* sorts runs by: method, seed and sizes, against success and its cost."""
+    """Hyperparameters and results for TensorBoard's *HParams*: method, seed and sizes; success and its cost."""
     settings = {
         "method": config.combiner.label,
         "method_settings": json.dumps(combiner_kwargs(config.combiner), sort_keys=True),
@@ -140,7 +140,7 @@ def _trunk(net_arch: Any) -> Sequence[int]:
 
 
 def _is_scalar(value: Any) -> bool:
-    """What TensorBoard's writer of stable-baselines3 takes for a scalar."""
+    """Return whether stable-baselines3's TensorBoard writer takes a value for a scalar."""
     return isinstance(value, np.ScalarType) and not isinstance(value, str | bytes)
 
 

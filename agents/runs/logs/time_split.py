@@ -1,4 +1,4 @@
-"""Where a run's time went."""
+"""Seconds of a run, by part."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ class TimeSplit:
     """Seconds per part of a run, over all the sessions that it took.
 
     Args:
-        model: tells what environments, updates and transference took.
-        evaluation: tells what evaluations in training took.
+        model: counts seconds of environments, updates and transference.
+        evaluation: counts seconds of evaluations in training.
         before: :meth:`total` of the sessions that this one continues.
     """
 

@@ -295,7 +295,7 @@ def test_too_many_groups_or_no_record_is_refused(history, tmp_path):
         ({"groupings": {"mine": {"groups": {"a": 1}, "serves": []}}}, "groupings.mine.groups"),
         ({"selections": [{}]}, r"selections\.0\.n_groups"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:30],
 )
 def test_strange_groupings_are_told_by_file(history, tmp_path, change, told):
     options = GroupOptions()
