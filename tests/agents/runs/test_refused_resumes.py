@@ -130,7 +130,7 @@ def test_damaged_records(folder: Path, harm, capsys: pytest.CaptureFixture[str])
         {"agent": {"clip_targets": True}},
         {"agent": {"train_freq": 2}},
         {"agent": {"overlap": True}},
-        {"agent": {"net": {"hidden": [9]}}},
+        {"agent": {"policy_kwargs": {"net_arch": [9]}}},
         {"matmul_precision": "medium"},
         {"env": {"id": "Point-4"}, "agent": {"batch_size": 32}},
         {"combiner": {"name": "mean", "kwargs": {}}},
