@@ -62,12 +62,12 @@ def record_faults(agent: MTSAC) -> list[str]:
     fatal = []
     for role, update in agent.updates.items():
         faults = update.faults.report()
-        for fault, told in zip(faults, describe(role, faults, agent.task_names, agent._n_updates), strict=True):
+        for fault, message in zip(faults, describe(role, faults, agent.task_names, agent._n_updates), strict=True):
             agent.logger.record(f"nonfinite_{role}/{agent.task_names[fault.task]}", fault.updates, exclude="stdout")
             if fault.in_a_row >= agent.max_nonfinite:
-                fatal.append(told)
+                fatal.append(message)
             else:
-                warnings.warn(told, stacklevel=3)
+                warnings.warn(message, stacklevel=3)
     return fatal
 
 

@@ -40,14 +40,14 @@ class ActorBatch(NamedTuple):
 
 
 class CriticRows(NamedTuple):
-    """Result of the critic's loss, each ``[K, T, B]``: ``losses`` and the twins' mean ``values``."""
+    """Results of the critic loss, each ``[K, T, B]``: ``losses`` and ``values``, the mean over the critics."""
 
     losses: Tensor
     values: Tensor
 
 
 class ActorRows(NamedTuple):
-    """Result of the actor's loss, each ``[K, T, B]``: ``losses``, ``log_probs`` and the smaller twin's ``values``."""
+    """Results of the actor loss, each ``[K, T, B]``: ``losses``, ``log_probs`` and the smallest critic's ``values``."""
 
     losses: Tensor
     log_probs: Tensor
@@ -55,12 +55,12 @@ class ActorRows(NamedTuple):
 
 
 def action_values(critic: MultiTaskMLP, observations: Tensor, actions: Tensor) -> Tensor:
-    """Both twins' values: ``observations [T, B, D]``, ``actions [T, B, A]`` -> ``[N, T, B]``."""
+    """Values of all critics: ``observations [T, B, D]``, ``actions [T, B, A]`` -> ``[N, T, B]``."""
     return critic(torch.cat([observations, actions], dim=-1)).squeeze(-1)
 
 
 def weighted(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """Losses ``[..., T, B]`` times the tasks' weights ``[T, 1]``, where there are any."""
+    """Losses ``[..., T, B]`` times the tasks' weights ``[T, 1]``, or unchanged for None."""
     return losses if weights is None else losses * weights
 
 
@@ -68,8 +68,8 @@ class NetworkLoss(ABC):
     """A network with its loss: a :class:`mtrl_transfer.model.Model`.
 
     Args:
-        network: whose trunk the tasks share.
-        weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
+        network: network whose trunk the tasks share.
+        weights: task weights ``[T, 1]``, read at every call; None: all 1.
     """
 
     signed: ClassVar[bool]
@@ -168,11 +168,11 @@ def _net_by_net(trunks: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
 
 
 class CriticLoss(NetworkLoss):
-    """Squared TD error, averaged over the twins.
+    """Squared TD error ``(Q_i(s, a) - target)^2``, averaged over the critics ``i``.
 
     Args:
-        network: the twins.
-        weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
+        network: the critics.
+        weights: task weights ``[T, 1]``, read at every call; None: all 1.
     """
 
     signed = False
@@ -191,7 +191,7 @@ class CriticLoss(NetworkLoss):
         return CriticRows(weighted(losses, self.weights), values.detach().mean(dim=0))
 
     def predictions(self, batch: CriticBatch, trunks: Parameters) -> Tensor:
-        """Both twins' values ``[K, T, B, N]``."""
+        """Values of all critics ``[K, T, B, N]``."""
         values = self.network(torch.cat([batch.observations, batch.actions], dim=-1), _net_by_net(trunks))
         return values.view(self.network.n_nets, -1, *batch.targets.shape).permute(1, 2, 3, 0)
 
@@ -207,8 +207,8 @@ class ActorLoss(NetworkLoss):
 
     Args:
         network: the policy.
-        critic: the twins; gradients are only ever taken with respect to the actor.
-        weights: of the tasks ``[T, 1]``, read at every call; None: all 1.
+        critic: the critics; gradients are taken with respect to the actor only.
+        weights: task weights ``[T, 1]``, read at every call; None: all 1.
     """
 
     signed = True
@@ -275,7 +275,7 @@ def td_targets(
         target_critic: target network.
         next_observations: ``[T, B, D]``.
         rewards: ``[T, B]``, scaled.
-        discounts: ``[T, B]``, of the next state's value: 0 where the episode terminated, not where it was truncated.
+        discounts: ``[T, B]``, factors on the next state's value: 0 if the episode terminated, not if it was truncated.
         noise: standard normal ``[T, B, A]``.
         alphas: ``[T, 1]``.
 

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mtrl_transfer.choices import check_choice
 from mtrl_transfer.information.alignment import identities
 from mtrl_transfer.shared_linear import shared_linear
 
@@ -20,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {name: getattr(F, name) for
 
 
 class MultiTaskMLP(nn.Module):
-    """``N`` trunks side by side (one for an actor, two for twin critics), each with ``T`` linear heads.
+    """``N`` trunks side by side (one for an actor, one per critic), each with ``T`` linear heads.
 
     All trunks are evaluated by one batched product per layer. Parameters, with ``N`` and ``T`` leading:
     ``trunk["weight0"] [N, in, out]``, ``trunk["bias0"] [N, 1, out]``, with LayerNorm also ``trunk["scale0"]`` and
@@ -36,18 +35,15 @@ class MultiTaskMLP(nn.Module):
         activation: one of :data:`ACTIVATIONS`.
         layer_norm: normalise each layer before its activation (Ba et al., arXiv 1607.06450).
         one_hot_in_trunk: also feed the task's one-hot to the trunk.
-        alignment: a linear map of each task's input before the trunk, at first the identity; see
-            :class:`mtrl_transfer.TaskAlignment`. It is applied to the rows and not folded into the first layer: that
-            product is the smaller one wherever a layer is wider than a task has rows, is shared by all candidates of a
-            lookahead, and leaves the first layer one product over all tasks.
-        standardize: see inputs less ``input_mean [in]``, times ``input_scale [in]``, before all else. These buffers are
-            0 and 1 until somebody sets them.
+        alignment: a linear map of each task's input before the trunk, initially the identity; see
+            :class:`mtrl_transfer.TaskAlignment`. It multiplies the rows and is not folded into the first layer: this
+            product is the smaller one if a layer is wider than a task has rows, all candidates of a lookahead share
+            it, and the first layer stays one product over all tasks.
+        standardize: use ``(x - input_mean) * input_scale`` as the input; these buffers ``[in]`` are 0 and 1 until they
+            are set.
 
     Attributes:
-        width: of the widest layer.
-
-    Raises:
-        ValueError: for an unknown activation or an empty trunk.
+        width: width of the widest layer.
     """
 
     input_mean: Tensor
@@ -67,9 +63,6 @@ class MultiTaskMLP(nn.Module):
         standardize: bool = False,
     ) -> None:
         super().__init__()
-        check_choice("activation", activation, ACTIVATIONS)
-        if not hidden:
-            raise ValueError("net_arch is empty: the trunk needs at least one layer, e.g. [256, 256]")
         self.n_tasks, self.n_nets = n_tasks, n_nets
         self.activation, self.layer_norm, self.one_hot_in_trunk = ACTIVATIONS[activation], layer_norm, one_hot_in_trunk
         widths = [in_dim + n_tasks * one_hot_in_trunk, *hidden]
@@ -146,9 +139,9 @@ class MultiTaskMLP(nn.Module):
             x: ``[T, B, in]`` or ``[N, T, B, in]``.
             trunk: as for :meth:`features`; ``M`` may be ``N * K`` for ``K`` candidates of each trunk, trunk by trunk.
             heads: parameters to use instead of the module's own.
-            trunk_shares: ``[T]``, factors on what each task sends back into the trunk; heads do not see them. So one
-                plain backward of the mean loss gives the trunk any weighted sum of task gradients. Not with alignment,
-                which lies before the trunk and would see them.
+            trunk_shares: ``[T]``, factors on each task's gradient with respect to the features, and so on its gradient
+                for the trunk, but not for the heads. One plain backward of the mean loss then gives the trunk any
+                weighted sum of task gradients. Not with alignment: it comes before the trunk and would be scaled too.
 
         Returns:
             ``[M, T, B, out]``.
@@ -189,21 +182,21 @@ class MultiTaskMLP(nn.Module):
         return x
 
     def _normalized(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """LayerNorm of ``x [M, T, B, d]``, by one pass for each trunk where these are few."""
+        """LayerNorm of ``x [M, T, B, d]``, in one call per trunk if there are no candidates."""
         if scale.dim() == 3 and len(scale) == self.n_nets:
             if self.n_nets == 1:
                 return F.layer_norm(x, x.shape[-1:], scale.flatten(), shift.flatten())
             whole = zip(x, scale.squeeze(1), shift.squeeze(1), strict=True)
             return torch.stack([F.layer_norm(one, one.shape[-1:], *affine) for one, *affine in whole])
-        # Not addcmul: its backward multiplies by its factor of 1, twice.
+        # addcmul would be slower: its backward multiplies by its factor of 1, twice.
         return (F.layer_norm(x, x.shape[-1:]) * _per_row(scale)).add_(_per_row(shift))
 
 
 class _ProductWithShares(torch.autograd.Function):
-    """A product with matrices, whose gradient with respect to the left factor is multiplied by shares.
+    """``features @ weight``, whose gradient with respect to ``features`` is multiplied by ``shares``.
 
-    The right factor's gradient does not see them. They multiply the narrow gradient of the output rather than the wide
-    one of the features.
+    ``d features = (d out * shares) @ weight.T`` and ``d weight = features.T @ d out``: shares multiply the narrow
+    gradient of the output rather than the wide one of the features.
     """
 
     @staticmethod
@@ -224,5 +217,5 @@ def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
 
 
 def _per_row(parameter: Tensor) -> Tensor:
-    """Bring ``[N, 1, d]`` and ``[T, N, 1, d]`` to what broadcasts over ``[N, T, B, d]``."""
+    """View of ``[N, 1, d]`` or ``[T, N, 1, d]`` that broadcasts over ``[N, T, B, d]``."""
     return parameter.unsqueeze(1) if parameter.dim() == 3 else parameter.transpose(0, 1)

@@ -229,7 +229,7 @@ class MultiTaskPolicy(BasePolicy):
 
 
 POLICY_ARGUMENTS = section_of(MultiTaskPolicy, without=("observation_space", "action_space", "lr_schedule", "n_tasks"))
-"""What ``policy_kwargs`` may hold."""
+"""Arguments that ``policy_kwargs`` may hold."""
 
 
 def checked_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -> dict[str, Any]:

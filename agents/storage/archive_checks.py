@@ -37,9 +37,9 @@ def blamed_on(subject: str) -> Iterator[None]:
     try:
         yield
     except INCONSISTENT_ARCHIVE_ERRORS as error:
-        # Of torch's messages the second line is often the one that names the parameter.
-        told = " ".join(f"{type(error).__name__}: {error}".split("\n")[:2]).replace("\t", " ")
-        raise ValueError(f"{subject}: {told}") from error
+        # The second line of torch's messages often names the parameter.
+        cause = " ".join(f"{type(error).__name__}: {error}".split("\n")[:2]).replace("\t", " ")
+        raise ValueError(f"{subject}: {cause}") from error
 
 
 def check_archive(data: Mapping[str, Any], tensors: Mapping[str, Tensor], known: Set[str]) -> None:
