@@ -44,44 +44,45 @@ class Evaluation(NamedTuple):
         return self.mean_success, mean_return if np.isfinite(mean_return) else -np.inf
 
 
-def evaluate(model: Predicts, env: VecEnv, n_episodes: int) -> Evaluation:
-    """Play ``n_episodes`` episodes of every task with the deterministic policy.
+def evaluate(model: Predicts, env: VecEnv, n_eval_episodes: int) -> Evaluation:
+    """Play ``n_eval_episodes`` episodes of every task with the deterministic policy.
 
-    Sub-environments made with ``goal_order="sequential"`` start at their first goal, so that ``n_episodes`` episodes
-    play ``n_episodes`` goals once each.
+    Sub-environments made with ``goal_order="sequential"`` start at their first goal, so that ``n_eval_episodes``
+    episodes play as many goals once each.
 
     Args:
         model: the agent.
         env: environment other than the training's; sub-environment ``t`` is task ``t``. Success is ``is_success`` above
             0 at the end of an episode. See :func:`begin_evaluation` for ``VecNormalize``.
-        n_episodes: episodes per task, at least 1.
+        n_eval_episodes: episodes per task, at least 1.
 
     Returns:
         An :class:`Evaluation`; a task whose environment reports no success counts 0.
 
     Raises:
-        ValueError: if the environment does not suit the agent (:func:`check_evaluation_env`), or ``n_episodes`` is not
-            a whole number of at least 1.
+        ValueError: if the environment does not suit the agent (:func:`check_evaluation_env`), or
+            ``n_eval_episodes`` is not a whole number of at least 1.
     """
-    if n_episodes != int(n_episodes) or n_episodes < 1:
-        raise ValueError(f"n_episodes={n_episodes} must be a whole number of at least 1")
+    if n_eval_episodes != int(n_eval_episodes) or n_eval_episodes < 1:
+        raise ValueError(f"n_eval_episodes={n_eval_episodes} must be a whole number of at least 1")
     n_tasks, normalization = env.num_envs, unwrap_vec_normalize(env)
     observations = begin_evaluation(model, env)
     played, successes, returns = np.zeros(n_tasks, int), np.zeros(n_tasks), np.zeros(n_tasks)
     running = np.zeros(n_tasks)
-    while (played < n_episodes).any():
+    while (played < n_eval_episodes).any():
         actions, _ = model.predict(observations, deterministic=True)
         observations, rewards, dones, infos = env.step(actions)
         running += rewards if normalization is None else normalization.get_original_reward()
         for task in np.flatnonzero(dones):
             # A task with shorter episodes plays on, uncounted, until the last task has finished.
-            if played[task] < n_episodes:
+            if played[task] < n_eval_episodes:
                 played[task] += 1
                 successes[task] += succeeded(infos[task])
                 returns[task] += running[task]
             running[task] = 0.0
     names = tuple(task_names_of(env))
-    return Evaluation(names, successes / n_episodes, returns / n_episodes, int(n_episodes), solvable_tasks_of(env))
+    rates, means = successes / n_eval_episodes, returns / n_eval_episodes
+    return Evaluation(names, rates, means, int(n_eval_episodes), solvable_tasks_of(env))
 
 
 def begin_evaluation(model: Predicts, env: VecEnv) -> np.ndarray:

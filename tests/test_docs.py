@@ -32,7 +32,7 @@ PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"]
 SHORTER = {
     "README.md": {
         "model.learn(1_000_000, MeasureTransference(every=100), progress_bar=True)": "model.learn(300)",
-        "n_episodes=50": "n_episodes=1",
+        "n_eval_episodes=50": "n_eval_episodes=1",
     }
 }
 """What the test replaces in a page's code, only to make it shorter; the guide's own blocks are short as they stand."""

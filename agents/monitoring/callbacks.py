@@ -50,7 +50,7 @@ class MultiTaskEvalCallback(BaseCallback):
         eval_env: environment other than the training's, see :func:`mtrl_transfer.agents.evaluation.evaluate`. It is
             checked when training begins. A ``VecNormalize`` gets the training's statistics, as in SB3.
         eval_freq: vector steps between evaluations.
-        n_episodes: episodes per task.
+        n_eval_episodes: episodes per task.
         best_model_save_path: folder for ``best_model.zip``; None: it is not saved.
         verbose: 1 prints each result.
         tell: takes a line for the user if the best agent cannot be saved; training goes on.
@@ -65,7 +65,7 @@ class MultiTaskEvalCallback(BaseCallback):
         self,
         eval_env: VecEnv,
         eval_freq: int = 10_000,
-        n_episodes: int = 50,
+        n_eval_episodes: int = 50,
         best_model_save_path: str | Path | None = None,
         verbose: int = 0,
         tell: Tell = warnings.warn,
@@ -73,7 +73,7 @@ class MultiTaskEvalCallback(BaseCallback):
         super().__init__(verbose)
         if eval_freq < 1:
             raise ValueError(f"eval_freq={eval_freq} must be at least 1 vector step")
-        self.eval_env, self.eval_freq, self.n_episodes = eval_env, eval_freq, n_episodes
+        self.eval_env, self.eval_freq, self.n_eval_episodes = eval_env, eval_freq, n_eval_episodes
         self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
         self.last: Evaluation | None = None
         self.best_score: tuple[float, float] | None = None
@@ -101,7 +101,7 @@ class MultiTaskEvalCallback(BaseCallback):
     def evaluate(self) -> Evaluation:
         """Evaluate now, record and write the result."""
         start = time.perf_counter()
-        self.last = evaluate(self.model, self.eval_env, self.n_episodes)
+        self.last = evaluate(self.model, self.eval_env, self.n_eval_episodes)
         self.seconds += time.perf_counter() - start
         with logged_alone(self.logger, self.num_timesteps):
             self._record(self.last)

@@ -222,7 +222,7 @@ def _evaluation(config: RunConfig, folder: Path, env: VecEnv) -> MultiTaskEvalCa
     return MultiTaskEvalCallback(
         env,
         eval_freq=sys.maxsize if every is None else max(every // env.num_envs, 1),
-        n_episodes=config.evaluation.n_goals,
+        n_eval_episodes=config.evaluation.n_goals,
         best_model_save_path=folder,
         tell=_tell,
     )

@@ -131,7 +131,7 @@ def test_positive_success_counts(success: Any):
 
 @pytest.mark.parametrize("episodes", [0, -1, 2.5])
 def test_episodes_are_a_positive_whole_number(episodes: Any):
-    with pytest.raises(ValueError, match=f"n_episodes={episodes} must be a whole number"):
+    with pytest.raises(ValueError, match=f"n_eval_episodes={episodes} must be a whole number"):
         evaluate(Acts(), two(OwnTask), episodes)
 
 
