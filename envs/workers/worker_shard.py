@@ -45,6 +45,7 @@ class WorkerShard:
         self._since: list[Call] = []
         self._attributes: dict[Any, Call] = {}  # set before the snapshot, which does not hold them
         self._seen = np.zeros(0)
+        self._restarts = 0
         self.process: WorkerProcess | None = WorkerProcess(*self._arguments)
 
     def send(self, method: str, *args: Any) -> None:
@@ -68,7 +69,9 @@ class WorkerShard:
                 message = f"the worker process of {self._names} {lost}"
                 if not left:
                     raise RuntimeError(f"{message}; given up after {RESTARTS} restarts in a row") from None
-                warnings.warn(f"{message}; another one is started and goes on from there", stacklevel=2)
+                self._restarts += 1  # in the message, because Python shows equal warnings only once
+                then = f"another one is started and goes on from there (restart {self._restarts})"
+                warnings.warn(f"{message}; {then}", stacklevel=2)
         raise AssertionError
 
     def close(self) -> None:

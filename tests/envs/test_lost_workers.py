@@ -298,10 +298,9 @@ def test_a_task_that_cannot_come_back_is_named():
     strike(env, signal.SIGKILL)
     with pytest.warns(UserWarning, match="second") as told:
         steps(env, 1, 1)
-    assert [str(one.message).split(":")[0] for one in told] == [
-        "the worker process of second has died (exit code -9); another one is started and goes on from there",
-        "the tasks second did not come back to where they were",
-    ]
+    restarted, jumped = (str(one.message) for one in told)
+    assert restarted.endswith("another one is started and goes on from there (restart 1)")
+    assert jumped.startswith("the tasks second did not come back to where they were")
     env.close()
 
 
