@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from benchmarks.update import UpdateOptions, random_agent
+from benchmarks.rows import UpdateOptions, random_agent
 from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.declarations import Count, Section
 from mtrl_transfer.agents.runs.cli import run_command

@@ -5,15 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.update import (
-    SeparateCalls,
-    TorchJD,
-    UpdateOptions,
-    benchmark_update,
-    peak_megabytes,
-    plain_operations,
-    random_agent,
-)
+from benchmarks.rows import SeparateCalls, TorchJD, UpdateOptions, random_agent
+from benchmarks.update import benchmark_update, peak_megabytes, plain_operations
 from mtrl_transfer import COMBINERS, Update
 from mtrl_transfer.agents.runs.errors import InputError
 
@@ -40,7 +33,7 @@ def test_table_has_one_row_per_case():
     timings = benchmark_update(SMALL)
     assert timings[0].name == "plain"
     assert timings[0].ratio == 1.0
-    assert len({timing.name for timing in timings}) == len(timings) == 23
+    assert len({timing.name for timing in timings}) == len(timings)
     assert {timing.name for timing in timings} >= COMBINERS.keys() - {"mean", "transference"}
     for timing in timings:
         assert timing.ratio == pytest.approx(timing.milliseconds / timings[0].milliseconds)

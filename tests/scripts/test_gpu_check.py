@@ -8,7 +8,7 @@ from pathlib import Path
 import gpu_check
 import pytest
 
-from benchmarks.update import UpdateOptions
+from benchmarks.rows import UpdateOptions
 
 
 def test_every_part_is_written_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
