@@ -29,7 +29,7 @@ def randomised(network: MultiTaskMLP) -> MultiTaskMLP:
 
 
 @pytest.mark.parametrize("one_hot_in_trunk", [False, True])
-def test_each_task_and_each_net_sees_its_own_map_of_the_input(one_hot_in_trunk: bool):
+def test_alignment_maps_inputs_per_task_and_net(one_hot_in_trunk: bool):
     """The oracle: one plain network a task and net, whose rows were mapped by hand."""
     torch.manual_seed(0)
     network = randomised(MultiTaskMLP(5, 2, [8, 6], 3, n_nets=2, alignment=True, one_hot_in_trunk=one_hot_in_trunk))

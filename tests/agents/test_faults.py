@@ -61,7 +61,7 @@ def test_parameters_stay_finite_and_the_task_is_named(combiner: str, column: str
     assert all("of point-b0 was" in str(one.message) for one in told)
 
 
-def test_the_others_learn_as_with_a_task_that_gives_nothing():
+def test_other_tasks_learn_as_without_the_faulty_one():
     """Against a literal mean of the other two tasks' gradients, over three."""
     model = make(max_grad_norm=None).learn(60)
     update, seen = model.updates["critic"], {}

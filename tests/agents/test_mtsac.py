@@ -70,7 +70,7 @@ class LooksAhead(Combiner):
         return rows[context.lookahead(rows).sum(dim=1).argmin()]
 
 
-def test_a_combiner_of_ones_own_looks_ahead_by_the_last_step(make_agent: Make) -> None:
+def test_own_combiners_look_ahead_by_the_last_step(make_agent: Make) -> None:
     plain = make_agent(combiner=LooksAhead()).learn(STEPS)
     lengths = plain.updates["critic"].combiner.lengths
     assert lengths[0] == 0.0
@@ -79,7 +79,7 @@ def test_a_combiner_of_ones_own_looks_ahead_by_the_last_step(make_agent: Make) -
 
 
 @pytest.mark.parametrize("alignment", [None, "alternating"])
-def test_the_last_step_is_as_long_as_if_it_were_always_noted(
+def test_step_length_is_noted_before_each_measurement(
     make_agent: Make, monkeypatch: pytest.MonkeyPatch, alignment: str | None
 ) -> None:
     settings: dict[str, Any] = {
@@ -113,7 +113,7 @@ def test_td_targets_come_from_next_observations(make_agent: Make) -> None:
     assert torch.equal(targets(ended), batch.rewards)
 
 
-def test_clipped_targets_stay_between_the_returns_of_the_extreme_rewards(make_agent: Make, tmp_path: Path) -> None:
+def test_clipped_targets_stay_within_possible_returns(make_agent: Make, tmp_path: Path) -> None:
     agent = make_agent(gamma=0.9, reward_scaling="max_reward", clip_targets=True).learn(90)
     free = make_agent(gamma=0.9, reward_scaling="max_reward").learn(90)
     rewards = agent.replay_buffer.storage.rewards[: agent.replay_buffer.size()]
@@ -181,7 +181,7 @@ def test_going_on_without_a_reset_ends_no_episode(make_agent: Make) -> None:
     assert not agent.replay_buffer.storage.ends.any()
 
 
-def test_the_one_hot_selects_the_head_and_nothing_else(make_agent: Make) -> None:
+def test_the_one_hot_only_selects_the_head(make_agent: Make) -> None:
     agent = make_agent()
     heads = agent.policy.actor.heads
     row = np.random.default_rng(0).normal(size=agent.policy.obs_dim).astype(np.float32)
@@ -219,7 +219,7 @@ def test_predict_takes_any_mixture_of_tasks(make_agent: Make) -> None:
     np.testing.assert_allclose(agent.predict(rows[1], deterministic=True)[0], grouped[1], rtol=1e-5)
 
 
-def test_deterministic_play_is_by_the_average_of_the_actors(make_agent: Make, tmp_path: Path) -> None:
+def test_deterministic_actions_use_the_averaged_actor(make_agent: Make, tmp_path: Path) -> None:
     agent = make_agent(policy_kwargs={"net_arch": [8], "actor_tau": 0.25})
     average = agent.policy.actor.trunk["weight0"].detach().clone()
     move = agent.policy.move_averages
@@ -420,7 +420,7 @@ def test_the_same_combiner_goes_on(make_agent: Make, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["agent", "replay"])
-def test_a_stream_of_another_kind_of_device_becomes_a_seed(make_agent: Make, tmp_path: Path, way: str) -> None:
+def test_generator_state_of_another_device_becomes_a_seed(make_agent: Make, tmp_path: Path, way: str) -> None:
     """On CUDA a generator's state is 16 bytes."""
     foreign = torch.tensor([7, *[0] * 15], dtype=torch.uint8)
     agent = make_agent(combiner="pcgrad").learn(90)
@@ -438,7 +438,7 @@ def test_a_stream_of_another_kind_of_device_becomes_a_seed(make_agent: Make, tmp
     assert torch.equal(generator.get_state(), torch.Generator().manual_seed(7).get_state())
 
 
-def test_updates_a_second_go_on_from_those_of_the_first_session(make_agent: Make, tmp_path: Path) -> None:
+def test_updates_per_second_continue_after_loading(make_agent: Make, tmp_path: Path) -> None:
     agent = make_agent().learn(STEPS)
     agent.save(tmp_path / "agent")
     agent.save_replay_buffer(tmp_path / "replay.safetensors")

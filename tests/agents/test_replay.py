@@ -27,7 +27,7 @@ def add(buffer: MultiTaskReplayBuffer, step: int, done: bool = False, truncated:
     buffer.add(observations, observations + 0.5, values[:, None] / 1000, values, np.full(T, done), infos)
 
 
-def test_every_task_gets_as_many_rows_of_its_own() -> None:
+def test_every_task_gets_equally_many_rows() -> None:
     buffer = make_buffer()
     for step in range(4):
         add(buffer, step)
@@ -152,7 +152,7 @@ def test_max_return_scaling_equals_a_literal_computation() -> None:
     assert factors[2] == 1.0
 
 
-def test_max_reward_scaling_makes_the_largest_reward_forever_worth_the_largest_return() -> None:
+def test_max_reward_scaling_fixes_the_return_of_largest_reward() -> None:
     scaling = MaxRewardScaling(2, 0.9, torch.device("cpu"))
     before = scaling.factors
     for rewards in ([0.5, 0.0], [-2.0, 0.0], [1.0, 0.0]):

@@ -21,7 +21,7 @@ def routed(make_agent):
     return RoutedAgent(NAMES, [one, other], [0, 1, 0, 0])
 
 
-def test_each_row_is_played_by_the_agent_that_serves_its_task(routed):
+def test_each_row_is_played_by_its_tasks_agent(routed):
     draw = np.random.default_rng(0)
     tasks = draw.integers(4, size=20)
     features = draw.normal(size=(20, 4)).astype(np.float32)

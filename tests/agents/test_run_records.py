@@ -83,7 +83,7 @@ def one_by_one(update, rows, others) -> tuple[torch.Tensor, torch.Tensor, Any]:
     return before, torch.cat(after), own
 
 
-def test_affinity_is_the_mean_decrease_over_the_mean_loss(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
+def test_affinity_is_mean_decrease_over_mean_loss(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
     """Against the lookahead of each singleton's step, evaluated one by one."""
     agent = make_agent(combiner="mean", batch_size=96)
     seen: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"critic": [], "actor": []}

@@ -147,7 +147,7 @@ def test_gymnasiums_reset_is_told_from_sb3s(trained: MTSAC, rows: np.ndarray):
 
 
 @pytest.mark.parametrize("code", [[0, 0, 0], [1, 1, 0], [np.nan, 0, 0]])
-def test_a_one_hot_that_names_no_task_is_refused(trained: MTSAC, rows: np.ndarray, code: list[float]):
+def test_ambiguous_one_hots_are_refused(trained: MTSAC, rows: np.ndarray, code: list[float]):
     odd = rows.copy()
     odd[4, -T:] = code
     routed = RoutedAgent(trained.task_names, [trained], [0] * T)

@@ -51,7 +51,7 @@ def test_a_network_sees_standardized_inputs_on_every_path(others: dict[str, bool
     torch.testing.assert_close(network.of_tasks(rows, tasks), plain.of_tasks(by_hand(rows), tasks))
 
 
-def test_moments_are_those_of_the_first_updates_replay_and_then_stay(make_agent: Make):
+def test_moments_are_fixed_at_the_first_update(make_agent: Make):
     agent = make_agent(policy_kwargs=policy_kwargs(actor_tau=0.1))
     width, generator = agent.policy.obs_dim, agent.replay_buffer.generator.get_state()
     agent.learn(60)
@@ -77,7 +77,7 @@ def test_moments_are_those_of_the_first_updates_replay_and_then_stay(make_agent:
         assert torch.equal(network.input_scale, first[name][1]), name
 
 
-def test_tasks_are_not_told_apart_and_no_dimension_is_blown_up(make_agent: Make):
+def test_moments_are_over_all_tasks_and_bounded(make_agent: Make):
     agent = make_agent(policy_kwargs=policy_kwargs())
     observations = torch.zeros(3, 50, agent.policy.obs_dim)
     observations[..., 0] = torch.tensor([-1.0, 0.0, 1.0]).unsqueeze(1)  # differs between tasks alone
@@ -91,7 +91,7 @@ def test_tasks_are_not_told_apart_and_no_dimension_is_blown_up(make_agent: Make)
     assert (agent.policy.actor.input_mean == 7).all()
 
 
-def test_what_is_not_finite_counts_as_the_mean_of_the_rest(make_agent: Make):
+def test_nonfinite_inputs_count_as_the_mean(make_agent: Make):
     agent = make_agent(policy_kwargs=policy_kwargs())
     observations = torch.randn(3, 50, agent.policy.obs_dim, generator=torch.Generator().manual_seed(0))
     observations[0, 0, 0], observations[1, 3, 1], observations[..., 2] = torch.nan, torch.inf, torch.nan
@@ -122,7 +122,7 @@ def test_a_saved_agent_keeps_them(make_agent: Make, tmp_path: Path):
     assert torch.equal(loaded.policy.actor.input_mean, before["actor"]["input_mean"])
 
 
-def test_task_gradients_are_those_of_inputs_standardized_by_hand(make_agent: Make):
+def test_task_gradients_equal_standardizing_by_hand(make_agent: Make):
     agent = make_agent(combiner="pcgrad", policy_kwargs=policy_kwargs())
     by_hand = make_agent(combiner="pcgrad", policy_kwargs=policy_kwargs(standardize_inputs=False))
     for one in (agent, by_hand):

@@ -62,7 +62,7 @@ def test_weights_multiply_lookahead_losses_and_those_of_predictions(losses: Any)
         torch.testing.assert_close(scaled.loss_of(after), own.loss_of(before) * WEIGHTS.squeeze(1))
 
 
-def test_weights_are_those_of_features_and_values_taken_by_hand():
+def test_weights_equal_a_direct_computation():
     torch.manual_seed(0)
     critic, target = (MultiTaskMLP(D, 1, [8, 6], T, n_nets=2) for _ in range(2))
     inputs = torch.randn(T, B, D)
@@ -96,7 +96,7 @@ def test_weights_have_mean_one_and_a_floor():
 
 
 @pytest.mark.parametrize("combiner", ["mean", "pcgrad", "transference", "famo"])
-def test_a_run_with_any_combiner_repeats_and_is_saved(make_agent: Make, combiner: str, tmp_path: Path):
+def test_runs_repeat_and_are_saved(make_agent: Make, combiner: str, tmp_path: Path):
     agent, again = (make_agent(combiner=combiner).learn(120, ReweightTasks(1, every=5)) for _ in range(2))
     weights = agent.learner.task_weights
     assert weights.mean().item() == pytest.approx(1.0)
@@ -121,7 +121,7 @@ def test_until_the_first_computation_nothing_changes(make_agent: Make):
     assert any(not torch.equal(weighted.policy.state_dict()[name], v) for name, v in plain.policy.state_dict().items())
 
 
-def test_weights_are_logged_and_losses_are_logged_without_them(make_agent: Make):
+def test_losses_are_logged_without_weights(make_agent: Make):
     agent = make_agent().learn(60)
     agent.learner.set_task_weights(WEIGHTS.float())
     batch = agent.minibatches.sample(24, torch.Generator())
