@@ -19,12 +19,12 @@ from mtrl_transfer.agents.runs.streams import say
 
 
 def compare(argument: str, overrides: Sequence[str], console: Console) -> Summary:
-    """Do what is missing of a comparison and write its report.
+    """Do the missing runs of a comparison and write its report.
 
     Args:
         argument: a comparison's file, or the name of a preset.
         overrides: ``key=value`` texts.
-        console: where it is told.
+        console: takes the output.
 
     Raises:
         InputError: before any work.
@@ -35,7 +35,7 @@ def compare(argument: str, overrides: Sequence[str], console: Console) -> Summar
 
 
 def run_comparison(plan: Plan, console: Console) -> Summary:
-    """As :func:`compare`, for a plan."""
+    """Do the same as :func:`compare` for a plan."""
     for difference in plan.differences:
         say(console, f"Methods differ in {difference}")
     errors: dict[str, str | None] = {}

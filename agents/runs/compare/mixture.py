@@ -1,4 +1,4 @@
-"""Runs whose matrix products were of different precision are not mixed in one comparison, unless that is asked for."""
+"""Refusal of comparisons that mix runs whose matrix products had different precision."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mtrl_transfer.agents.runs.run_folder import PROTOCOL_FILE
 
 
 def check_before_running(plan: Plan) -> None:
-    """Refuse, before any work, runs to do here beside runs whose products were of another precision.
+    """Refuse, before any work, to add runs to others whose products had another precision.
 
     Raises:
         InputError: naming the runs by precision.
@@ -29,11 +29,11 @@ def check_before_running(plan: Plan) -> None:
 
 
 def refuse_mixture(precisions: Sequence[tuple[str, str]], plan: Plan) -> None:
-    """Refuse runs of different precision; ``unknown`` counts as one of its own.
+    """Refuse runs of different precision; ``unknown`` counts as a precision.
 
     Args:
         precisions: label and precision of each run.
-        plan: of the comparison.
+        plan: plan of the comparison.
 
     Raises:
         InputError: naming the runs by precision, unless ``mix_precisions`` permits them.

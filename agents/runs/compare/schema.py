@@ -1,4 +1,4 @@
-"""What a comparison's YAML may hold."""
+"""Schema of a comparison's YAML."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class CompareConfig(EngineConfig):
     base: str
     """The run config that all methods share: a file, relative to this one, or a preset's name."""
     config: dict[str, Any] = Field(default_factory=dict)
-    """Keys of a run config laid over the base, for all methods alike."""
+    """Keys of a run config that override the base, for all methods."""
     methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
-    """For each method, by the name that the report gives it, the keys of a run config that make it."""
+    """Methods by name: the keys of a run config in which each method differs."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
-    """The same for every method."""
+    """Seeds, the same for every method."""
     baseline: str
     """The method that the others are measured against."""
     allow_differences: bool = False
-    """Whether methods may differ in more than the combiner; the report tells in what."""
+    """Permit methods that differ in more than the combiner; the report lists the differences."""
     mix_precisions: bool = False
-    """Whether runs may differ in the precision that matrix products really had: float32, tf32, bf16, or unknown where a
-    run of version 0.1 did not note it. The report tells it."""
+    """Permit runs that differ in the actual precision of matrix products: float32, tf32, bf16, or unknown for a run of
+    version 0.1. The report lists the precisions."""
     folder: str | None = None
-    """Of runs and report; null: runs/compare_<name>."""
+    """Folder of runs and report; null: runs/compare_<name>."""
     run: bool = True
-    """Do what is missing; false: only report what is there."""
+    """Do the missing runs; false: only report the runs that are there."""

@@ -1,4 +1,4 @@
-"""Groupings by affinity and by nobody, for every number of networks."""
+"""Groupings chosen by affinity, and controls, for every number of networks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DECIDE = ("n_groups", "network", "part", "max_size", "max_total_size", "alone", 
 
 
 class Candidate(NamedTuple):
-    """A grouping to train, by a name of its own; `predicted [T]` by affinity, nan for a task alone."""
+    """A grouping to train with its name; `predicted [T]` by affinity, nan for a task alone."""
 
     label: str
     grouping: Grouping
@@ -40,10 +40,10 @@ class Candidate(NamedTuple):
 class Choices(NamedTuple):
     """Groupings found by `choose`.
 
-    - `names`: of the tasks.
-    - `affinity`: `[T, T]`, standardized: what decided.
+    - `names`: names of the tasks.
+    - `affinity`: the standardized affinity that decided, `[T, T]`.
     - `selections`: for 1 to T networks the chosen groups, with total score and bound.
-    - `candidates`: what is to be trained.
+    - `candidates`: the groupings to train.
     """
 
     names: tuple[str, ...]
@@ -53,7 +53,7 @@ class Choices(NamedTuple):
 
 
 def choose(history: AffinityHistory, options: GroupOptions) -> Choices:
-    """Choose groups, and list the controls beside them.
+    """Choose groups, and add the controls.
 
     Raises:
         InputError: for limits that no grouping meets.

@@ -1,4 +1,4 @@
-"""What can be chosen about groups, beside the config of the runs."""
+"""Options of groups, beside the config of the runs."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ PREFIX = "groups."
 
 
 class GroupOptions(Section):
-    """How tasks are grouped and what is trained; on the command line with the prefix ``groups.``."""
+    """Options of grouping and training; on the command line with the prefix ``groups.``."""
 
     folder: str | None = None
-    """Of everything; null: runs/groups_<name>."""
+    """Folder of all files; null: runs/groups_<name>."""
     n_groups: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
     """Numbers of networks (at most) to train groups for."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
-    """Of the groups' runs."""
+    """Seeds of the groups' runs."""
     network: Literal["critic", "actor", "both"] = "both"
-    """Whose affinity decides; ``both``: the sum of the two, each standardized."""
+    """The network whose affinity decides; ``both``: the sum of the two, each standardized."""
     part: Literal["early", "late", "overall"] = "overall"
-    """Of the joint run: its first or second half, or all."""
+    """Part of the joint run that decides: its first or second half, or all."""
     max_size: Count | None = None
-    """Of a group; null: no limit."""
+    """Largest number of tasks in a group; null: no limit."""
     max_total_size: Count | None = None
-    """Of all groups together, at least the number of tasks, which lets no task train twice; null: no limit."""
+    """Largest number of tasks in all groups together; the number of tasks lets no task train twice; null: no limit."""
     alone: Float | None = None
     """Score of a task that trains alone, in standard deviations of affinity; null: groups of one are not chosen."""
     random: Count = 1
-    """Different random groupings for each number of networks, as far as there are so many."""
+    """Different random groupings for each number of networks; of few tasks there may be fewer."""
     equal: Literal["transitions", "compute"] = "transitions"
-    """What is equal for all groupings: every task's transitions in each of its groups, or the transitions of all groups
-    together (groups that overlap then train for fewer steps)."""
+    """Quantity that is equal for all groupings: a task's transitions in each of its groups, or the transitions of all
+    groups together (groups that overlap then train for fewer steps)."""
     engine: EngineConfig = EngineConfig()
-    """What does the runs."""
+    """Engine that does the runs."""
 
 
 class GroupPlan(NamedTuple):

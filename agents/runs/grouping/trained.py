@@ -25,11 +25,11 @@ SCALED = {
     "checkpoint": ("every",),
     "log": ("every", "figures_every"),
 }
-"""Keys that count transitions over all tasks: a group of few tasks has so many fewer."""
+"""Keys that count transitions over all tasks; they are scaled to the number of tasks in a group."""
 
 
 class GroupRun(NamedTuple):
-    """One group's training: which tasks, for how many vector steps, with which seed."""
+    """Training of one group: its tasks, vector steps and seed."""
 
     group: tuple[int, ...]
     steps: int
@@ -37,19 +37,19 @@ class GroupRun(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Unique among the group runs of a plan."""
+        """Name that is unique among the group runs of a plan."""
         return f"tasks{'-'.join(map(str, self.group))}_steps{self.steps}_s{self.seed}"
 
 
 def joint_run(plan: GroupPlan) -> PlannedRun:
-    """All tasks together, measured."""
+    """Return the run of all tasks together, in which affinity is measured."""
     measure = plan.config.measure
     measured = measure.model_copy(update={"affinity_every": measure.affinity_every or 10})
     return PlannedRun("joint", plan.config.model_copy(update={"measure": measured}), plan.folder / "joint")
 
 
 def group_runs(plan: GroupPlan, names: Sequence[str], candidate: Candidate, seed: int) -> list[GroupRun]:
-    """The runs that a grouping consists of; groupings with a group in common share its run."""
+    """Return the runs of a grouping; groupings with a group in common share its run."""
     sizes = sum(len(group) for group in candidate.grouping.groups)
     over = len(names) if plan.options.equal == "transitions" else sizes
     steps = max(plan.config.total_timesteps // over, 1)
@@ -57,7 +57,7 @@ def group_runs(plan: GroupPlan, names: Sequence[str], candidate: Candidate, seed
 
 
 def planned(plan: GroupPlan, names: Sequence[str], run: GroupRun) -> PlannedRun:
-    """A group's run as the engine takes it."""
+    """Return a group's run as the engine takes it."""
     return PlannedRun(run.label, group_config(plan.config, names, run), plan.folder / "runs" / run.label)
 
 
