@@ -50,7 +50,7 @@ class TaskAlignment(nn.Module):
 
 
 class Trains(NamedTuple):
-    """What trains in an update, besides the heads, which always do."""
+    """The parts that train in an update besides the heads, which always do."""
 
     trunk: bool
     alignment: bool
@@ -58,7 +58,7 @@ class Trains(NamedTuple):
 
 @dataclass(frozen=True)
 class AlignmentSchedule:
-    """Which of trunk and alignment trains when.
+    """Turns of trunk and alignment.
 
     The paper aligns tasks to a trunk that is held fixed. In the `alternating` mode, trunk and alignment take turns of
     `period` updates, the trunk first: with half of the budget as the period, that is the paper's procedure after an
@@ -81,7 +81,7 @@ class AlignmentSchedule:
             raise ValueError(f"alignment period={self.period} must be at least 1 update")
 
     def trains(self, step: int) -> Trains:
-        """What trains in update `step`, counted from 0."""
+        """Return the parts that train in update `step`, counted from 0."""
         if self.mode == "joint":
             return Trains(trunk=True, alignment=True)
         aligning = step // self.period % 2 == 1

@@ -109,6 +109,20 @@ def test_losses_of_predictions_are_the_losses(problem: Any) -> None:
         torch.testing.assert_close(found, lookahead(CANDIDATES, step), rtol=0, atol=1e-12 if exact else tolerance)
 
 
+def test_gradients_at_a_step_are_those_of_a_stepped_copy(problem: Any) -> None:
+    network, loss, batch = problem
+    lookahead = lookahead_of(problem)
+    found, rows = lookahead.gradients_at(CANDIDATES[1], 0.05), lookahead.row_losses(CANDIDATES[1:2], 0.05)
+    with torch.no_grad():
+        for name, parameter in network.trunk.items():
+            parameter -= 0.05 * torch.einsum("t,t...->...", CANDIDATES[1], lookahead.tasks.shared_grads[name])
+    expected, given = loss.gradients(batch)
+    torch.testing.assert_close(rows, given.losses)
+    torch.testing.assert_close(found.losses, expected.losses)
+    for name, gradient in expected.shared_grads.items():
+        torch.testing.assert_close(found.shared_grads[name], gradient)
+
+
 @pytest.mark.parametrize("clip", [None, 1e-3])
 def test_optimizer_lookahead_equals_a_real_step(problem: Any, clip: float | None) -> None:
     network, loss, batch = problem
