@@ -11,8 +11,8 @@ from torch import Tensor
 from mtrl_transfer import scales
 from mtrl_transfer.candidates import MAX_POWER_SET
 from mtrl_transfer.choices import check_whole, made
-from mtrl_transfer.choosing.lookahead_gradient import LookaheadGradient
-from mtrl_transfer.choosing.measures import Basis, Exact, FirstOrder, Measure, ModelMeasure
+from mtrl_transfer.choosing.measure import Measure
+from mtrl_transfer.choosing.measures import MEASURES, ModelMeasure
 from mtrl_transfer.choosing.proposals import Listed, Proposals
 from mtrl_transfer.choosing.quadratic import Quadratic
 from mtrl_transfer.choosing.scales import SCALES, Scale
@@ -24,13 +24,6 @@ from mtrl_transfer.combiners.state import Stateful
 from mtrl_transfer.context import Context
 from mtrl_transfer.decision import Decision
 
-MEASURES = {
-    "exact": Exact,
-    "first_order": FirstOrder,
-    "basis": Basis,
-    "lookahead_gradient": LookaheadGradient,
-}
-"""Measures by the name that configs use."""
 WEIGHTS = "weights"
 """The name of the candidates that are all weights."""
 

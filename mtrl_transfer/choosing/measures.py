@@ -2,122 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol
-
 import torch
 from torch import Tensor
 
-from mtrl_transfer.choices import check_choice, check_number, check_whole
+from mtrl_transfer import scales
+from mtrl_transfer.choosing.measure import Measure, RowTable, Table
 from mtrl_transfer.choosing.quadratic import Quadratic, quadratic_from_predictions
-from mtrl_transfer.context import Context, Lookahead
-from mtrl_transfer.scales import divide
-from mtrl_transfer.steps import matched_step_size
-
-
-class Losses(Protocol):
-    """Losses at `θ` and at the ends of steps."""
-
-    @property
-    def before(self) -> Tensor:
-        """`L_j(θ) [T]`."""
-
-    def decrease(self, rows: Tensor) -> Tensor:
-        """Return `L_j(θ) − L_j(θ_w)` as `[K, T]` for candidates `rows [K, T]`."""
-
-
-class Table(NamedTuple):
-    """Losses of listed candidates: `before [T]`, and after each candidate's step `after [K, T]`."""
-
-    before: Tensor
-    after: Tensor
-
-    def decrease(self, rows: Tensor) -> Tensor:
-        """Return `[K, T]`; `rows` are those that were listed."""
-        return self.before - self.after
-
-
-class RowTable(NamedTuple):
-    """Losses of listed candidates on single rows, `table [1 + K, T, rows]`: at `θ`, then after each step."""
-
-    table: Tensor
-
-    @property
-    def before(self) -> Tensor:
-        """`L_j(θ) [T]`."""
-        return self.table[0].mean(-1)
-
-    def decrease(self, rows: Tensor) -> Tensor:
-        """Return `[K, T]`; `rows` are those that were listed."""
-        return (self.table[:1] - self.table[1:]).mean(-1)
-
-    def lead_errors(self, divisor: Tensor) -> Tensor:
-        """Return standard errors `[K]` of the candidates' total transference less the full set's.
-
-        Candidates are compared on the same rows: with `δ_jb` the loss of task `j` on row `b` after the full set's step
-        less that after the candidate's, `error² = Σ_j Var_b(δ_jb) / (rows · divisor_j²)`.
-
-        Args:
-            divisor: `[T]`; a task of divisor 0 does not count.
-        """
-        n_rows = self.table.shape[-1]
-        if n_rows < 2:
-            raise ValueError(f"rows={n_rows} a task gives no standard error; selector='significant' needs at least 2")
-        ahead = self.table[1:2] - self.table[1:]
-        return divide(ahead.std(-1) / n_rows**0.5, divisor).square().sum(1).sqrt()
-
-
-@dataclass
-class Measure:
-    """Base class: the rows to look ahead on, and the length of the step.
-
-    Args:
-        rows: number of rows a task; None leaves it to the caller.
-        held_out: take rows that the gradients have not seen; False: the gradients' own, where every candidate looks
-            better than it is.
-        step_size: `matched` to the trunk's last real step, or a fixed number.
-    """
-
-    rows: int | None = None
-    held_out: bool = True
-    step_size: str | float = "matched"
-
-    STEPS: ClassVar[tuple[str, ...]] = ("matched",)
-
-    def __post_init__(self) -> None:
-        if self.rows is not None:
-            check_whole("rows", self.rows)
-        if self.step_size == "optimizer" and self.step_size not in self.STEPS:
-            raise ValueError(
-                f"step_size='optimizer' is not linear in the weights, as {type(self).__name__} needs it; "
-                "choose 'matched', a number, or measure='exact'"
-            )
-        if isinstance(self.step_size, str):
-            check_choice("step_size", self.step_size, self.STEPS)
-        else:
-            check_number("step_size", self.step_size, 0)
-            if not self.step_size:
-                raise ValueError("step_size=0 is no step; it must be positive, or 'matched'")
-
-    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Losses:
-        """Return the losses at the ends of steps of `rows [K, T]`; a measure implements this."""
-        raise NotImplementedError
-
-    def by_row(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> RowTable:
-        """Return the losses of single rows at the ends of steps of candidates `rows [K, T]`."""
-        raise ValueError(f"{type(self).__name__} gives no losses of single rows; 'significant' needs measure='exact'")
-
-    def step(self, context: Context, gramian: Tensor, full_set: Tensor) -> Tensor:
-        """Return `η []`, given the full set's weights `[T]`."""
-        if self.step_size == "matched":
-            return matched_step_size(gramian, context.step_norm, full_set)
-        return torch.full_like(gramian[0, 0], float(self.step_size))
-
-    def look(self, context: Context) -> Lookahead:
-        """Return the lookahead on this measure's rows."""
-        if context.lookahead is None:
-            raise ValueError(f"{self} needs context.lookahead, the losses at the end of a candidate's step")
-        return context.lookahead.on(self.rows, self.held_out)
+from mtrl_transfer.context import Context
 
 
 class Exact(Measure):
@@ -180,3 +71,30 @@ class Basis(ModelMeasure):
         units = torch.eye(n_tasks, dtype=step_size.dtype, device=step_size.device) / n_tasks
         predictions = lookahead.predictions(torch.cat([torch.zeros_like(units[:1]), units]), step_size)
         return quadratic_from_predictions(predictions, 1 / n_tasks, lookahead.loss_of)
+
+
+class LookaheadGradient(ModelMeasure):
+    """First order at the end of the full set's step, and the curvature along it: two forwards and one backward.
+
+    With `θ_1` the end of the full set's step `g_1`, `h_j = ∇L_j(θ_1)` and `α(w) = ⟨g_w, g_1⟩ / ‖g_1‖²`, the part of
+    that step which `w` takes,
+
+        L_j(w) ≈ L_j(θ_1) − η⟨g_w − g_1, h_j⟩ + κ_j (α(w) − 1)²,    κ_j = L_j(θ) − L_j(θ_1) − η⟨g_1, h_j⟩
+
+    which is exact at `θ` and at `θ_1`; elsewhere the error falls with the square of the distance from the full set.
+    """
+
+    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Quadratic:
+        """Return losses that are quadratic in the weights; `rows[0]` is the full set."""
+        lookahead, full_set = self.look(context), rows[0]
+        before = lookahead(torch.zeros_like(rows[:1]), step_size)[0]
+        there, products = lookahead.slopes_at(full_set, step_size)
+        slope = -step_size * products.mT  # [T receiver, T giver]
+        share = scales.divide(gramian @ full_set, scales.squared_norms(gramian, full_set))  # α(w) = share · w
+        bend = before - there + slope @ full_set  # κ [T]
+        curvature = bend[:, None, None] * (share[:, None] * share)
+        return Quadratic(before, slope - 2 * bend[:, None] * share, curvature)
+
+
+MEASURES = {"exact": Exact, "first_order": FirstOrder, "basis": Basis, "lookahead_gradient": LookaheadGradient}
+"""Measures by the name that configs use."""

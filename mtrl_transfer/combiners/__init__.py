@@ -7,7 +7,8 @@ from mtrl_transfer.combiners.log_loss import LogLoss
 from mtrl_transfer.combiners.mean import Mean
 from mtrl_transfer.combiners.pcgrad import PCGrad
 from mtrl_transfer.combiners.random_drop import RandomDrop, RandomWeights
-from mtrl_transfer.combiners.torchjd import IMTLG, MGDA, AlignedMTL, CAGrad, FairGrad, GradVac, UPGrad
+from mtrl_transfer.combiners.torchjd import IMTLG, MGDA, AlignedMTL, CAGrad, FairGrad, NashMTL, UPGrad
+from mtrl_transfer.combiners.torchjd_others import ConFIG, GradVac, SDMGrad
 from mtrl_transfer.decision import Decision
 
 __all__ = [
@@ -17,14 +18,17 @@ __all__ = [
     "AlignedMTL",
     "CAGrad",
     "Combiner",
+    "ConFIG",
     "Decision",
     "FairGrad",
     "GradNorm",
     "GradVac",
     "LogLoss",
     "Mean",
+    "NashMTL",
     "PCGrad",
     "RandomDrop",
     "RandomWeights",
+    "SDMGrad",
     "UPGrad",
 ]

@@ -35,10 +35,14 @@ class TorchJDWeighting(Combiner):
         try:
             from torchjd import aggregation
 
-            self._weighting = getattr(aggregation, f"{name}Weighting")(**kwargs)
+            self._weighting = self._adapted(aggregation, name)(**kwargs)
         except ImportError as error:
             raise ImportError(f"combiner {type(self).__name__} needs TorchJD with its solvers: {INSTALL}") from error
         self._sums: dict[int, float] = {}
+
+    def _adapted(self, aggregation: Any, name: str) -> Any:
+        """Return the class of that name."""
+        return getattr(aggregation, f"{name}Weighting")
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Return the weights `[T]`."""
@@ -139,39 +143,13 @@ class FairGrad(TorchJDWeighting):
         self.alpha = alpha
 
 
-@register("gradvac")
-class GradVac(TorchJDWeighting):
-    """As PCGrad, up to the usual cosine of two gradients rather than 0 (Wang et al., 2021, arXiv 2010.05874).
+@register("nash_mtl")
+class NashMTL(TorchJDWeighting):
+    """Nash bargaining solution: weights with `(Gw)_t = 1 / w_t` (Navon et al., 2022, arXiv 2202.01017, claim 3.1).
 
-    The paper sums the corrected gradients; one scale divides the sum by T. TorchJD draws the orders from torch's global
-    generator, which is lent the combiner's own stream. Runs on the CPU: it waits for the device.
-
-    Args:
-        beta: share of the newest cosine in the running mean of cosines; the paper's 0.01.
-        generator: source of the orders.
+    Solved by TorchJD's FairGrad, whose equation is this one at `α = 1`, in each call. Solves on the CPU: it waits for
+    the device.
     """
 
-    def __init__(self, beta: float = 0.01, generator: torch.Generator | None = None) -> None:
-        super().__init__("GradVac", beta=beta)
-        self.beta, self._generator = beta, generator
-
-    def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
-        """Return the weights `[T]`; running cosines of tasks without a gradient rest."""
-        self.state.setdefault("cosines", torch.zeros_like(gramian))
-        return super().weigh(gramian, context)
-
-    def _solve(self, gramian: Tensor, live: Tensor) -> Tensor:
-        generator, cosines, rows = self.generator(torch.device("cpu")), self.state["cosines"], live[:, None]
-        # TorchJD keeps one running mean for one set of tasks; this one outlives the absence of some.
-        self._weighting._phi_t = cosines[rows, live].to("cpu", copy=True)
-        self._weighting._state_key = (len(gramian), gramian.dtype)
-        with torch.random.fork_rng(devices=[]):
-            torch.set_rng_state(generator.get_state())
-            weights = self._weighting(gramian)
-            generator.set_state(torch.get_rng_state())
-        cosines[rows, live] = self._weighting._phi_t.to(cosines)
-        return weights
-
-    def _sum(self, n_tasks: int) -> float:
-        """Return the number of tasks: orthogonal gradients are left as they are."""
-        return float(n_tasks)
+    def __init__(self) -> None:
+        super().__init__("FairGrad", alpha=1.0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mtrl_transfer import Context, combine, gramian, make_combiner, per_task_gradients
+from mtrl_transfer import Context, combine, gramian, make_combiner, make_context, per_task_gradients
 from mtrl_transfer.combiners import FAMO, GradNorm, RandomDrop, RandomWeights
 from mtrl_transfer.combiners.gradnorm import LEAST_WEIGHT
 from mtrl_transfer.combiners.torchjd import MGDA, TorchJDWeighting
@@ -160,6 +160,34 @@ def test_torchjd_weightings_at_our_scale(gradients, name, weighting, kwargs, fac
     except ImportError as error:
         pytest.skip(str(error))
     torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_config_has_equal_cosines_to_all_gradients(gradients):
+    pytest.importorskip("torchjd.aggregation")
+    vectors = gradients(3, size=20)
+    found = make_combiner("config")(gram_of(vectors)) @ vectors
+    cosines = torch.cosine_similarity(found[None], vectors)
+    torch.testing.assert_close(cosines, cosines[:1].expand(5), rtol=1e-5, atol=1e-6)
+    direction = found / found.norm()
+    torch.testing.assert_close(found.norm(), (vectors @ direction).sum() / 5, rtol=1e-5, atol=1e-6)
+
+
+def test_nash_mtl_solves_the_bargaining_equation(gradients):
+    pytest.importorskip("torchjd.aggregation")
+    gram = gram_of(gradients(3, size=20))
+    weights = make_combiner("nash_mtl")(gram / gram.diagonal().max()) * 5
+    torch.testing.assert_close(gram / gram.diagonal().max() @ weights, 1 / weights, rtol=1e-3, atol=1e-3)
+
+
+def test_sdmgrad_takes_products_with_held_out_gradients(problem):
+    pytest.importorskip("torchjd.aggregation")
+    grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
+    gram, other = gramian(grads.shared_grads), per_task_gradients(batch=problem.held_out, **problem.form("mapped"))
+    context = make_context(batch=problem.batch, grads=grads, lookahead_batch=problem.held_out, **problem.form("mapped"))
+    products = gramian(grads.shared_grads, other.shared_grads)
+    found, literal = make_combiner("sdmgrad"), pytest.importorskip("torchjd.aggregation").SDMGradWeighting()
+    for _ in range(3):
+        torch.testing.assert_close(found(gram, context), literal(products / products.diagonal().abs().max()))
 
 
 def test_torchjd_weights_that_do_not_sum_to_one_are_brought_to_our_scale(gradients):

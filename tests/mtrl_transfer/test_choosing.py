@@ -17,7 +17,7 @@ from mtrl_transfer import (
     make_context,
     per_task_gradients,
 )
-from mtrl_transfer.choosing.measures import RowTable
+from mtrl_transfer.choosing.measure import RowTable
 
 VECTORS = torch.tensor([[1.0, 0.2, 0.0], [0.2, 1.0, 0.0], [-4.0, -4.0, 0.1], [1.0, 1.0, 0.5]]).double()
 GRAM = VECTORS @ VECTORS.T
