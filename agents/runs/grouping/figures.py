@@ -54,6 +54,7 @@ def predicted_and_realised(
     for task, name in enumerate(names):
         axes.scatter(predicted[:, task], realised[:, task], s=14, alpha=0.7, label=shortened(name))
     axes.axhline(0, color="lightgrey", linewidth=1, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.set(title=title, xlabel="predicted: mean affinity from the mates", ylabel=ylabel)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure

@@ -95,7 +95,9 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> Markup:
 
 def digits(value: float | None, places: int = 2) -> str | None:
     """A number with some decimal places; None stays None, as does nan."""
-    return None if value is None or math.isnan(value) else f"{value:.{places}f}"
+    return (
+        None if value is None or math.isnan(value) else f"{round(value, places) + 0.0:.{places}f}"
+    )  # no minus before a zero
 
 
 def _escaped(value: object) -> object:

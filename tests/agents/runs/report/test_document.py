@@ -81,7 +81,7 @@ def test_missing_template_value_is_an_error(report: Report):
 
 
 def test_digits_rounds_and_keeps_none():
-    assert [digits(value, 1) for value in (0.25, None, float("nan"))] == ["0.2", None, None]
+    assert [digits(value, 1) for value in (0.25, -0.01, None, float("nan"))] == ["0.2", "0.0", None, None]
 
 
 def test_numbers_are_plain_json_and_csv(tmp_path: Path):
