@@ -106,7 +106,7 @@ def _needs(combiner: Any) -> str:
         "context": combiner.needs_context,
         "`after_step`": combiner.needs_after_step,
     }
-    return ", ".join(name for name, needed in asked.items() if needed) or "nothing"
+    return ", ".join(name for name, needed in asked.items() if needed is True) or "nothing"
 
 
 # --- API reference ----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor
 from mtrl_transfer import scales
 from mtrl_transfer.candidates import MAX_POWER_SET
 from mtrl_transfer.choices import check_whole, made
+from mtrl_transfer.choosing.checks import RENAMED, WEIGHTS, check_searchable, check_together, is_named
 from mtrl_transfer.choosing.measure import Measure
 from mtrl_transfer.choosing.measures import MEASURES, ModelMeasure
 from mtrl_transfer.choosing.proposals import Listed, Proposals
@@ -23,9 +24,6 @@ from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.combiners.state import Stateful
 from mtrl_transfer.context import Context
 from mtrl_transfer.decision import Decision
-
-WEIGHTS = "weights"
-"""The name of the candidates that are all weights."""
 
 
 @register("transference")
@@ -56,14 +54,7 @@ class Transference(Combiner):
     """
 
     needs_context: ClassVar[bool] = True
-    renamed: ClassVar[Mapping[str, str]] = {
-        "lookahead_rows": "measure={'rows': ...}",
-        "lookahead_batch": "measure={'held_out': ...}",
-        "step_size": "measure={'step_size': ...}",
-        "norm_matching": "max_norm_factor=None for False",
-        **{name: f"selector={{{name!r}: ...}}" for name in ("max_absence", "smoothing")},
-        "confidence": "selector={'name': 'significant', 'z': ...}",
-    }
+    renamed: ClassVar[Mapping[str, str]] = RENAMED
 
     def __init__(
         self,
@@ -82,30 +73,13 @@ class Transference(Combiner):
         self.measure: Measure = made("measure", measure, MEASURES, "exact")
         self.scale: Scale = made("scale", scale, SCALES, "auto")
         self.selector: BestCandidate = made("selector", selector, SELECTORS, "best")
-        self._all_weights = isinstance(candidates, str) and candidates == WEIGHTS
-        if isinstance(candidates, str) and candidates == "continuous":
-            raise ValueError(f"candidates='continuous' is now {WEIGHTS!r}")
+        check_together(candidates, self.measure, self.selector, inner, every)
+        self._all_weights = is_named(candidates, WEIGHTS)
         self._full_set = Proposals("full", None, None)
         self._proposals = self._full_set if self._all_weights else Proposals(candidates, inner, max_norm_factor)
         self._decision = Stateful()
         self.parts = {"scale": self.scale, "selector": self.selector, "decision": self._decision}
         self.parts |= {f"candidate_{place}": one for place, one in enumerate(self._proposals.combiners)}
-        self._check_together()
-
-    def _check_together(self) -> None:
-        absence = getattr(self.selector, "max_absence", None)
-        if absence is not None and absence < self.every:
-            raise ValueError(f"max_absence={absence} cannot be kept: a choice stands for every={self.every} calls")
-        if self.selector.needs_errors and type(self.measure).by_row is Measure.by_row:
-            raise ValueError(f"selector='significant' needs measure='exact', not {self.measure}")
-        if self._all_weights:
-            if not isinstance(self.measure, ModelMeasure):
-                raise ValueError("candidates='weights' needs measure='lookahead_gradient', 'basis' or 'first_order'")
-            self._check_searchable("candidates='weights'")
-
-    def _check_searchable(self, candidates: str) -> None:
-        if self.inner or getattr(self.selector, "smoothing", None):
-            raise ValueError(f"{candidates} is searched anew at each call; that needs inner=None and smoothing=0")
 
     @property
     def members(self) -> Tensor | None:
@@ -172,10 +146,10 @@ class Transference(Combiner):
 
     def _searches(self, n_tasks: int) -> bool:
         """True if the candidate is found by a search rather than listed."""
-        named = isinstance(self.candidates, str) and self.candidates == "power_set"
-        many = named and n_tasks > MAX_POWER_SET and isinstance(self.measure, ModelMeasure)
+        many = is_named(self.candidates, "power_set") and n_tasks > MAX_POWER_SET
+        many = many and isinstance(self.measure, ModelMeasure)
         if many:
-            self._check_searchable(f"power_set of {n_tasks} tasks")
+            check_searchable(f"power_set of {n_tasks} tasks", self.inner, self.selector)
         return many or self._all_weights
 
     @property

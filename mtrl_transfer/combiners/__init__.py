@@ -1,6 +1,6 @@
 """Combiners: from the Gramian of the task gradients to the weights of their sum."""
 
-from mtrl_transfer.combiners.base import Combiner
+from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.famo import FAMO
 from mtrl_transfer.combiners.gradnorm import GradNorm
 from mtrl_transfer.combiners.log_loss import LogLoss
@@ -31,4 +31,5 @@ __all__ = [
     "RandomWeights",
     "SDMGrad",
     "UPGrad",
+    "live_tasks",
 ]
