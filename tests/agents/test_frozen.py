@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mtrl_transfer import probe
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, MeasureTransference
 
 BY_OPTIMIZER = {"measure": {"name": "exact", "step_size": "optimizer"}}
 
@@ -25,23 +25,26 @@ BY_OPTIMIZER = {"measure": {"name": "exact", "step_size": "optimizer"}}
     ],
 )
 def test_frozen_parameters_stay(make_agent: Callable[..., MTSAC], combiner: str, kwargs: dict, frozen: list):
-    agent = make_agent(combiner=combiner, combiner_kwargs=kwargs, measure_every=3, affinity_every=4)
+    agent = make_agent(combiner=combiner, combiner_kwargs=kwargs)
     for network in (agent.policy.actor, agent.policy.critic):
         for name, parameter in network.named_parameters():
             parameter.requires_grad_(not any(name.startswith(part) for part in frozen))
     networks = [agent.policy.actor, agent.policy.critic]
     before = [(one, one.detach().clone()) for network in networks for one in network.parameters()]
-    agent.learn(105)
+    agent.learn(105, MeasureTransference(3, 4))
     for parameter, value in before:
         assert torch.equal(parameter, value) != parameter.requires_grad
 
 
 def test_steps_alone_leave_frozen_layers(make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch):
     agent = make_agent().learn(90)
-    update = agent.critic_update
+    update = agent.updates["critic"]
     for name in ("weight0", "bias1", "scale0"):
         agent.policy.critic.trunk[name].requires_grad_(False)
-    rows, others = (agent._critic_batch(agent._sample(size, None), agent.noise_generator) for size in (9, 15))
+    rows, others = (
+        agent.minibatches.critic(agent.minibatches.sample(size, None), agent.learner.noise_generator)
+        for size in (9, 15)
+    )
     found = []
     for times_wider in (0, 1_000):  # by low rank, and by task gradients
         monkeypatch.setattr(probe, "FEW", times_wider)
