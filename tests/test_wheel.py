@@ -28,6 +28,7 @@ def test_a_wheel_without_the_checkout_trains_point(tmp_path: Path) -> None:
     installed = tmp_path / "installed"
     subprocess.run([*pip, "install", "--no-deps", "--target", str(installed), str(wheel)], check=True)
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"bin", "mtrl_transfer"}
+    assert (installed / "mtrl_transfer" / "trained" / "mt10.safetensors").is_file()
     arguments = ["point", "total_timesteps=1750", "evaluation.final_n_goals=1", "run_dir=run", "log.progress=false"]
     subprocess.run(
         [sys.executable, "-c", TRAIN, str(installed), *arguments],
