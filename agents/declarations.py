@@ -132,11 +132,12 @@ def keys(model: type[Section], prefix: str = "") -> Iterator[str]:
     """Every dotted key of the schema, sections included."""
     for name, field in model.model_fields.items():
         yield prefix + name
-        if _is_section(field.annotation):
+        if is_section(field.annotation):
             yield from keys(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
 
 
-def _is_section(annotation: Any) -> bool:
+def is_section(annotation: Any) -> bool:
+    """Return whether a key holds keys itself."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 

@@ -11,9 +11,10 @@ AFFINITY_SHARE = 16
 
 
 class MeasureTransference(BaseCallback):
-    """Measures transference around updates of an :class:`mtrl_transfer.agents.MTSAC`. It changes no parameter.
+    """Measure transference around updates of an :class:`mtrl_transfer.agents.MTSAC`, without changing the training.
 
-    Results are logged as ``transference/...`` and shown by ``TransferenceFigures`` and ``RecordTransference``.
+    The agent logs the results as ``transference/...``; ``TransferenceFigures`` draws them, ``RecordTransference`` keeps
+    them in a file.
 
     Args:
         every: updates between measurements of predicted and realised improvement; None: never.

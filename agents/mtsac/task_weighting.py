@@ -15,7 +15,7 @@ SMALLEST = 0.1
 
 
 class ReweightTasks(BaseCallback):
-    """Weighs the tasks' losses by SVD task weights (Wu, Zhang, Ré, arXiv 2005.00944, algorithm 2).
+    """Weigh the tasks' losses by SVD task weights (Wu, Zhang, Ré, arXiv 2005.00944, algorithm 2).
 
     The algorithm needs one input matrix and one column of labels per task. Inputs are the critics' trunk features of
     rows of all tasks together, as many as an update's; the labels of task ``t`` are the target critics' values of all

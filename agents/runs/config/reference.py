@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from mtrl_transfer.agents.declarations import is_section
+
 
 class Key(NamedTuple):
     """A key of a config; code is in backticks.
@@ -39,11 +41,6 @@ def sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, ty
     for name, field in model.model_fields.items():
         if is_section(field.annotation):
             yield from sections(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
-
-
-def is_section(annotation: Any) -> bool:
-    """Return whether a key holds keys itself."""
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[Key]:
