@@ -1,4 +1,4 @@
-"""What a `Transference` combiner saw and did, for logs and records."""
+"""The record of one decision of a `Transference` combiner, for logs and files."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from torch import Tensor
 
 
 class Decision(NamedTuple):
-    """What a `Transference` combiner saw and did last; K candidates, T tasks.
+    """The last decision of a `Transference` combiner; K candidates, T tasks.
 
     - `candidates`: `[K, T]` as they would be applied (after PCGrad and norm matching); row 0 is the full set.
     - `transference`: `[K, T]`; `scores`: `[K]`, total transference (smoothed, where asked for).
     - `choice`: `[]` long, the row applied.
     - `weights`: `[T]`, returned to the caller; `step_size`: `[]`.
-    - `fresh`: whether it was measured in this call; otherwise all but `weights` are the last measurement's.
+    - `fresh`: True if it was measured in this call; otherwise all but `weights` are the last measurement's.
     - `losses`: `[T]`, on the lookahead's rows before the step.
-    - `divisor`: `[T]`, what the improvement was divided by.
+    - `divisor`: `[T]`, divisor of each task's improvement.
     """
 
     candidates: Tensor

@@ -14,13 +14,13 @@ from mtrl_transfer.combiners import Combiner
 
 Replay = Callable[[], None]
 WARM_UP = 3
-"""Updates of a kind that are taken before it is recorded: in the first, running tensors come to be."""
+"""Updates of a kind before it is captured; the first allocates the running statistics."""
 
 
 class KeptRows:
-    """Rows of replay, always in the same memory.
+    """Rows of replay that stay in the same memory.
 
-    What is drawn depends on how much replay holds, so a recording must not draw: it reads what was drawn before.
+    What is drawn depends on how much replay holds, so a captured update must not draw: it reads rows drawn before.
 
     Args:
         sample: draws.
@@ -71,7 +71,7 @@ def _count_call(combiner: Combiner) -> None:
 
 
 class RecordedUpdates:
-    """Takes updates; one of each kind is recorded as a CUDA graph, and replayed from then on.
+    """Takes updates; one of each kind is captured as a CUDA graph, and replayed from then on.
 
     Args:
         sample: draws rows.
@@ -105,30 +105,30 @@ class RecordedUpdates:
 
 
 def recorded(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Replay:
-    """Do some work, and return what does it again: the same operations on the same memory.
+    """Do some work, and return a function that repeats it: the same operations on the same memory.
 
     Args:
         work: on a CUDA device; it may neither wait for it nor bring anything over.
         generators: of that device, at least one: those from which the work draws.
 
     Raises:
-        ValueError: if the work cannot be recorded.
+        ValueError: if the work cannot be captured.
     """
     graph = torch.cuda.CUDAGraph()
     try:
         for generator in generators:
             graph.register_generator_state(generator)
-        # Without a stream of its own, what runs on another device than the first is not recorded, and nothing says so.
+        # Without this stream, work on any device but the first is silently not captured.
         with torch.cuda.device(generators[0].device), torch.cuda.graph(graph, stream=torch.cuda.Stream()):
             work()
     except RuntimeError as error:
-        raise ValueError(f"this update cannot be recorded as a CUDA graph; leave cuda_graph False: {error}") from error
-    graph.replay()  # recording does nothing yet
+        raise ValueError(f"this update cannot be captured as a CUDA graph; leave cuda_graph False: {error}") from error
+    graph.replay()  # capturing does nothing yet
     return graph.replay
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate where recordings read it, in a tensor."""
+    """Set the learning rate in a tensor, where captured updates read it."""
     for group in optimizer.param_groups:
         device = group["params"][0].device
         if not isinstance(group["lr"], torch.Tensor):

@@ -33,7 +33,7 @@ class Quadratic(NamedTuple):
     curvature: Tensor | None
 
     def decrease(self, rows: Tensor) -> Tensor:
-        """`L_j(0) − L_j(w)` as `[K, T]`, for candidates `rows [K, T]`."""
+        """Return `L_j(0) − L_j(w)` as `[K, T]`, for candidates `rows [K, T]`."""
         if self.curvature is None:
             return -(rows @ self.slope.mT)
         parts = [torch.einsum("kt,jts,ks->kj", part, self.curvature, part) for part in rows.split(CHUNK)]
@@ -47,7 +47,7 @@ def quadratic_from_predictions(predictions: Tensor, amount: float, loss_of: Call
     Args:
         predictions: `[1 + T giver, T receiver, ...]`: at `θ`; then with weight `amount` on each single task.
         amount: weight of the single tasks.
-        loss_of: losses `[T]` of predictions `[T, ...]`, each of its own task's only. Differentiable twice.
+        loss_of: losses `[T]` of predictions `[T, ...]`, each of that task alone; differentiable twice.
     """
     origin = predictions[0]
     change = (predictions[1:] - origin) / amount

@@ -14,7 +14,7 @@ STEPS = 100
 
 
 def starting_subsets(score: Callable[[Tensor], Tensor], gain: Tensor, norms: Tensor) -> Tensor:
-    """Where to start a local search: everyone, whoever gains, the best single task, the best few by gain per length.
+    """Return where a search starts: all tasks, those that gain, the best single one, the best few by gain per length.
 
     Args:
         score: scores `[K]` of subsets `[K, T]` bool.

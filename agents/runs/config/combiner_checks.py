@@ -58,7 +58,7 @@ def _merged(common: Settings, own: Settings) -> Settings:
 
 
 def task_problems(combiner: CombinerConfig, n_tasks: int) -> list[str]:
-    """What sound settings say of other tasks than there are."""
+    """Return problems of sound settings that name tasks which do not exist."""
     problems: list[str] = []
     for section in ("kwargs", "critic", "actor"):
         settings = getattr(combiner, section)
@@ -72,7 +72,7 @@ def task_problems(combiner: CombinerConfig, n_tasks: int) -> list[str]:
             if type(task) is not int or not 0 <= task < n_tasks
         ]
         if [] in subsets:
-            problems.append(f"combiner.{section}.candidates holds an empty subset; the step along no task is none")
+            problems.append(f"combiner.{section}.candidates contains an empty subset; the step along no task is none")
     return problems
 
 
