@@ -6,6 +6,7 @@ recorded update. What an update takes from Python, or rebinds, stays what it was
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -125,6 +126,11 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
+def label(settings: dict[str, Any]) -> str:
+    """The same name in every process: without the addresses of objects."""
+    return re.sub(r" object at 0x[0-9a-f]+", "", str(settings))
+
+
 def compare(make_agent: Callable[..., MTSAC], settings: dict[str, Any], **tolerance: float) -> None:
     """Train one by one and by recordings: everything stored and told must be alike."""
     REPLAYS.clear()
@@ -149,7 +155,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recorded_updates, "WARM_UP", 1)  # so that all kinds are replayed before long
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=label)
 def test_training_by_recordings_is_training(
     make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
@@ -161,7 +167,7 @@ def test_training_by_recordings_is_training(
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=label)
 def test_training_by_cuda_graphs_is_training(
     make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
