@@ -1,4 +1,4 @@
-"""Which tasks share a network: ``scripts/group.py measure|choose|train|report CONFIG key=value ...``."""
+"""Choose which tasks share a network: ``scripts/group.py measure|choose|train|report CONFIG key=value ...``."""
 
 from mtrl_transfer.agents.runs.cli import group
 

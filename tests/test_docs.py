@@ -35,7 +35,7 @@ SHORTER = {
         "n_eval_episodes=50": "n_eval_episodes=1",
     }
 }
-"""What the test replaces in a page's code, only to make it shorter; the guide's own blocks are short as they stand."""
+"""Replacements that shorten a page's code for the test; the guide's own blocks are short as they stand."""
 
 
 def page_id(page: Path) -> str:

@@ -1,4 +1,4 @@
-"""Who may import whom: the arrows of the design, read from the source of every file."""
+"""Import rules of the design, checked in the source of every file."""
 
 from __future__ import annotations
 
@@ -156,3 +156,9 @@ def test_every_part_has_sources():
 )
 def test_a_forbidden_import_is_found(module: str, source: str, broken: set[str]):
     assert violations(source, module) == broken
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_module_docstrings_begin_with_a_noun_or_verb(path: Path):
+    first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "-").split()[0]
+    assert first not in {"What", "Whether", "How"}

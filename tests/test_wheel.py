@@ -1,4 +1,4 @@
-"""What the wheel holds is enough: without the checkout it trains a preset."""
+"""The wheel alone, without the checkout, trains a preset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a command can end badly: bad input, an interruption, a failure."""
+"""Exceptions that end a command: bad input, an interruption, a failure."""
 
 from __future__ import annotations
 

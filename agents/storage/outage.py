@@ -1,4 +1,4 @@
-"""What cannot be written costs a line for the user, not the run."""
+"""Writes that may fail: a failure is told in one line and does not stop the run."""
 
 from __future__ import annotations
 

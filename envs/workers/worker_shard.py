@@ -12,7 +12,7 @@ from mtrl_transfer.envs.workers.process import Answer, WorkerLost, WorkerProcess
 from mtrl_transfer.envs.workers.shard import EnvFns
 
 RESTARTS = 3
-"""How often in a row a worker is replaced before it is given up."""
+"""Most replacements of a worker in a row; after that the shard fails."""
 SNAPSHOT_EVERY = 200
 """Steps between two snapshots of a worker's tasks: about the most calls that a new worker makes again."""
 _CHANGING = ("reset", "step", "set_attr", "env_method", "load_state_dict")

@@ -1,4 +1,4 @@
-"""Which tasks should share a network: groups chosen from measured pairwise affinity."""
+"""Groups of tasks that share a network, chosen from pairwise affinity."""
 
 from mtrl_transfer.grouping.affinity import checked_affinity, standardized
 from mtrl_transfer.grouping.cluster import cluster, linkage

@@ -1,4 +1,4 @@
-"""What a grouping must keep to, and the groups that do."""
+"""Constraints on groupings, and the groups that satisfy them."""
 
 from __future__ import annotations
 

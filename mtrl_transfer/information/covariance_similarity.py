@@ -1,4 +1,4 @@
-"""How alike two tasks' inputs are spread: the covariance similarity score."""
+"""Covariance similarity of two tasks' inputs."""
 
 from __future__ import annotations
 

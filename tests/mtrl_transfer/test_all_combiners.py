@@ -1,4 +1,4 @@
-"""What every combiner promises."""
+"""Properties of all combiners."""
 
 import copy
 import random

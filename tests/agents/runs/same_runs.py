@@ -1,4 +1,4 @@
-"""What two runs have in common when one was interrupted and continued and the other was not."""
+"""Comparison of an uninterrupted run with one that was interrupted and continued."""
 
 from __future__ import annotations
 

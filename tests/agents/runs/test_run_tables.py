@@ -1,4 +1,4 @@
-"""What is told of a run's end and of its duration."""
+"""Tables that a run prints: its result and its duration."""
 
 from __future__ import annotations
 
