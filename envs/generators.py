@@ -8,7 +8,7 @@ import numpy as np
 
 
 def is_storable(generator: object) -> bool:
-    """Return True for generators of gymnasium's kind. An environment may call anything its generator."""
+    """Return True for generators of gymnasium's kind; an environment's generator can be any object."""
     return isinstance(generator, np.random.Generator) and isinstance(generator.bit_generator, np.random.PCG64)
 
 

@@ -30,8 +30,9 @@ from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.declarations import Count, Section
 from mtrl_transfer.agents.runs.cli import run_command
 from mtrl_transfer.agents.runs.config.loading import section
-from mtrl_transfer.agents.runs.protocol import cores, package_versions
+from mtrl_transfer.agents.runs.protocol import package_versions
 from mtrl_transfer.agents.runs.streams import STDOUT
+from mtrl_transfer.envs.vec_env import available_cores
 
 ROOT = Path(__file__).parents[1]
 SIZES = {
@@ -89,7 +90,7 @@ def check(overrides: Sequence[str], console: Console) -> Path:
 def machine(device: str) -> dict[str, Any]:
     """Devices and versions."""
     gpu = torch.cuda.get_device_name() if torch.device(device).type == "cuda" else None
-    return {"gpu": gpu, "cuda": torch.version.cuda, "cores": cores(), "python": platform.python_version()} | {
+    return {"gpu": gpu, "cuda": torch.version.cuda, "cores": available_cores(), "python": platform.python_version()} | {
         "versions": package_versions()
     }
 
@@ -188,7 +189,7 @@ def training(options: Options) -> dict[str, Any]:
                 "agent.device": options.device,
                 "agent.cuda_graph": graph,
                 "env.n_goals": 2,
-                "env.n_procs": max(cores() - 1, 1),
+                "env.n_procs": max(available_cores() - 1, 1),
                 "evaluation.every": "null",
                 "evaluation.n_goals": 1,
                 "evaluation.final_n_goals": 1,

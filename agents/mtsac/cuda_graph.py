@@ -105,7 +105,7 @@ class RecordedUpdates:
 
 
 def recorded(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Replay:
-    """Do some work, and return a function that repeats it: the same operations on the same memory.
+    """Capture `work` as a CUDA graph, replay it once, and return the function that replays it.
 
     Args:
         work: on a CUDA device; it may neither wait for it nor bring anything over.

@@ -52,7 +52,7 @@ from mtrl_transfer.faults import NotFinite
 from mtrl_transfer.update import Update
 
 STANDARDIZING_ROWS = 2_000
-"""Of each task, from which the scale of its inputs is taken."""
+"""Rows sampled per task to estimate the scale of inputs."""
 Rate = Annotated[
     Annotated[Float, Field(ge=0)] | Callable[[float], float],
     explained("should be a number of at least 0, or a function of the remaining progress"),

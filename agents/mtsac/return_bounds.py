@@ -1,4 +1,4 @@
-"""Between what returns a task's value must lie."""
+"""Bounds on each task's return, from the rewards seen."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ import mtrl_transfer
 from mtrl_transfer.agents.runs.config.checks import device_here
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
+from mtrl_transfer.envs.vec_env import available_cores
 from mtrl_transfer.precision import product_precision
 
 PACKAGES = {
@@ -65,7 +65,7 @@ def run_protocol(
         "precision": product_precision(device),
         "machine": {
             "cpu": _cpu_model(),
-            "cores": cores(),
+            "cores": available_cores(),
             "threads": torch.get_num_threads(),
             "device": device if device == "cpu" else torch.cuda.get_device_name(device),
             "matmul_precision": torch.get_float32_matmul_precision(),
@@ -116,8 +116,3 @@ def _cpu_model() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -23,7 +23,7 @@ _UPRIGHT = np.array([1.0, 0.0, 1.0, 0.0])
 
 
 class _QuickSawyer(SawyerXYZEnv):
-    """The steps of Meta-World's base classes without detours. A base class that comes before a task's class."""
+    """Faster versions of methods of Meta-World's base classes; precedes the task's class among the bases."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._views: dict[tuple[str, str], Any] = {}

@@ -24,7 +24,7 @@ from mtrl_transfer.envs.workers.shard import EnvFns, TaskShard
 
 NAME = "mtrl_transfer worker"
 START = 10
-"""Times the timeout that a worker may take to import its modules, and to make each environment."""
+"""Multiple of the timeout allowed for importing modules and for making each environment."""
 DEATH_SECONDS = 10.0
 """Longest wait for a killed process to be gone."""
 

@@ -159,7 +159,7 @@ class Transference(Combiner):
 
     @property
     def sync_free(self) -> bool:  # type: ignore[override]
-        """True if the combiners among the candidates are, and do the same in each call."""
+        """True if every combiner among the candidates is sync-free and none is a `Transference`."""
         return all(one.sync_free and not isinstance(one, Transference) for one in self.asked)
 
     def state_dict(self) -> dict[str, Tensor]:

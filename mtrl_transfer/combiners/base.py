@@ -29,9 +29,9 @@ class Combiner(Stateful):
     scale: a Gramian equal to the identity gives weights `1/T`, so that learning rate and clipping mean the same for
     all of them. None waits for the device, unless its docstring says so.
 
-    A task whose gradient is zero or not finite (one that was left out of the update) is not seen: its weight is 0, and
-    of T tasks the n others get what the method gives those n alone, times `n/T`. So each weighs as much as under the
-    mean, where it is `1/T` whatever the others do. A method sees zeros in such a task's row and column, and leaves out
+    A task whose gradient is zero or not finite (one that was left out of the update) is not seen: its weight is 0. The
+    method runs on the n remaining tasks, and its weights are multiplied by `n/T`: so each task weighs as much as under
+    the mean, `1/T`, whatever the others do. A method sees zeros in such a task's row and column, and leaves out
     of sums and means what `live_tasks` does not name.
 
     Attributes:

@@ -48,7 +48,7 @@ class Constraints:
         return self.allowed(membership(chosen, self.n_tasks))
 
     def allowed(self, members: np.ndarray) -> np.ndarray:
-        """Those rows of `[S, T]` whose size is allowed and which keep apart what must be; units are presumed whole."""
+        """Rows of `[S, T]` of allowed size with no forbidden pair; assumes that no unit is split."""
         sizes = members.sum(axis=1)
         good = (sizes >= self.min_size) & (sizes <= self.max_size)
         for one, other in self.apart:

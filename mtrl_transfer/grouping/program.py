@@ -92,7 +92,10 @@ def best_groups(
 
 
 class _Program:
-    """The same by HiGHS alone. Variables: whether a group is chosen `[S]`, then who is served from where."""
+    """The whole integer program, solved by HiGHS.
+
+    Variables: one for each group, 1 if it is chosen `[S]`; then one for each task and group, 1 if the group serves it.
+    """
 
     def __init__(self, table: np.ndarray, sizes: np.ndarray, n_groups: int, max_total: int | None) -> None:
         self.table, self.sizes, self.n_groups = table, sizes.astype(float), n_groups

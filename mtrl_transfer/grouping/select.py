@@ -15,7 +15,7 @@ from mtrl_transfer.grouping.many_tasks import bound_by_sizes, generated_groups
 from mtrl_transfer.grouping.program import best_groups
 
 MAX_LISTED = 2**14
-"""Up to so many groups are listed, and the optimum is exact: all groups of 14 tasks, or small ones of more."""
+"""At most this many groups are enumerated; the optimum is then exact. All groups of 14 tasks, or small ones of more."""
 MAX_TASKS = 50
 
 
@@ -93,7 +93,7 @@ def best_selection(
 def _solved(
     table: np.ndarray, sizes: np.ndarray, n_groups: int, max_total: int | None
 ) -> tuple[np.ndarray, float] | None:
-    """`best_groups`, at first without groups of one that score below what any choice of others may lose by them.
+    """Solve by `best_groups`, first without single-task groups too poor to be in any optimum.
 
     Such a score (TAG's is -1e6) says "only if there is no other way"; beside it, a program finds no real differences.
     """

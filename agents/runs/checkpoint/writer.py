@@ -29,7 +29,7 @@ from mtrl_transfer.agents.storage.durable import Stamp, sync_file, sync_folder, 
 
 Archive = tuple[dict[str, Any], dict[str, Tensor]]
 PART = 1 / 16
-"""Of replay's capacity, that a file of it holds at most: it is kept until none of it is needed any more."""
+"""Largest share of replay's capacity in one file; a file is deleted once no checkpoint needs it."""
 SMALL = 1 << 20
 """Bytes of transitions that are not worth another file."""
 

@@ -14,7 +14,7 @@ from mtrl_transfer.agents.runs.compare.one_run import run_in_process
 from mtrl_transfer.agents.runs.compare.overview import Overview
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun, is_finished
 from mtrl_transfer.agents.runs.errors import Interrupted
-from mtrl_transfer.agents.runs.protocol import cores
+from mtrl_transfer.envs.vec_env import available_cores
 from mtrl_transfer.envs.workers.context import process_context
 
 POLL_SECONDS = 0.25
@@ -69,7 +69,7 @@ def _room(run: PlannedRun, running: Sequence[_Process], workers: int | None) -> 
         return True
     if workers is not None:
         return len(running) < workers
-    return sum(one.run.cores for one in running) + run.cores <= cores()
+    return sum(one.run.cores for one in running) + run.cores <= available_cores()
 
 
 def _stop(running: Sequence[_Process]) -> None:

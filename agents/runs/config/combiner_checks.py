@@ -101,8 +101,8 @@ def _wrong_type(combiner: str, name: str, key: str, value: Any) -> str | None:
 def _wrong_values(name: str, settings: Settings, told: Set[str]) -> list[str]:
     """Make the combiner of all settings together; while it refuses, tell why and leave out the one that it refuses.
 
-    A refusal that speaks of a setting left out before (one of ``told`` among them) judges others by that one's default,
-    which is not how they are to be used: it is not told.
+    Errors that mention a setting that was already removed (one of ``told``) are skipped: they judge the others by that
+    setting's default.
     """
     problems: list[str] = []
     left, gone = dict(settings), set(told)

@@ -154,7 +154,7 @@ def test_cores_are_shared_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         def __init__(self, run: PlannedRun) -> None:
             self.run = run
 
-    monkeypatch.setattr("mtrl_transfer.agents.runs.compare.engine_local.cores", lambda: 4)
+    monkeypatch.setattr("mtrl_transfer.agents.runs.compare.engine_local.available_cores", lambda: 4)
     small, large = planned(tmp_path, "a"), planned(tmp_path, "b", "threads=3")
     assert (small.cores, large.cores) == (1, 3)
     assert small.resolved.threads == 1
