@@ -21,20 +21,20 @@ class RoutedAgent:
     Args:
         task_names: of all T tasks, in the order of the environment's one-hot.
         agents: one a group; each was trained on some of these tasks.
-        serves: for each task the index, in ``agents``, of the one that plays it.
+        assignment: for each task the index, in ``agents``, of the one that plays it.
 
     Raises:
         ValueError: if an agent does not know a task that it is to serve, or observations would differ in size.
     """
 
-    def __init__(self, task_names: Sequence[str], agents: Sequence[MTSAC], serves: Sequence[int]) -> None:
-        self.task_names, self.agents, self.serves = list(task_names), list(agents), list(serves)
+    def __init__(self, task_names: Sequence[str], agents: Sequence[MTSAC], assignment: Sequence[int]) -> None:
+        self.task_names, self.agents, self.assignment = list(task_names), list(agents), list(assignment)
         self.n_tasks = len(self.task_names)
-        if len(self.serves) != self.n_tasks or not all(0 <= index < len(self.agents) for index in self.serves):
+        if len(self.assignment) != self.n_tasks or not all(0 <= index < len(self.agents) for index in self.assignment):
             raise ValueError(
-                f"serves={self.serves} must name one of {len(self.agents)} agents for each of {self.n_tasks} tasks"
+                f"assignment={assignment} must name one of {len(self.agents)} agents for each of {self.n_tasks} tasks"
             )
-        for name, index in zip(self.task_names, self.serves, strict=True):
+        for name, index in zip(self.task_names, self.assignment, strict=True):
             if name not in self.agents[index].task_names:
                 known = ", ".join(self.agents[index].task_names)
                 raise ValueError(f"agent {index} is to serve {name}, but was trained on {known}")
@@ -68,7 +68,7 @@ class RoutedAgent:
             )
         features, tasks = rows[:, : self.obs_dim], tasks_of(rows[:, self.obs_dim :])
         actions = np.zeros((len(rows), *(self.agents[0].action_space.shape or ())), np.float32)
-        serving = np.array(self.serves)[tasks]
+        serving = np.array(self.assignment)[tasks]
         for index in np.unique(serving):
             own = serving == index
             agent = self.agents[index]
@@ -83,7 +83,7 @@ class RoutedAgent:
         data = {
             "kind": "routed",
             "task_names": self.task_names,
-            "serves": self.serves,
+            "assignment": self.assignment,
             "agents": [own for own, _ in parts],
         }
         tensors = {f"{index}.{name}": value for index, (_, own) in enumerate(parts) for name, value in own.items()}
@@ -125,4 +125,4 @@ def load_agent(path: archive.Target, device: torch.device | str = "auto") -> MTS
 
     with blamed_on(f"{path} is damaged, or no agent of this version"):
         agents = [part(index, own) for index, own in enumerate(data["agents"])]
-        return RoutedAgent(data["task_names"], agents, data["serves"])
+        return RoutedAgent(data["task_names"], agents, data["assignment"])

@@ -43,5 +43,5 @@ def cluster(affinity: Affinity, n_groups: int) -> Grouping:
     # cut_tree and not fcluster: with equal distances the latter gives fewer clusters than asked for.
     labels = hierarchy.cut_tree(tree, n_groups).ravel() if len(tree) else np.zeros(1, int)
     groups = sorted(tuple(np.flatnonzero(labels == label).tolist()) for label in range(n_groups))
-    serves = {task: index for index, group in enumerate(groups) for task in group}
-    return Grouping(tuple(groups), tuple(serves[task] for task in range(n_tasks)))
+    assignment = {task: index for index, group in enumerate(groups) for task in group}
+    return Grouping(tuple(groups), tuple(assignment[task] for task in range(n_tasks)))

@@ -19,7 +19,7 @@ class Constraints:
     Attributes:
         n_tasks: T.
         units: tasks that must stay together, disjoint; every task is in one unit, mostly alone.
-        apart: pairs of tasks that no group may hold both of.
+        cannot_link: pairs of tasks that no group may hold both of.
         min_size: 2, or 1 where groups of one are allowed.
         max_size: of a group.
         max_total_size: of all groups together; None: no limit.
@@ -27,7 +27,7 @@ class Constraints:
 
     n_tasks: int
     units: tuple[tuple[int, ...], ...]
-    apart: tuple[tuple[int, int], ...]
+    cannot_link: tuple[tuple[int, int], ...]
     min_size: int
     max_size: int
     max_total_size: int | None
@@ -51,7 +51,7 @@ class Constraints:
         """Rows of `[S, T]` of allowed size with no forbidden pair; assumes that no unit is split."""
         sizes = members.sum(axis=1)
         good = (sizes >= self.min_size) & (sizes <= self.max_size)
-        for one, other in self.apart:
+        for one, other in self.cannot_link:
             good &= ~(members[:, one] & members[:, other])
         return members[good]
 
@@ -60,30 +60,30 @@ def make_constraints(
     n_tasks: int,
     max_size: int | None,
     max_total_size: int | None,
-    together: Sequence[Iterable[int]],
-    apart: Sequence[Iterable[int]],
-    alone: bool,
+    must_link: Sequence[Iterable[int]],
+    cannot_link: Sequence[Iterable[int]],
+    singletons: bool,
 ) -> Constraints:
     """Check and gather what `select_groups` was given.
 
     Raises:
         ValueError: naming what is out of range, or which demands contradict each other.
     """
-    if n_tasks == 1 and not alone:
-        raise ValueError("a single task can only train alone; pass alone=, its score in a group of one, to allow that")
-    smallest = 1 if alone else 2
+    if n_tasks == 1 and not singletons:
+        raise ValueError("a single task can only train alone; pass singleton_score= to allow groups of one")
+    smallest = 1 if singletons else 2
     if max_size is not None and max_size < smallest:
         raise ValueError(f"max_size={max_size} must be at least {smallest}")
     if max_total_size is not None and max_total_size < n_tasks:
         raise ValueError(f"max_total_size={max_total_size} must be at least {n_tasks}: every task is in some group")
-    units = _units(n_tasks, [_tasks("together", entry, n_tasks) for entry in together])
-    pairs = {pair for entry in apart for pair in itertools.combinations(_tasks("apart", entry, n_tasks), 2)}
+    units = _units(n_tasks, [_tasks("must_link", entry, n_tasks) for entry in must_link])
+    pairs = {pair for entry in cannot_link for pair in itertools.combinations(_tasks("cannot_link", entry, n_tasks), 2)}
     for unit in units:
         for pair in itertools.combinations(unit, 2):
             if pair in pairs:
-                raise ValueError(f"tasks {pair[0]} and {pair[1]} are to be together (with {unit}) and apart")
+                raise ValueError(f"must_link joins tasks {unit}, but cannot_link separates {pair[0]} and {pair[1]}")
         if max_size is not None and len(unit) > max_size:
-            raise ValueError(f"tasks {unit} are to be together, but max_size={max_size}")
+            raise ValueError(f"must_link joins tasks {unit}, but max_size={max_size}")
     size = n_tasks if max_size is None else min(max_size, n_tasks)
     return Constraints(n_tasks, units, tuple(sorted(pairs)), smallest, size, max_total_size)
 
@@ -95,10 +95,10 @@ def _tasks(name: str, entry: Iterable[int], n_tasks: int) -> tuple[int, ...]:
     return tasks
 
 
-def _units(n_tasks: int, together: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+def _units(n_tasks: int, must_link: Sequence[tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
     """Tasks joined by any chain of demands."""
     unit_of = {task: {task} for task in range(n_tasks)}
-    for entry in together:
+    for entry in must_link:
         joined = set().union(*(unit_of[task] for task in entry))
         unit_of.update(dict.fromkeys(joined, joined))
     return tuple(_distinct(unit_of[task] for task in range(n_tasks)))

@@ -32,5 +32,5 @@ def random_groups(n_tasks: int, n_groups: int, seed: int) -> Grouping:
         raise ValueError(f"n_groups={n_groups} must be 1 to {n_tasks}, the number of tasks")
     order = np.random.default_rng(seed).permutation(n_tasks)
     groups = sorted(tuple(sorted(part.tolist())) for part in np.array_split(order, n_groups))
-    serves = {task: index for index, group in enumerate(groups) for task in group}
-    return Grouping(tuple(groups), tuple(serves[task] for task in range(n_tasks)))
+    assignment = {task: index for index, group in enumerate(groups) for task in group}
+    return Grouping(tuple(groups), tuple(assignment[task] for task in range(n_tasks)))

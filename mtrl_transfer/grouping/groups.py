@@ -14,31 +14,31 @@ Group = tuple[int, ...]
 
 
 class Grouping(NamedTuple):
-    """Which tasks train together, and from which group each is served.
+    """Groups of tasks that train together, and the group whose network each task uses.
 
     - `groups`: tasks of each group, ascending; one network each. A task may be in several.
-    - `serves`: for each task the index, in `groups`, of the group whose network is used for it.
+    - `assignment`: for each task the index, in `groups`, of the group whose network is used for it.
     """
 
     groups: tuple[Group, ...]
-    serves: tuple[int, ...]
+    assignment: tuple[int, ...]
 
 
-def scores_of(members: np.ndarray, matrix: np.ndarray, alone: np.ndarray | None) -> np.ndarray:
+def scores_of(members: np.ndarray, matrix: np.ndarray, single: np.ndarray | None) -> np.ndarray:
     """Each task's score in each group: the mean affinity of its mates to it; minus infinity where it is no member.
 
     Args:
         members: `[S, T]` bool.
         matrix: `[T giver, T receiver]`, checked.
-        alone: `[T]`, scores in groups of one; None: minus infinity.
+        single: `[T]`, scores in groups of one; None: minus infinity.
 
     Returns:
         `[S, T]`.
     """
     sizes = members.sum(axis=1, keepdims=True)
     means = members.astype(np.float64) @ matrix / np.maximum(sizes - 1, 1)
-    single = np.full(len(matrix), -np.inf) if alone is None else alone
-    return np.where(members, np.where(sizes > 1, means, single), -np.inf)
+    lone = -np.inf if single is None else single
+    return np.where(members, np.where(sizes > 1, means, lone), -np.inf)
 
 
 def membership(groups: Sequence[Iterable[int]], n_tasks: int) -> np.ndarray:
@@ -49,30 +49,33 @@ def membership(groups: Sequence[Iterable[int]], n_tasks: int) -> np.ndarray:
     return members
 
 
-def checked_alone(alone: ArrayLike | None, n_tasks: int) -> np.ndarray | None:
+def singleton_scores(score: ArrayLike | None, n_tasks: int) -> np.ndarray | None:
     """Scores of groups of one `[T]`, from a number or one a task."""
-    if alone is None:
+    if score is None:
         return None
-    scores = np.asarray(alone, np.float64)
+    scores = np.asarray(score, np.float64)
     if scores.shape not in ((), (n_tasks,)) or not np.isfinite(scores).all():
-        raise ValueError(f"alone={alone!r} must be a finite number, or one for each of the {n_tasks} tasks")
+        raise ValueError(f"singleton_score={score!r} must be a finite number, or one for each of the {n_tasks} tasks")
     return np.broadcast_to(scores, (n_tasks,))
 
 
-def task_scores(affinity: Affinity, grouping: Grouping, alone: ArrayLike | None = None) -> np.ndarray:
+def task_scores(affinity: Affinity, grouping: Grouping, singleton_score: ArrayLike | None = None) -> np.ndarray:
     """What affinity predicts for each task of a grouping `[T]`: the mean over its mates in the group that serves it.
 
     Args:
         affinity: `[T giver, T receiver]`; see `checked_affinity`.
         grouping: of these tasks.
-        alone: score of a task that trains alone, a number or one a task; None: minus infinity.
+        singleton_score: score of a task that trains alone, a number or one a task; None: minus infinity.
     """
     matrix = checked_affinity(affinity)
-    table = scores_of(membership(grouping.groups, len(matrix)), matrix, checked_alone(alone, len(matrix)))
-    return table[list(grouping.serves), np.arange(len(matrix))]
+    single = singleton_scores(singleton_score, len(matrix))
+    table = scores_of(membership(grouping.groups, len(matrix)), matrix, single)
+    return table[list(grouping.assignment), np.arange(len(matrix))]
 
 
-def serve_best(affinity: Affinity, groups: Sequence[Iterable[int]], alone: ArrayLike | None = None) -> Grouping:
+def serve_best(
+    affinity: Affinity, groups: Sequence[Iterable[int]], singleton_score: ArrayLike | None = None
+) -> Grouping:
     """The grouping in which each task is served from the group with the best mates for it.
 
     Groups that serve nobody are left out; of equals the first serves.
@@ -81,11 +84,12 @@ def serve_best(affinity: Affinity, groups: Sequence[Iterable[int]], alone: Array
         ValueError: if a task is in no group, or a group names no task.
     """
     matrix = checked_affinity(affinity)
+    single = singleton_scores(singleton_score, len(matrix))
     named = sorted({tuple(sorted(set(group))) for group in groups})
     for group in named:
         if not group or group[0] < 0 or group[-1] >= len(matrix):
             raise ValueError(f"group {group} must name some of the tasks 0 to {len(matrix) - 1}")
-    table = scores_of(membership(named, len(matrix)), matrix, checked_alone(alone, len(matrix)))
+    table = scores_of(membership(named, len(matrix)), matrix, single)
     members = membership(named, len(matrix))
     if not members.any(axis=0).all():
         raise ValueError(f"task {int(members.any(axis=0).argmin())} is in no group")

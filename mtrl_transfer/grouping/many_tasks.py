@@ -17,7 +17,7 @@ GROWN = 60
 POOL = 6_000
 
 
-def generated_groups(matrix: np.ndarray, limits: Constraints, n_groups: int, alone: np.ndarray | None) -> np.ndarray:
+def generated_groups(matrix: np.ndarray, limits: Constraints, n_groups: int, single: np.ndarray | None) -> np.ndarray:
     """A pool of promising groups, `[S, T]` bool: column generation with local search for the pricing problem.
 
     Each round prices the tasks by the Lagrangian of the groups so far and adds the neighbours (one unit more or fewer)
@@ -25,14 +25,14 @@ def generated_groups(matrix: np.ndarray, limits: Constraints, n_groups: int, alo
     """
     pool = limits.allowed(_first_groups(matrix, limits))
     for _ in range(ROUNDS):
-        table, sizes = scores_of(pool, matrix, alone), pool.sum(axis=1)
+        table, sizes = scores_of(pool, matrix, single), pool.sum(axis=1)
         if not pool.any(axis=0).all():
             break
         duals = bound_by_prices(table, sizes, n_groups, limits.max_total_size)
         earned = profits(table, sizes, duals)
         best = np.argsort(-earned, kind="stable")
         near = _unlisted(limits.allowed(_neighbours(pool[best[:GROWN]], limits)), pool)
-        gains = profits(scores_of(near, matrix, alone), near.sum(axis=1), duals)
+        gains = profits(scores_of(near, matrix, single), near.sum(axis=1), duals)
         worth = near[gains > max(earned[best[min(GROWN, len(best)) - 1]], 0.0)]
         if not len(worth):
             break
@@ -40,7 +40,7 @@ def generated_groups(matrix: np.ndarray, limits: Constraints, n_groups: int, alo
     return pool
 
 
-def bound_by_sizes(matrix: np.ndarray, limits: Constraints, n_groups: int, alone: np.ndarray | None) -> float:
+def bound_by_sizes(matrix: np.ndarray, limits: Constraints, n_groups: int, single: np.ndarray | None) -> float:
     """An upper bound on the score of any grouping.
 
     Few groups must be large, and in a group of `k` a task scores at most the mean of its best `k - 1` givers: how
@@ -50,7 +50,7 @@ def bound_by_sizes(matrix: np.ndarray, limits: Constraints, n_groups: int, alone
     sizes = np.arange(limits.min_size, limits.max_size + 1)
     ordered = -np.sort(-np.where(np.eye(n_tasks, dtype=bool), -np.inf, matrix), axis=0)[: n_tasks - 1]
     running = np.cumsum(ordered, axis=0) / np.arange(1, n_tasks)[:, None]
-    best = np.stack([alone if size == 1 and alone is not None else running[size - 2] for size in sizes])
+    best = np.stack([running[size - 2] if single is None or size > 1 else single for size in sizes])
     n_sizes, n_pairs = best.shape[0], best.size
     pairs = np.arange(n_pairs)
     of_size, of_task = np.divmod(pairs, n_tasks)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from mtrl_transfer.grouping.affinity import Affinity, checked_affinity
 from mtrl_transfer.grouping.constraints import Constraints, make_constraints
-from mtrl_transfer.grouping.groups import Grouping, checked_alone, membership, scores_of, serve_best, task_scores
+from mtrl_transfer.grouping.groups import Grouping, membership, scores_of, serve_best, singleton_scores, task_scores
 from mtrl_transfer.grouping.many_tasks import bound_by_sizes, generated_groups
 from mtrl_transfer.grouping.program import best_groups
 
@@ -36,7 +36,7 @@ def select_groups(affinity: Affinity, n_groups: int, **limits: Any) -> Grouping:
     """The best grouping into at most `n_groups` groups; arguments as of `best_selection`.
 
     Returns:
-        `Grouping(groups, serves)`; groups may overlap, and one that would serve nobody is left out.
+        `Grouping(groups, assignment)`; groups may overlap, and one that would serve nobody is left out.
     """
     return best_selection(affinity, n_groups, **limits).grouping
 
@@ -47,9 +47,9 @@ def best_selection(
     *,
     max_size: int | None = None,
     max_total_size: int | None = None,
-    together: Sequence[Iterable[int]] = (),
-    apart: Sequence[Iterable[int]] = (),
-    alone: ArrayLike | None = None,
+    must_link: Sequence[Iterable[int]] = (),
+    cannot_link: Sequence[Iterable[int]] = (),
+    singleton_score: ArrayLike | None = None,
 ) -> Selection:
     """The best grouping with its score and a bound.
 
@@ -63,9 +63,9 @@ def best_selection(
         n_groups: at most so many networks, 1 to T.
         max_size: of a group.
         max_total_size: of all groups together: the compute of training them, in tasks (T: no task trains twice).
-        together: sets of tasks that every group holds all or none of.
-        apart: sets of tasks of which no group holds two.
-        alone: score of a task that trains alone, a number or one a task; None: groups of one are not chosen.
+        must_link: sets of tasks that every group holds all or none of.
+        cannot_link: sets of tasks of which no group holds two.
+        singleton_score: score of a task that trains alone, a number or one a task; None: groups of one are not chosen.
 
     Raises:
         ValueError: for arguments out of range, or demands that no grouping meets.
@@ -76,8 +76,8 @@ def best_selection(
         raise ValueError(f"select_groups takes up to {MAX_TASKS} tasks, got {n_tasks}; `cluster` takes any number")
     if not 1 <= n_groups <= n_tasks:
         raise ValueError(f"n_groups={n_groups} must be 1 to {n_tasks}, the number of tasks")
-    single = checked_alone(alone, n_tasks)
-    constraints = make_constraints(n_tasks, max_size, max_total_size, together, apart, single is not None)
+    single = singleton_scores(singleton_score, n_tasks)
+    constraints = make_constraints(n_tasks, max_size, max_total_size, must_link, cannot_link, single is not None)
     listed = constraints.n_groups_at_most(MAX_LISTED)
     groups = constraints.all_groups() if listed else generated_groups(matrix, constraints, n_groups, single)
     solved = _solved(scores_of(groups, matrix, single), groups.sum(axis=1), n_groups, max_total_size)
@@ -127,9 +127,10 @@ def _infeasible(limits: Constraints, n_groups: int, listed: bool) -> str:
     covered = membership(limits.units, limits.n_tasks)[:0] if not listed else limits.all_groups()
     if listed and not covered.any(axis=0).all():
         task = int(covered.any(axis=0).argmin())
-        return f"task {task} fits in no group under these limits; pass alone= to let it train alone"
+        return f"task {task} fits in no group under these limits; pass singleton_score= to let it train alone"
     certainty = "no grouping" if listed else "no grouping found that"
     return (
-        f"{certainty} into at most {n_groups} groups serves all {limits.n_tasks} tasks within max_size="
-        f"{limits.max_size}, max_total_size={limits.max_total_size}, {len(limits.apart)} pairs apart; allow more groups"
+        f"{certainty} into at most {n_groups} groups serves all {limits.n_tasks} tasks within "
+        f"max_size={limits.max_size}, max_total_size={limits.max_total_size}, "
+        f"{len(limits.cannot_link)} pairs of cannot_link; allow more groups"
     )

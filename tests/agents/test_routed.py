@@ -46,7 +46,7 @@ def test_saved_and_loaded_it_evaluates_the_same(routed, tmp_path):
         assert sorted(file.namelist()) == ["data.json", "tensors.safetensors"]
     loaded = load_agent(tmp_path / "agent", "cpu")
     assert isinstance(loaded, RoutedAgent)
-    assert (loaded.task_names, loaded.serves) == (NAMES, [0, 1, 0, 0])
+    assert (loaded.task_names, loaded.assignment) == (NAMES, [0, 1, 0, 0])
     assert loaded.num_timesteps == routed.num_timesteps == 180
     first, again = (evaluate(agent, make_vec_env("Point-4", seed=7), 2) for agent in (routed, loaded))
     np.testing.assert_array_equal(first.returns, again.returns)

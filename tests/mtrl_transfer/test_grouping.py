@@ -35,27 +35,27 @@ BLOCKS = np.array(
 """Tasks 0 and 2 help each other, as do 1 and 3; the diagonal would mislead whoever counted it."""
 
 
-def groups_of(n_tasks, alone, max_size=None, together=(), apart=()):
+def groups_of(n_tasks, singleton_score, max_size=None, must_link=(), cannot_link=()):
     """Every group that the constraints allow, spelt out."""
     found = []
-    for size in range(1 if alone is not None else 2, (max_size or n_tasks) + 1):
+    for size in range(1 if singleton_score is not None else 2, (max_size or n_tasks) + 1):
         for group in itertools.combinations(range(n_tasks), size):
-            whole = all(len(set(entry) & set(group)) in (0, len(entry)) for entry in together)
-            free = all(len(set(entry) & set(group)) < 2 for entry in apart)
+            whole = all(len(set(entry) & set(group)) in (0, len(entry)) for entry in must_link)
+            free = all(len(set(entry) & set(group)) < 2 for entry in cannot_link)
             if whole and free:
                 found.append(group)
     return found
 
 
-def brute_force(affinity, n_groups, alone=None, max_total_size=None, **limits):
+def brute_force(affinity, n_groups, singleton_score=None, max_total_size=None, **limits):
     """Largest total score over every choice of at most `n_groups` groups; None where none serves all."""
     n_tasks = len(affinity)
-    groups = groups_of(n_tasks, alone, **limits)
+    groups = groups_of(n_tasks, singleton_score, **limits)
     table = np.full((len(groups), n_tasks), -np.inf)
     for row, group in zip(table, groups, strict=True):
         for task in group:
             mates = [affinity[giver, task] for giver in group if giver != task]
-            row[task] = sum(mates) / len(mates) if mates else alone[task]
+            row[task] = sum(mates) / len(mates) if mates else singleton_score[task]
     best = -np.inf
     for count in range(1, n_groups + 1):
         choices = np.array(list(itertools.combinations(range(len(groups)), count)), int).reshape(-1, count)
@@ -85,11 +85,11 @@ def random_case(case):
     if draw.random() < 0.3:
         limits["max_total_size"] = int(draw.integers(n_tasks, 2 * n_tasks))
     if draw.random() < 0.4:
-        limits["alone"] = draw.normal(size=n_tasks)
+        limits["singleton_score"] = draw.normal(size=n_tasks)
     if n_tasks > 3 and draw.random() < 0.3:
-        limits["together"] = [draw.choice(n_tasks, 2, replace=False).tolist()]
+        limits["must_link"] = [draw.choice(n_tasks, 2, replace=False).tolist()]
     if n_tasks > 3 and draw.random() < 0.3:
-        limits["apart"] = [draw.choice(n_tasks, 2, replace=False).tolist()]
+        limits["cannot_link"] = [draw.choice(n_tasks, 2, replace=False).tolist()]
     return affinity, int(draw.integers(1, min(n_tasks, 4 if n_tasks < 6 else 3) + 1)), limits
 
 
@@ -103,7 +103,7 @@ def test_equals_brute_force_on_hundreds_of_cases(first_columns, ascent_steps, mo
         affinity, n_groups, limits = random_case(case)
         expected = brute_force(affinity, n_groups, **limits)
         if expected is None:
-            with pytest.raises(ValueError, match=r"group|to be together"):
+            with pytest.raises(ValueError, match=r"group|must_link joins"):
                 select_groups(affinity, n_groups, **limits)
             continue
         feasible += 1
@@ -111,12 +111,12 @@ def test_equals_brute_force_on_hundreds_of_cases(first_columns, ascent_steps, mo
         tolerance = 1e-7 * np.abs(affinity).max()
         assert found.score == pytest.approx(expected, abs=tolerance), case
         assert found.bound == found.score
-        assert task_scores(affinity, found.grouping, limits.get("alone")).sum() == pytest.approx(found.score)
+        assert task_scores(affinity, found.grouping, limits.get("singleton_score")).sum() == pytest.approx(found.score)
         assert len(found.grouping.groups) <= n_groups
         assert sum(map(len, found.grouping.groups)) <= limits.get("max_total_size", np.inf)
-        allowed = groups_of(len(affinity), **{"alone": None, **without_total(limits)})
+        allowed = groups_of(len(affinity), **{"singleton_score": None, **without_total(limits)})
         assert set(found.grouping.groups) <= set(allowed)
-        assert set(found.grouping.serves) == set(range(len(found.grouping.groups)))
+        assert set(found.grouping.assignment) == set(range(len(found.grouping.groups)))
     assert feasible > 80
 
 
@@ -141,22 +141,22 @@ def test_the_bound_holds_where_groups_are_generated(monkeypatch):
 
 
 def test_a_score_that_says_never_hides_no_real_difference():
-    """TAG's score of a task alone is -1e6; real differences are of the size of 1e-3."""
+    """TAG's score of a single task is -1e6; real differences are of the size of 1e-3."""
     for seed in range(40):
         affinity = 1e-3 * np.random.default_rng(seed).normal(size=(5, 5))
-        never, impossible = best_selection(affinity, 2, alone=-1e6), best_selection(affinity, 2)
+        never, impossible = best_selection(affinity, 2, singleton_score=-1e6), best_selection(affinity, 2)
         assert never.score == pytest.approx(impossible.score, abs=1e-12)
     for seed in range(40):
         draw = np.random.default_rng(seed)
-        affinity, alone = draw.normal(size=(4, 4)), draw.choice([-1e4, -3.0, -1.0, 0.0, 0.5], size=4)
+        affinity, single = draw.normal(size=(4, 4)), draw.choice([-1e4, -3.0, -1.0, 0.0, 0.5], size=4)
         n_groups = int(draw.integers(1, 4))
-        best = brute_force(affinity, n_groups, alone)
-        assert best_selection(affinity, n_groups, alone=alone).score == pytest.approx(best, abs=1e-7)
+        best = brute_force(affinity, n_groups, single)
+        assert best_selection(affinity, n_groups, singleton_score=single).score == pytest.approx(best, abs=1e-7)
 
 
 def test_half_precision_is_read():
     affinity = torch.tensor([[0.0, 1.0, -1.0], [1.0, 0.0, -1.0], [-1.0, -1.0, 0.0]], dtype=torch.bfloat16)
-    assert best_selection(affinity, 2, alone=0.0).grouping.groups == ((0, 1), (2,))
+    assert best_selection(affinity, 2, singleton_score=0.0).grouping.groups == ((0, 1), (2,))
 
 
 def test_the_bound_counts_sizes_and_places():
@@ -181,7 +181,7 @@ def test_fifty_tasks_in_planted_groups_are_found():
     assert task_scores(affinity, planted).sum() <= found.score <= found.bound
     assert found.gap < 0.1 * found.score
     for task in range(50):
-        mates = set(found.grouping.groups[found.grouping.serves[task]])
+        mates = set(found.grouping.groups[found.grouping.assignment[task]])
         assert {family[mate] for mate in mates} == {family[task]}
 
 
@@ -233,16 +233,16 @@ def test_what_is_missing_is_neutral():
     assert select_groups(holes, 2) == select_groups(BLOCKS, 2)
     holes[3, 0] = np.nan  # the mean of what is known of the receiver 0: (-0.2 + 0.4) / 2
     assert task_scores(holes, all_together(4))[0] == pytest.approx(0.1)
-    assert select_groups(np.full((4, 4), np.nan), 2).serves
+    assert select_groups(np.full((4, 4), np.nan), 2).assignment
 
 
 def test_a_task_that_everybody_harms_trains_alone_on_request():
     affinity = BLOCKS.copy()
     affinity[:, 3], affinity[3, :] = (-1.0, -1.5, -2.0, 0.0), -1.0
     assert (3,) not in select_groups(affinity, 3).groups
-    assert select_groups(affinity, 3, alone=0.0).groups[-1] == (3,)
-    assert select_groups(affinity, 3, alone=[-9.0, -9.0, -9.0, -2.0]) == select_groups(affinity, 3)
-    assert select_groups(np.zeros((1, 1)), 1, alone=0.0) == (((0,),), (0,))
+    assert select_groups(affinity, 3, singleton_score=0.0).groups[-1] == (3,)
+    assert select_groups(affinity, 3, singleton_score=[-9.0, -9.0, -9.0, -2.0]) == select_groups(affinity, 3)
+    assert select_groups(np.zeros((1, 1)), 1, singleton_score=0.0) == (((0,),), (0,))
 
 
 @pytest.mark.parametrize(
@@ -254,16 +254,20 @@ def test_a_task_that_everybody_harms_trains_alone_on_request():
         ((BLOCKS, 0), {}, "n_groups=0 must be 1 to 4"),
         ((BLOCKS, 5), {}, "n_groups=5 must be 1 to 4"),
         ((np.zeros((51, 51)), 2), {}, "up to 50 tasks.*cluster"),
-        ((np.zeros((1, 1)), 1), {}, "pass alone="),
+        ((np.zeros((1, 1)), 1), {}, "pass singleton_score="),
         ((BLOCKS, 2), {"max_size": 1}, "max_size=1 must be at least 2"),
         ((BLOCKS, 2), {"max_total_size": 3}, "max_total_size=3 must be at least 4"),
-        ((BLOCKS, 2), {"together": [(0, 7)]}, r"together.*\(0, 7\).*0 to 3"),
-        ((BLOCKS, 2), {"apart": [(1,)]}, r"apart.*\(1,\)"),
-        ((BLOCKS, 2), {"together": [(0, 1), (1, 2)], "apart": [(0, 2)]}, "0 and 2 are to be together.*and apart"),
-        ((BLOCKS, 2), {"together": [(0, 1, 2)], "max_size": 2}, "max_size=2"),
+        ((BLOCKS, 2), {"must_link": [(0, 7)]}, r"must_link.*\(0, 7\).*0 to 3"),
+        ((BLOCKS, 2), {"cannot_link": [(1,)]}, r"cannot_link.*\(1,\)"),
+        (
+            (BLOCKS, 2),
+            {"must_link": [(0, 1), (1, 2)], "cannot_link": [(0, 2)]},
+            r"joins tasks \(0, 1, 2\), but cannot_link separates 0 and 2",
+        ),
+        ((BLOCKS, 2), {"must_link": [(0, 1, 2)], "max_size": 2}, "max_size=2"),
         ((BLOCKS, 1), {"max_size": 2}, "allow more groups"),
-        ((BLOCKS, 4), {"apart": [(0, 1, 2), (0, 3)]}, "task 0 fits in no group"),
-        ((BLOCKS, 2), {"alone": [0.0, 1.0]}, "each of the 4 tasks"),
+        ((BLOCKS, 4), {"cannot_link": [(0, 1, 2), (0, 3)]}, "task 0 fits in no group"),
+        ((BLOCKS, 2), {"singleton_score": [0.0, 1.0]}, "each of the 4 tasks"),
     ],
 )
 def test_what_cannot_be_is_said(arguments, limits, message):
@@ -274,9 +278,9 @@ def test_what_cannot_be_is_said(arguments, limits, message):
 def test_tasks_that_stay_together_count_one_by_one_in_a_group():
     """Two units of two and a task are three units, but five tasks."""
     affinity = np.ones((5, 5))
-    assert max(map(len, select_groups(affinity, 2, together=[(0, 1), (2, 3)], max_size=4).groups)) <= 4
+    assert max(map(len, select_groups(affinity, 2, must_link=[(0, 1), (2, 3)], max_size=4).groups)) <= 4
     with pytest.raises(ValueError, match="allow more groups"):
-        select_groups(affinity, 1, together=[(0, 1), (2, 3)], max_size=4)
+        select_groups(affinity, 1, must_link=[(0, 1), (2, 3)], max_size=4)
 
 
 def test_controls():
@@ -285,7 +289,7 @@ def test_controls():
     drawn = random_groups(7, 3, seed=1)
     assert sorted(len(group) for group in drawn.groups) == [2, 2, 3]
     assert sorted(task for group in drawn.groups for task in group) == list(range(7))
-    assert all(task in drawn.groups[index] for task, index in enumerate(drawn.serves))
+    assert all(task in drawn.groups[index] for task, index in enumerate(drawn.assignment))
     assert drawn == random_groups(7, 3, seed=1)
     assert len({random_groups(7, 3, seed).groups for seed in range(5)}) > 1
     with pytest.raises(ValueError, match="n_groups=8 must be 1 to 7"):
@@ -313,7 +317,7 @@ def test_a_dendrogram_joins_by_the_mean_of_both_directions():
 def test_serving_from_the_best_of_given_groups():
     found = serve_best(BLOCKS, [[0, 1, 2, 3], [2, 0], [0, 2], [3]])
     assert found.groups == ((0, 1, 2, 3), (0, 2))
-    assert found.serves == (1, 0, 1, 0)
+    assert found.assignment == (1, 0, 1, 0)
     assert serve_best(BLOCKS, [[0, 2], [1], [3]]).groups == ((0, 2), (1,), (3,))
     with pytest.raises(ValueError, match="task 3 is in no group"):
         serve_best(BLOCKS, [[0, 1, 2]])

@@ -25,7 +25,7 @@ from mtrl_transfer.grouping import (
 )
 
 GROUPINGS_FILE = "groupings.json"
-DECIDE = ("n_groups", "network", "part", "max_size", "max_total_size", "alone", "random")
+DECIDE = ("n_groups", "network", "part", "max_size", "max_total_size", "singleton_score", "random")
 """Options on which the choice depends."""
 
 
@@ -63,7 +63,7 @@ def choose(history: AffinityHistory, options: GroupOptions) -> Choices:
     too_many = [number for number in options.n_groups if number > n_tasks]
     if too_many:
         raise InputError(f"groups.n_groups={too_many[0]} should be at most {n_tasks}, the number of tasks")
-    limits = options.model_dump(include={"max_size", "max_total_size", "alone"})
+    limits = options.model_dump(include={"max_size", "max_total_size", "singleton_score"})
     selections = []
     for number in range(1, n_tasks + 1):
         try:
@@ -73,7 +73,7 @@ def choose(history: AffinityHistory, options: GroupOptions) -> Choices:
                 raise InputError(f"groups.n_groups={number}: {error}") from None
             continue
         selections.append({"n_groups": number, **found.grouping._asdict(), "score": found.score, "bound": found.bound})
-    by_number = {row["n_groups"]: Grouping(row["groups"], row["serves"]) for row in selections}
+    by_number = {row["n_groups"]: Grouping(row["groups"], row["assignment"]) for row in selections}
     raw = history.affinity("critic", "overall")
     groupings = {"together": all_together(n_tasks), "one_per_task": one_per_task(n_tasks)}
     for number in sorted(set(options.n_groups)):
@@ -112,7 +112,7 @@ def _deciding(options: GroupOptions) -> dict[str, Any]:
 class _Selection(BaseModel):
     n_groups: int
     groups: tuple[tuple[int, ...], ...]
-    serves: tuple[int, ...]
+    assignment: tuple[int, ...]
     score: float
     bound: float
 
@@ -132,17 +132,17 @@ class _Stored(BaseModel):
         if [len(row) for row in self.affinity] != [n_tasks] * n_tasks:
             raise ValueError(f"affinity should be [{n_tasks}, {n_tasks}]")
         for one in self.selections:
-            _check_groups(f"the choice of {one.n_groups}", one.groups, one.serves, n_tasks)
+            _check_groups(f"the choice of {one.n_groups}", one.groups, one.assignment, n_tasks)
         for label, grouping in self.groupings.items():
-            _check_groups(label, grouping.groups, grouping.serves, n_tasks)
+            _check_groups(label, grouping.groups, grouping.assignment, n_tasks)
         return self
 
 
-def _check_groups(label: str, groups: Sequence[Sequence[int]], serves: Sequence[int], n_tasks: int) -> None:
-    if len(serves) != n_tasks or not all(0 <= task < n_tasks for group in groups for task in group):
-        raise ValueError(f"{label} should serve the tasks 0 to {n_tasks - 1}")
-    if any(not 0 <= index < len(groups) or task not in groups[index] for task, index in enumerate(serves)):
-        raise ValueError(f"{label} serves a task from a group that it is not in")
+def _check_groups(label: str, groups: Sequence[Sequence[int]], assignment: Sequence[int], n_tasks: int) -> None:
+    if len(assignment) != n_tasks or not all(0 <= task < n_tasks for group in groups for task in group):
+        raise ValueError(f"{label} should assign the tasks 0 to {n_tasks - 1}")
+    if any(not 0 <= index < len(groups) or task not in groups[index] for task, index in enumerate(assignment)):
+        raise ValueError(f"{label} assigns a task to a group that it is not in")
 
 
 def read_choices(options: GroupOptions, folder: Path) -> Choices:

@@ -36,7 +36,7 @@ class GroupOptions(Section):
     """Largest number of tasks in a group; null: no limit."""
     max_total_size: Count | None = None
     """Largest number of tasks in all groups together; the number of tasks lets no task train twice; null: no limit."""
-    alone: Float | None = None
+    singleton_score: Float | None = None
     """Score of a task that trains alone, in standard deviations of affinity; null: groups of one are not chosen."""
     random: Count = 1
     """Different random groupings for each number of networks; of few tasks there may be fewer."""

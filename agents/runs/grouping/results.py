@@ -63,7 +63,7 @@ class Results:
         """Spearman's of predicted with realised gain over different groups, per task `[T]`; nan below three."""
         found = np.full(len(self.choices.names), np.nan)
         for task in range(len(found)):
-            serving = [one.grouping.groups[one.grouping.serves[task]] for one in self.choices.candidates]
+            serving = [one.grouping.groups[one.grouping.assignment[task]] for one in self.choices.candidates]
             first = sorted({serving.index(group) for group in serving if len(group) > 1})
             predicted, realised = self.predicted[first, task], self.gains[first, task]
             if len(first) > 2 and np.ptp(predicted) > 0 and np.ptp(realised) > 0:
@@ -77,7 +77,7 @@ class Results:
         success: dict[tuple[int, ...], np.ndarray] = {}
         for candidate in self.choices.candidates:
             values = self.values(candidate.label, "success").mean(axis=0)
-            for task, index in enumerate(candidate.grouping.serves):
+            for task, index in enumerate(candidate.grouping.assignment):
                 row = success.setdefault(candidate.grouping.groups[index], np.full(len(values), np.nan))
                 row[task] = values[task]
         groups = sorted(success)

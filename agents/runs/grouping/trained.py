@@ -94,13 +94,13 @@ def make_routed(plan: GroupPlan, names: Sequence[str], candidate: Candidate, see
     """
     folder = plan.folder / "routed" / f"{candidate.label}_s{seed}"
     runs = group_runs(plan, names, candidate, seed)
-    about = {"groups": [run.label for run in runs], "serves": list(candidate.grouping.serves)}
+    about = {"groups": [run.label for run in runs], "assignment": list(candidate.grouping.assignment)}
     done = _evaluation(folder)
     if done is not None and done.get("grouping") == about:
         return done
     device = device_here(plan.config.agent.device)  # a cluster's may not be
     agents = [load_agent(plan.folder / "runs" / run.label / AGENT_FILE, device) for run in runs]
-    routed = RoutedAgent(names, [one for one in agents if isinstance(one, MTSAC)], candidate.grouping.serves)
+    routed = RoutedAgent(names, [one for one in agents if isinstance(one, MTSAC)], candidate.grouping.assignment)
     folder.mkdir(parents=True, exist_ok=True)
     routed.save(folder / AGENT_FILE)
     config = plan.config.model_copy(update={"seed": seed, "run_dir": str(folder)})

@@ -42,7 +42,7 @@ class Truth(NamedTuple):
         """Return the mean over tasks of the loss in their assigned group, over that of all together."""
         rows = [sum(1 << task for task in group) - 1 for group in grouping.groups]
         tasks = np.arange(self.members.shape[1])
-        return float(self.relative[np.array(rows)[list(grouping.serves)], tasks].mean())
+        return float(self.relative[np.array(rows)[list(grouping.assignment)], tasks].mean())
 
     def best(self, n_groups: int, smallest: int) -> float:
         """Return the lowest loss of any grouping into at most `n_groups` groups of at least `smallest` tasks."""

@@ -73,9 +73,9 @@ def test_all_stages_from_config_to_report(tmp_path, done, capsys):
     # The next stage trains what the file says: here, groups with one in common, and one of them overlapping.
     content = json.loads((folder / "groupings.json").read_text())
     content["groupings"] = {
-        "together": {"groups": [[0, 1, 2, 3]], "serves": [0, 0, 0, 0]},
-        "mine_2": {"groups": [[0, 2], [1, 3]], "serves": [0, 1, 0, 1]},
-        "other_3": {"groups": [[0, 2], [0, 3], [1]], "serves": [1, 2, 0, 1]},
+        "together": {"groups": [[0, 1, 2, 3]], "assignment": [0, 0, 0, 0]},
+        "mine_2": {"groups": [[0, 2], [1, 3]], "assignment": [0, 1, 0, 1]},
+        "other_3": {"groups": [[0, 2], [0, 3], [1]], "assignment": [1, 2, 0, 1]},
     }
     (folder / "groupings.json").write_text(json.dumps(content))
     assert cli.group(arguments("report", folder)) == 0, capsys.readouterr().err
@@ -183,7 +183,7 @@ def test_chosen_groups_respect_limits():
     assert [len(group) for group in chosen(3).groups] == [2, 2, 2]
     assert sum(len(group) for group in chosen(3, max_total_size=4).groups) == 4
     assert max(len(group) for group in chosen(2, max_size=2).groups) == 2
-    assert min(len(group) for group in chosen(2, alone=9.0, max_total_size=4).groups) == 1
+    assert min(len(group) for group in chosen(2, singleton_score=9.0, max_total_size=4).groups) == 1
     with pytest.raises(InputError, match=r"n_groups=2: max_total_size=3 must be at least 4"):
         chosen(2, max_total_size=3)
 
@@ -228,7 +228,7 @@ def fake_results(history, success, returns):
 
 def test_hindsight_takes_each_task_from_its_best_group(history):
     def success(candidate, task):
-        group = candidate.grouping.groups[candidate.grouping.serves[task]]
+        group = candidate.grouping.groups[candidate.grouping.assignment[task]]
         return {(0, 2): 0.9, (1, 3): 0.8, (0, 1, 2, 3): 0.5}.get(group, 0.1)
 
     found, value = fake_results(history, success, lambda index, task: 0.0).best_found(2)
@@ -284,15 +284,16 @@ def test_too_many_groups_or_no_record_is_refused(history, tmp_path):
         ({"affinity": [[0.0]]}, r"affinity should be \[4, 4\]"),
         ({"affinity": float("inf")}, "affinity: "),
         (
-            {"groupings": {"mine": {"groups": [[0, 1, 2, 3]], "serves": [0, 0, 0]}}},
-            "mine should serve the tasks 0 to 3",
+            {"groupings": {"mine": {"groups": [[0, 1, 2, 3]], "assignment": [0, 0, 0]}}},
+            "mine should assign the tasks 0 to 3",
         ),
-        ({"groupings": {"mine": {"groups": [[0, 1, 2], [4]], "serves": [0, 0, 0, 1]}}}, "mine should serve"),
+        ({"groupings": {"mine": {"groups": [[0, 1, 2], [4]], "assignment": [0, 0, 0, 1]}}}, "mine should assign"),
         (
-            {"groupings": {"mine": {"groups": [[0, 1], [2, 3]], "serves": [0, 1, 1, 1]}}},
-            "mine serves a task from a group",
+            {"groupings": {"mine": {"groups": [[0, 1], [2, 3]], "assignment": [0, 1, 1, 1]}}},
+            "mine assigns a task to a group",
         ),
-        ({"groupings": {"mine": {"groups": {"a": 1}, "serves": []}}}, "groupings.mine.groups"),
+        ({"groupings": {"mine": {"groups": {"a": 1}, "assignment": []}}}, "groupings.mine.groups"),
+        ({"groupings": {"mine": {"groups": [[0, 1, 2, 3]], "serves": [0] * 4}}}, "groupings.mine.assignment"),  # of 0.1
         ({"selections": [{}]}, r"selections\.0\.n_groups"),
     ],
     ids=lambda value: str(value)[:30],
