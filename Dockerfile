@@ -1,6 +1,6 @@
 # mtrl-transfer on a CPU. Build: `docker build -t mtrl-transfer .`
-# Demo:  docker run --rm -v "$PWD/out:/work/out" mtrl-transfer mtrl-demo out=out/demo
-# Train: docker run --rm -v "$PWD/runs:/work/runs" mtrl-transfer mtrl-train point
+# Demo:  docker run --rm -v "$PWD/out:/data/out" mtrl-transfer mtrl-demo out=out/demo
+# Train: docker run --rm -v "$PWD/runs:/data/runs" mtrl-transfer mtrl-train point
 FROM python:3.11-slim
 # OpenGL without a screen, for clips of Meta-World.
 RUN apt-get update \
@@ -8,9 +8,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /src
-# The dependencies change less often than the source: they have a layer apart. torch comes without CUDA.
+# The dependencies change less often than the source: they have a layer apart. For torch without CUDA, name PyTorch's index
+# of CPU wheels: `docker build --build-arg TORCH_INDEX=URL ...`.
+ARG TORCH_INDEX
 COPY constraints.txt ./
-RUN pip install -c constraints.txt --index-url https://download.pytorch.org/whl/cpu torch
+RUN pip install -c constraints.txt ${TORCH_INDEX:+--index-url $TORCH_INDEX} torch
 COPY pyproject.toml README.md LICENSE ./
 COPY mtrl_transfer mtrl_transfer
 COPY agents agents
@@ -19,7 +21,7 @@ COPY configs configs
 COPY results/agents results/agents
 RUN pip install -c constraints.txt ".[baselines,video]"
 RUN useradd --create-home user
-WORKDIR /work
-RUN chown user /work
+WORKDIR /data
+RUN chown user /data
 USER user
 CMD ["mtrl-demo", "video=false"]

@@ -47,7 +47,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 class Page(HTMLParser):
-    """What a built page links to, what it loads, where it can be linked to, and its tables."""
+    """Links, loaded files, anchors and tables of a built page."""
 
     def __init__(self, html: str) -> None:
         super().__init__()

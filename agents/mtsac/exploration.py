@@ -17,7 +17,7 @@ class CorrelatedNoise:
     Args:
         shape: of a draw.
         correlation: of successive draws, in [0, 1).
-        seed: of its own generator.
+        seed: seed of the noise's generator.
     """
 
     def __init__(self, shape: tuple[int, ...], correlation: float, seed: int) -> None:
@@ -37,7 +37,7 @@ class CorrelatedNoise:
         return self.last.astype(np.float32)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a bit-exact continuation needs."""
+        """State for a bit-exact continuation."""
         return {"last": self.last, "generator": self.generator.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

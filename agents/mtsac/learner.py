@@ -134,7 +134,7 @@ class Learner:
 
     @property
     def records(self) -> bool:
-        """Whether updates are recorded as CUDA graphs."""
+        """True if updates are captured as CUDA graphs."""
         return self._recorded is not None
 
     def record(self, on: bool = True) -> None:

@@ -45,7 +45,7 @@ class RewardScaling(ABC):
 
     @abstractmethod
     def returns(self, rewards: np.ndarray) -> np.ndarray:
-        """What counts as the return ``[T]`` at rewards ``[T]``."""
+        """Returns ``[T]`` that rewards ``[T]`` count as."""
 
     def _refresh(self) -> None:
         seen = self.largest > 0
@@ -82,7 +82,7 @@ class MaxRewardScaling(RewardScaling):
     """
 
     def returns(self, rewards: np.ndarray) -> np.ndarray:
-        """What each reward would be worth if it went on, ``[T]``."""
+        """Return ``[T]`` of each reward if it went on forever."""
         return rewards / (1.0 - self.gamma)
 
 

@@ -53,7 +53,7 @@ def sync_file(path: Path) -> None:
 
 
 def damage(path: Path, stamp: Stamp) -> str | None:
-    """What is wrong with a file, in one clause; None where it is as it was written."""
+    """Damage of a file, in one clause; None if it is as it was written."""
     try:
         size = path.stat().st_size
         if size != stamp.size:

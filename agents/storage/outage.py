@@ -16,7 +16,7 @@ class Outage:
     Args:
         what: what is being written, as the line begins.
         meanwhile: what becomes of it.
-        tell: how the user is told.
+        tell: function that shows a line to the user.
     """
 
     def __init__(self, what: object, meanwhile: str, tell: Tell = warnings.warn) -> None:

@@ -33,7 +33,7 @@ class Constraints:
     max_total_size: int | None
 
     def n_groups_at_most(self, limit: int) -> bool:
-        """Whether there are at most `limit` groups, by their sizes alone."""
+        """Return True if there are at most `limit` groups, by their sizes alone."""
         n_units = len(self.units)
         return sum(math.comb(n_units, size) for size in range(1, min(n_units, self.max_size) + 1)) <= limit
 

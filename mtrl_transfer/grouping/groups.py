@@ -60,7 +60,7 @@ def singleton_scores(score: ArrayLike | None, n_tasks: int) -> np.ndarray | None
 
 
 def task_scores(affinity: Affinity, grouping: Grouping, singleton_score: ArrayLike | None = None) -> np.ndarray:
-    """What affinity predicts for each task of a grouping `[T]`: the mean over its mates in the group that serves it.
+    """Predicted score of each task, `[T]`: the mean affinity over its mates in the group that serves it.
 
     Args:
         affinity: `[T giver, T receiver]`; see `checked_affinity`.

@@ -28,7 +28,7 @@ class Duals(NamedTuple):
 
 
 def profits(table: np.ndarray, sizes: np.ndarray, duals: Duals) -> np.ndarray:
-    """What each group `[S]` earns beyond the prices of its members and places; may be negative."""
+    """Gain of each group `[S]` beyond the prices of its members and places; may be negative."""
     return np.maximum(table - duals.price, 0.0).sum(axis=1) - duals.size_price * sizes
 
 
@@ -38,7 +38,7 @@ def bound_by_prices(table: np.ndarray, sizes: np.ndarray, n_groups: int, max_tot
     Args:
         table: `[S, T]`, minus infinity where a task is no member.
         sizes: `[S]`.
-        n_groups: at most so many.
+        n_groups: largest number of groups.
         max_total: of the sizes of the chosen; None: no limit.
     """
     finite = np.where(np.isfinite(table), table, np.nan)
@@ -70,7 +70,7 @@ def best_groups(
     Args:
         table: `[S, T]`, each task's score in each group; minus infinity where it is no member.
         sizes: `[S]`.
-        n_groups: at most so many.
+        n_groups: largest number of groups.
         max_total: of the sizes of the chosen; None: no limit.
     """
     if not len(table) or not np.isfinite(table).any(axis=0).all():

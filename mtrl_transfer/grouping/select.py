@@ -28,7 +28,7 @@ class Selection(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """How far the score may be from the optimum; 0 where it is the optimum."""
+        """Largest distance of the score from the optimum; 0 if it is the optimum."""
         return self.bound - self.score
 
 
@@ -60,7 +60,7 @@ def best_selection(
     Args:
         affinity: `[T giver, T receiver]`, numpy or torch, T up to 50. Its diagonal is not used, nan is "not measured",
             and all values may be negative; see `checked_affinity`.
-        n_groups: at most so many networks, 1 to T.
+        n_groups: largest number of networks, 1 to T.
         max_size: of a group.
         max_total_size: of all groups together: the compute of training them, in tasks (T: no task trains twice).
         must_link: sets of tasks that every group holds all or none of.

@@ -26,7 +26,7 @@ PRELOAD = ("mtrl_transfer.agents.runs.compare.preloaded",)
 
 
 def run_locally(runs: Sequence[PlannedRun], workers: int | None, overview: Overview) -> dict[str, str | None]:
-    """Do all runs, each in a process of its own.
+    """Do all runs, each in a separate process.
 
     A process has as many threads of torch as its run's config says, and the next run starts only when its cores are
     free.

@@ -1,4 +1,4 @@
-"""One planned run in a process of its own."""
+"""One planned run in a separate process."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def inconsistencies(config: RunConfig, unknown: Set[str] = frozenset()) -> list[
 
 
 def _overlap(one: str, other: str) -> bool:
-    """Whether one dotted key is the other or lies inside it."""
+    """Return True if one dotted key is the other or lies inside it."""
     return one == other or one.startswith(other + ".") or other.startswith(one + ".")
 
 
@@ -161,7 +161,7 @@ def device_problems(config: RunConfig) -> list[str]:
 
 
 def is_here(name: str) -> bool:
-    """Whether this machine has a device."""
+    """Return True if this machine has the device."""
     if name == "auto":
         return True
     device = torch.device(name)

@@ -86,7 +86,7 @@ def with_name(settings: object) -> object:
 
 
 class CombinerConfig(Section):
-    """How task gradients become one. Naming another combiner than the base file's drops the base's settings."""
+    """Combination of the task gradients. Naming another combiner than the base file's drops the base's settings."""
 
     name: str = "transference"
     """By name: ``mean``, ``pcgrad``, ``transference`` or another of ``mtrl_transfer.COMBINERS``."""
@@ -105,7 +105,7 @@ class CombinerConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """The evaluation protocol: environments of its own, deterministic policy, success at any step."""
+    """The evaluation protocol: separate environments, deterministic policy, success at any step."""
 
     every: Count | None = 50_000
     """Transitions between evaluations in training; null: none."""
@@ -120,12 +120,12 @@ class EvaluationConfig(Section):
 
 
 class CheckpointConfig(Section):
-    """What allows a run to be continued."""
+    """Checkpoints, from which a run can be continued."""
 
     every: Count | None = 100_000
     """Transitions between checkpoints; null: only at the end and when stopped."""
     keep: Count = 1
-    """How many of the newest are kept."""
+    """Number of newest checkpoints that are kept."""
 
 
 class MeasureConfig(section_of(MeasureTransference)):  # type: ignore[misc]
@@ -140,7 +140,7 @@ class ReweightingConfig(section_of(ReweightTasks)):  # type: ignore[misc]
 
 
 class LogConfig(Section):
-    """What is written and shown while training."""
+    """Logs and progress while training."""
 
     every: Count = 5_000
     """Transitions between logged steps."""

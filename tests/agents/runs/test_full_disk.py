@@ -44,7 +44,7 @@ def train_while_full(folder: Path, monkeypatch: pytest.MonkeyPatch, full: int, f
 
 
 def told(printed: str) -> dict[str, list[str]]:
-    """What was told of each file, in order."""
+    """Messages about each file, in order."""
     lines = [line for line in printed.splitlines() if "WRITTEN" in line or "written again" in line]
     names = ("metrics.jsonl", "tfevents", "records", "best_model.zip", "CHECKPOINT")
     return {name: [line for line in lines if name in line] for name in names}

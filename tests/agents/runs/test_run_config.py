@@ -310,7 +310,7 @@ def test_every_key_has_a_description():
 
 
 def test_presets_hold_no_duplicate_of_their_base():
-    """What a preset repeats from its base would go on when the base is changed."""
+    """A value that a preset repeats would stay when its base is changed."""
     for path in presets().values():
         own = yaml.safe_load(path.read_text(encoding="utf-8"))
         base = read_tree(path.parent / own.pop("base"))

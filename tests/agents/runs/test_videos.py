@@ -26,7 +26,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def milliseconds(moving: Image.Image) -> int:
-    """How long it plays; equal frames in a row are stored as one that lasts longer."""
+    """Seconds that it plays; equal frames in a row are stored as one that lasts longer."""
     return sum(frame.info["duration"] for frame in ImageSequence.Iterator(moving))
 
 
