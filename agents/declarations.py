@@ -9,7 +9,7 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, get_type_hints
+from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, create_model
@@ -138,7 +138,8 @@ def keys(model: type[Section], prefix: str = "") -> Iterator[str]:
 
 def is_section(annotation: Any) -> bool:
     """Return whether a key holds keys itself."""
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    # In Python 3.10 `dict[str, int]` is an instance of `type` too.
+    return get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 def problems_by_key(error: ValidationError, model: type[Section]) -> dict[str, str]:
