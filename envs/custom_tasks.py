@@ -72,7 +72,7 @@ def _check_late_binding(factories: Factories) -> None:
         if not isinstance(factory, FunctionType) or not (variables := _variables(factory)):
             continue
         defaults = [*(factory.__defaults__ or ()), *(factory.__kwdefaults__ or {}).values()]
-        bound = (factory.__code__, *map(id, factory.__closure__ or ()), *map(id, defaults))
+        bound = (id(factory.__code__), *map(id, factory.__closure__ or ()), *map(id, defaults))
         first, other = seen.setdefault(bound, (name, factory))
         if other is not factory:
             raise ValueError(
