@@ -29,6 +29,7 @@ from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.logs.metrics import hyperparameters, make_logger
 from mtrl_transfer.agents.runs.logs.time_split import TimeSplit
 from mtrl_transfer.agents.runs.logs.videos import Camera
+from mtrl_transfer.agents.runs.logs.wandb_run import WandbWriter
 from mtrl_transfer.agents.runs.outcome import continued_protocol, finished_step
 from mtrl_transfer.agents.runs.protocol import run_protocol
 from mtrl_transfer.agents.runs.streams import STDERR, say
@@ -162,7 +163,8 @@ def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
                 session.restore(checkpoint, state)
             _reopen(config, protocol, checkpoint)
         texts = {"config": (to_yaml(config), "yaml"), "protocol": (run_folder.to_json(protocol), "json")}
-        model.set_logger(make_logger(folder, texts, model.num_timesteps, _tell))
+        others = [] if config.log.wandb is None else [WandbWriter(folder, config)]
+        model.set_logger(make_logger(folder, texts, model.num_timesteps, _tell, others))
         if checkpoint is None:
             model.logger.record("hparams", hyperparameters(config), exclude=TENSORBOARD_ONLY)
             model.logger.dump(0)

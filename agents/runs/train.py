@@ -19,6 +19,7 @@ from mtrl_transfer.agents.runs.config.checks import cuda_graph_problems, device_
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import Failed, InputError, Interrupted
 from mtrl_transfer.agents.runs.estimate import estimate
+from mtrl_transfer.agents.runs.logs.wandb_run import wandb_problems
 from mtrl_transfer.agents.runs.session import Session, checkpoint_to_resume, open_session
 from mtrl_transfer.agents.runs.stopping import SIGNALS, StopBetweenUpdates, Stopping, StopRequested, handled
 from mtrl_transfer.agents.runs.streams import say
@@ -44,7 +45,7 @@ def train(config: RunConfig, console: Console) -> Path:
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         Failed: when losses are not finite for too long, or when the agent or its evaluation cannot be written.
     """
-    if problems := device_problems(config) or cuda_graph_problems(config):
+    if problems := device_problems(config) or cuda_graph_problems(config) or wandb_problems(config):
         raise InputError(problems)
     run_folder.check_run_dir(config)
     with contextlib.ExitStack() as held:

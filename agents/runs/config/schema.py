@@ -150,6 +150,9 @@ class LogConfig(Section):
     """Transitions between clips of each task in TensorBoard; null: none. Drawing MT10 takes about a minute of CPU."""
     record_every: Count | None = 1_000
     """Updates between records of weights, Gramians, choices and pairwise transference in one file; null: none."""
+    wandb: str | None = None
+    """Project of Weights & Biases that gets config and scalars (needs the extra ``wandb``); null: none. With
+    WANDB_MODE=offline the run stays on disk."""
     progress: bool = True
     """Show an estimate of the time beforehand, and a progress bar."""
 

@@ -41,11 +41,7 @@ class MetricsWriter(KVWriter):
 
     def write(self, key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]], step: int = 0) -> None:
         """Append the step's scalars; a step written in two parts stays one line."""
-        scalars = {
-            tag: _json_number(value)
-            for tag, value in sorted(key_values.items())
-            if "tensorboard" not in (key_excluded.get(tag) or ()) and _is_scalar(value)
-        }
+        scalars = {tag: _json_number(value) for tag, value in scalars_of(key_values, key_excluded).items()}
         if not scalars:
             return
         same = self._row.get("step") == step
@@ -100,7 +96,11 @@ class EventsWriter(TensorBoardOutputFormat):
 
 
 def make_logger(
-    folder: Path, texts: Mapping[str, tuple[str, str]], step: int = 0, tell: Tell = warnings.warn
+    folder: Path,
+    texts: Mapping[str, tuple[str, str]],
+    step: int = 0,
+    tell: Tell = warnings.warn,
+    others: Sequence[KVWriter] = (),
 ) -> Logger:
     """The logger of a run.
 
@@ -109,11 +109,12 @@ def make_logger(
         texts: ``tag -> (text, language)``, shown in TensorBoard.
         step: at which the run begins or continues, in transitions.
         tell: takes a line for the user where a file cannot be written.
+        others: further writers.
     """
     events = EventsWriter(folder, tell)
     for tag, (text, language) in texts.items():
         events.write_text(tag, text, language, step)
-    return Logger(str(folder), [MetricsWriter(folder / METRICS_FILE, tell), events])
+    return Logger(str(folder), [MetricsWriter(folder / METRICS_FILE, tell), events, *others])
 
 
 def hyperparameters(config: RunConfig) -> HParam:
@@ -139,9 +140,15 @@ def _trunk(net_arch: Any) -> Sequence[int]:
     return net_arch["pi"] if isinstance(net_arch, dict) else net_arch
 
 
-def _is_scalar(value: Any) -> bool:
-    """Return whether stable-baselines3's TensorBoard writer takes a value for a scalar."""
-    return isinstance(value, np.ScalarType) and not isinstance(value, str | bytes)
+def scalars_of(key_values: Mapping[str, Any], key_excluded: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
+    """The values that stable-baselines3's TensorBoard writer takes for scalars, by tag, sorted."""
+    return {
+        tag: value
+        for tag, value in sorted(key_values.items())
+        if "tensorboard" not in (key_excluded.get(tag) or ())
+        and isinstance(value, np.ScalarType)
+        and not isinstance(value, str | bytes)
+    }
 
 
 def _json_number(value: Any) -> float | int | None:
