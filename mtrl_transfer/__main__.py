@@ -12,6 +12,7 @@ COMMANDS = {
     "compare": cli.compare,
     "group": cli.group,
     "demo": cli.demo,
+    "push": cli.push,
 }
 
 

@@ -1,4 +1,4 @@
-"""Command lines ``mtrl-train``, ``mtrl-evaluate``, ``mtrl-compare``, ``mtrl-group`` and ``mtrl-demo``.
+"""Command lines ``mtrl-train``, ``mtrl-evaluate``, ``mtrl-compare``, ``mtrl-group``, ``mtrl-demo`` and ``mtrl-push``.
 
 Heavy imports lie inside the functions, so that ``--help`` answers at once.
 """
@@ -140,6 +140,25 @@ def demo(arguments: Sequence[str] | None = None) -> int:
         from mtrl_transfer.agents.runs.demo import play
 
         play(of.options, _console())
+
+    return run_command(parser, arguments, work)
+
+
+def push(arguments: Sequence[str] | None = None) -> int:
+    """Upload a finished run: ``REPO RUN_FOLDER [private=true]``. Returns the exit code."""
+    parser = _parser(
+        "mtrl-push",
+        "Put a finished run on the Hugging Face Hub: agent, config, protocol, scores and a model card, no pickle.",
+        "examples:\n  mtrl-push me/mt10-agent runs/FOLDER\n  mtrl-push me/mt10-agent runs/FOLDER private=true",
+    )
+    parser.add_argument("repo", metavar="REPO", type=_first, help="user/name; made if it is new")
+    parser.add_argument("folder", metavar="RUN_FOLDER", type=_first, help="of a finished run")
+    parser.add_argument("options", metavar="key=value", nargs="*", help="private=true for a private repository")
+
+    def work(of: argparse.Namespace) -> None:
+        from mtrl_transfer.agents.runs.push import push as push_run
+
+        push_run(of.repo, of.folder, of.options, _console())
 
     return run_command(parser, arguments, work)
 

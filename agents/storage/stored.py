@@ -72,6 +72,34 @@ class StoredWithoutPickle(OffPolicyAlgorithm):
         replaced = {name: value for name, value in (custom_objects or {}).items() if name in known} | kwargs
         return agent_from_archive(cls, path, *archive.read_archive(path), env, device, replaced)
 
+    @classmethod
+    def from_hub(
+        cls,
+        repo: str,
+        env: GymEnv | None = None,
+        filename: str = "agent.zip",
+        revision: str | None = None,
+        **kwargs: Any,
+    ) -> MTSAC:
+        """Load an agent from the Hugging Face Hub, such as ``mtrl-push`` put there. No code from it runs.
+
+        Args:
+            repo: ``user/name``.
+            env: as in :meth:`load`.
+            filename: of the agent in the repository.
+            revision: commit, branch or tag; None: the newest.
+            **kwargs: as in :meth:`load`.
+
+        Raises:
+            ImportError: without huggingface_hub.
+            ValueError: as in :meth:`load`.
+        """
+        try:
+            from huggingface_hub import hf_hub_download
+        except ImportError:
+            raise ImportError("from_hub needs huggingface_hub: pip install 'mtrl-transfer[hub]'") from None
+        return cls.load(hf_hub_download(repo, filename, revision=revision), env, **kwargs)
+
     def save_replay_buffer(self, path: archive.Target) -> None:
         """Write the stored transitions as safetensors (SB3 would pickle them).
 

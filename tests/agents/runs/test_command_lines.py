@@ -21,7 +21,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "group"])
+@pytest.mark.parametrize("command", ["train", "evaluate", "compare", "group", "push"])
 def test_help_needs_no_heavy_imports(command: str):
     """Torch alone takes seconds."""
     program = f"import sys; from mtrl_transfer.agents.runs import cli; cli.{command}(['--help'])"
