@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "ecosystem.md"
 PROGRAMS = re.findall(r"^## (.*?)$.*?^```python\n(.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 NEEDS = {
     "Weights & Biases": ["wandb"],
-    "Optuna, with the callback of RL Zoo": ["optuna", "rl_zoo3"],
+    "Optuna": ["optuna", "rl_zoo3"],
     "Videos by SB3's `VecVideoRecorder`": ["moviepy"],
     "Hugging Face Hub": ["huggingface_hub"],
 }
