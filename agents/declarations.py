@@ -1,6 +1,6 @@
 """Arguments declared once: a signature holds names, types, ranges and defaults, the docstring the meaning.
 
-:func:`section_of` reads them off. Configs, checks, archives and the guide use what it gives.
+`section_of` reads them off. Configs, checks, archives and the guide use what it gives.
 """
 
 from __future__ import annotations

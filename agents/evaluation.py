@@ -20,9 +20,10 @@ class Predicts(Protocol):
 
 
 class Evaluation(NamedTuple):
-    """Result of :func:`evaluate`: ``success [T]`` (share of episodes), ``returns [T]`` (mean, raw rewards).
+    """Result of [mtrl_transfer.agents.evaluate][].
 
-    ``solvable [T]`` is False for tasks that cannot be solved at all, which a suite may contain on purpose.
+    ``success [T]`` is the share of episodes, ``returns [T]`` the mean of raw rewards. ``solvable [T]`` is False for
+    tasks that cannot be solved at all, which a suite may contain on purpose.
     """
 
     task_names: tuple[str, ...]
@@ -53,14 +54,14 @@ def evaluate(model: Predicts, env: VecEnv, n_eval_episodes: int) -> Evaluation:
     Args:
         model: the agent.
         env: environment other than the training's; sub-environment ``t`` is task ``t``. Success is ``is_success`` above
-            0 at the end of an episode. See :func:`begin_evaluation` for ``VecNormalize``.
+            0 at the end of an episode. See `begin_evaluation` for ``VecNormalize``.
         n_eval_episodes: episodes per task, at least 1.
 
     Returns:
-        An :class:`Evaluation`; a task whose environment reports no success counts 0.
+        An [mtrl_transfer.agents.Evaluation][]; a task whose environment reports no success counts 0.
 
     Raises:
-        ValueError: if the environment does not suit the agent (:func:`check_evaluation_env`), or
+        ValueError: if the environment does not suit the agent (`check_evaluation_env`), or
             ``n_eval_episodes`` is not a whole number of at least 1.
     """
     if n_eval_episodes != int(n_eval_episodes) or n_eval_episodes < 1:
@@ -92,7 +93,7 @@ def begin_evaluation(model: Predicts, env: VecEnv) -> np.ndarray:
     statistics of the agent's own, if the agent has one, and keeps them fixed.
 
     Raises:
-        ValueError: if the environment does not suit the agent; see :func:`check_evaluation_env`.
+        ValueError: if the environment does not suit the agent; see `check_evaluation_env`.
     """
     check_evaluation_env(model, env)
     copy_normalization(_training_env(model), env)

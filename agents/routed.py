@@ -91,7 +91,7 @@ class RoutedAgent:
 
     @classmethod
     def load(cls, path: archive.Target, device: torch.device | str = "auto") -> RoutedAgent:
-        """Load what :meth:`save` wrote; opening a file runs no code from it.
+        """Load what `save` wrote; opening a file runs no code from it.
 
         Raises:
             FileNotFoundError: if there is no such file.

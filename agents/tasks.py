@@ -111,7 +111,7 @@ class EpisodeWindows:
         return {"returns": [list(window) for window in self.returns], "successes": [list(w) for w in self.successes]}
 
     def load_state_dict(self, state: dict[str, list[list[float]]]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         for windows, stored in ((self.returns, state["returns"]), (self.successes, state["successes"])):
             for window, values in zip(windows, stored, strict=True):
                 window.clear()

@@ -67,7 +67,7 @@ class Faults:
         return {"count": self.count, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         for name, value in state.items():
             getattr(self, name).copy_(value)
 

@@ -21,7 +21,7 @@ EXACT = ("none", "ieee")
 def float32_products() -> Iterator[None]:
     """Compute float32 matrix products in float32, whatever precision is set; restore the settings at the end.
 
-    The settings are those of :func:`torch.set_float32_matmul_precision` and `torch.backends.*.matmul.fp32_precision`.
+    The settings are those of `torch.set_float32_matmul_precision` and `torch.backends.*.matmul.fp32_precision`.
     They hold for the whole process, so other threads see the change too. Where products are not rounded, nothing is
     changed: on many CPUs a lower precision only selects faster float32 kernels. Takes microseconds and does not wait
     for the device. Also a decorator.

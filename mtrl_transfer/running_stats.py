@@ -47,7 +47,7 @@ class RunningMeans:
         return {**sums, **{f"count_{name}": count for name, count in counts.items()}}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         names = [key.removeprefix("sum_") for key in state if key.startswith("sum_")]
         self._sums = {name: state[f"sum_{name}"].clone() for name in names}
         self._counts = {name: state[f"count_{name}"].clone() for name in names}
@@ -57,7 +57,7 @@ class Correlation:
     """Pearson correlation of paired tensors, since the last flush and overall, from float64 sums on the device.
 
     Each call's entries are one event: their sums are taken together, so tasks and updates count alike. Sums stay
-    where they are in memory, as those of :class:`RunningMeans` do.
+    where they are in memory, as those of `RunningMeans` do.
     """
 
     def __init__(self) -> None:
@@ -92,7 +92,7 @@ class Correlation:
         return {name: part for name, part in parts.items() if part is not None}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         self._window, self._overall = (state[name].clone() if name in state else None for name in ("window", "overall"))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class SharedWeight(ABC):
-    """Stands in for a weight `[M, in, out]` in :func:`shared_linear`.
+    """Stands in for a weight `[M, in, out]` in `shared_linear`.
 
     Attributes:
         shape: of the weight.
@@ -25,7 +25,7 @@ class SharedWeight(ABC):
 
     @abstractmethod
     def apply(self, x: Tensor, bias: Tensor) -> Tensor:
-        """Return the result of :func:`shared_linear`."""
+        """Return the result of `shared_linear`."""
 
 
 def shared_linear(x: Tensor, weight: Tensor | SharedWeight, bias: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class MultiTaskEvalCallback(BaseCallback):
     ``time/training_seconds``: the seconds of environments, updates and transference until then.
 
     Args:
-        eval_env: environment other than the training's, see :func:`mtrl_transfer.agents.evaluation.evaluate`. It is
+        eval_env: environment other than the training's, see [mtrl_transfer.agents.evaluate][]. It is
             checked when training begins. A ``VecNormalize`` gets the training's statistics, as in SB3.
         eval_freq: vector steps between evaluations.
         n_eval_episodes: episodes per task.
@@ -56,7 +56,7 @@ class MultiTaskEvalCallback(BaseCallback):
         tell: takes a line for the user if the best agent cannot be saved; training goes on.
 
     Attributes:
-        last: latest :class:`Evaluation`, None before the first.
+        last: latest [mtrl_transfer.agents.Evaluation][], None before the first.
         best_score: mean success and mean return of the best agent so far, None before the first evaluation.
         seconds: spent in evaluation so far.
     """
@@ -86,7 +86,7 @@ class MultiTaskEvalCallback(BaseCallback):
         return {"seconds": self.seconds, "best_mean_success": success, "best_mean_return": mean_return}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         success, mean_return = state["best_mean_success"], state["best_mean_return"]
         self.seconds, self.best_score = state["seconds"], None if success is None else (success, mean_return)
 
@@ -162,7 +162,7 @@ class TransferenceFigures(BaseCallback):
         return {"seconds": self.seconds, "steps": self._steps, "left_out": self._left_out, "counted": counted}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         self.seconds, self._steps, self._left_out = state["seconds"], state["steps"], state["left_out"]
         self._counted = {role: (one["kept"], one["n_updates"]) for role, one in state["counted"].items()}
 

@@ -34,7 +34,7 @@ def record_clips(model: Predicts, env: VecEnv, every: int = 1, shrink: int = 1) 
         A clip per task, in order.
 
     Raises:
-        ValueError: if the environment does not suit the agent, as in :func:`mtrl_transfer.agents.evaluation.evaluate`.
+        ValueError: if the environment does not suit the agent, as in `mtrl_transfer.agents.evaluation.evaluate`.
     """
     observations = begin_evaluation(model, env)
     frames: list[list[np.ndarray]] = [[] for _ in range(env.num_envs)]

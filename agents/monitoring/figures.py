@@ -25,7 +25,7 @@ INCHES_PER_TASK = 0.16
 def heatmap(matrix: np.ndarray, names: Sequence[str], title: str, rows: str, columns: str) -> Figure:
     """A matrix ``[T, T]``, coloured symmetrically about zero: blue helps, red harms.
 
-    The diagonal and missing values are grey: a task's effect on itself would outshine all others. Up to :data:`FEW`
+    The diagonal and missing values are grey: a task's effect on itself would outshine all others. Up to `FEW`
     tasks the cells hold their numbers, as whole multiples of a power of ten that the title names.
 
     Args:
@@ -55,7 +55,7 @@ def heatmap(matrix: np.ndarray, names: Sequence[str], title: str, rows: str, col
 
 
 def left_out_shares(steps: Sequence[int], shares: np.ndarray, names: Sequence[str], title: str) -> Figure:
-    """Shares of updates that left each task out, stacked over time; beyond :data:`FEW` tasks the smallest are summed.
+    """Shares of updates that left each task out, stacked over time; beyond `FEW` tasks the smallest are summed.
 
     Args:
         steps: ``n`` counts of transitions.

@@ -62,7 +62,7 @@ LAYOUT: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def scalar_layout(task_names: Sequence[str]) -> dict[str, dict[str, list[Any]]]:
-    """TensorBoard's *Custom Scalars*: :data:`LAYOUT` with a line for each task.
+    """TensorBoard's *Custom Scalars*: `LAYOUT` with a line for each task.
 
     Args:
         task_names: in order.

@@ -11,7 +11,7 @@ AFFINITY_SHARE = 16
 
 
 class MeasureTransference(BaseCallback):
-    """Measure transference around updates of an :class:`mtrl_transfer.agents.MTSAC`, without changing the training.
+    """Measure transference around updates of an [mtrl_transfer.agents.MTSAC][], without changing the training.
 
     The agent logs the results as ``transference/...``; ``TransferenceFigures`` draws them, ``RecordTransference`` keeps
     them in a file.

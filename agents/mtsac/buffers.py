@@ -212,7 +212,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         return {name: column.index_select(0, slots).cpu() for name, column in self.storage._asdict().items()}
 
     def put_rows(self, first: int, rows: dict[str, Tensor]) -> None:
-        """Put copies from :meth:`rows` back in their slots; call :meth:`place_cursor` afterwards.
+        """Put copies from `rows` back in their slots; call `place_cursor` afterwards.
 
         Raises:
             ValueError: if they are of other shapes.
@@ -247,7 +247,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
                 safetensors.torch.save_file(stored, path)
 
     def load(self, source: Target) -> None:
-        """Read what :meth:`save` wrote into this buffer.
+        """Read what `save` wrote into this buffer.
 
         Raises:
             FileNotFoundError: if there is no such file.

@@ -41,5 +41,5 @@ class CorrelatedNoise:
         return {"last": self.last, "generator": self.generator.bit_generator.state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         self.last, self.generator.bit_generator.state = state["last"], state["generator"]

@@ -3,7 +3,7 @@
 Each loss is a function of the parameters it is given and of a batch that already holds everything random (noise, TD
 target, temperature). So the same function serves the update, its task gradients and any lookahead. ``K`` candidate
 trunks are evaluated at once: parameters ``[N * K, ...]`` give losses ``[K, T, B]``. ``predictions`` and ``loss_of``
-take the loss apart for :mod:`mtrl_transfer.choosing.quadratic`.
+take the loss apart for `mtrl_transfer.choosing.quadratic`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def weighted(losses: Tensor, weights: Tensor | None) -> Tensor:
 
 
 class NetworkLoss(ABC):
-    """A network with its loss: a :class:`mtrl_transfer.model.Model`.
+    """A network with its loss: a `mtrl_transfer.model.Model`.
 
     Args:
         network: network whose trunk the tasks share.
@@ -85,7 +85,7 @@ class NetworkLoss(ABC):
         heads: Parameters | None = None,
         trunk_shares: Tensor | None = None,
     ) -> Any:
-        """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
+        """Losses at given parameters; parameters and shares as for `MultiTaskMLP`."""
 
     @abstractmethod
     def predictions(self, batch: Any, trunks: Parameters) -> Tensor:
@@ -184,7 +184,7 @@ class CriticLoss(NetworkLoss):
         heads: Parameters | None = None,
         trunk_shares: Tensor | None = None,
     ) -> CriticRows:
-        """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
+        """Losses at given parameters; parameters and shares as for `MultiTaskMLP`."""
         values = self.network(torch.cat([batch.observations, batch.actions], dim=-1), trunk, heads, trunk_shares)
         values = values.view(self.network.n_nets, -1, *batch.targets.shape)
         losses = (values - batch.targets).square().mean(dim=0)
@@ -224,7 +224,7 @@ class ActorLoss(NetworkLoss):
         heads: Parameters | None = None,
         trunk_shares: Tensor | None = None,
     ) -> ActorRows:
-        """Losses at given parameters; parameters and shares as for :class:`MultiTaskMLP`."""
+        """Losses at given parameters; parameters and shares as for `MultiTaskMLP`."""
         actions, log_probs = squashed_sample(self.network(batch.observations, trunk, heads, trunk_shares), batch.noise)
         n_candidates, n_tasks, rows = log_probs.shape
         # Candidates join the rows: the critic is the same for all of them.

@@ -68,7 +68,7 @@ class MTSAC(StoredWithoutPickle):
     the trunk, separately for the critics and the actor.
 
     Args:
-        policy: ``"MultiTaskPolicy"`` or a subclass of :class:`mtrl_transfer.agents.MultiTaskPolicy`.
+        policy: ``"MultiTaskPolicy"`` or a subclass of [mtrl_transfer.agents.MultiTaskPolicy][].
         env: vector environment in which sub-environment ``t`` is task ``t`` and observations end with the one-hot.
         learning_rate: step size of Adam for actor, critics and temperatures: a number or a function of the remaining
             progress.
@@ -85,7 +85,7 @@ class MTSAC(StoredWithoutPickle):
         target_update_interval: updates between moves of the target critics.
         target_entropy: entropy that each task's temperature aims at, in nats; ``auto``: minus the number of action
             dimensions.
-        policy_kwargs: arguments of :class:`mtrl_transfer.agents.MultiTaskPolicy`.
+        policy_kwargs: arguments of [mtrl_transfer.agents.MultiTaskPolicy][].
         stats_window_size: episodes per task over which the training statistics are averaged.
         tensorboard_log: folder for TensorBoard events; None: none.
         verbose: 0 silent, 1 info, 2 debug.

@@ -32,11 +32,11 @@ class MultiTaskMLP(nn.Module):
         hidden: widths of the trunk's layers, at least one.
         n_tasks: ``T``.
         n_nets: ``N``.
-        activation: one of :data:`ACTIVATIONS`.
+        activation: one of `ACTIVATIONS`.
         layer_norm: normalise each layer before its activation (Ba et al., arXiv 1607.06450).
         one_hot_in_trunk: also feed the task's one-hot to the trunk.
         alignment: a linear map of each task's input before the trunk, initially the identity; see
-            :class:`mtrl_transfer.TaskAlignment`. It multiplies the rows and is not folded into the first layer: this
+            `mtrl_transfer.TaskAlignment`. It multiplies the rows and is not folded into the first layer: this
             product is the smaller one if a layer is wider than a task has rows, all candidates of a lookahead share
             it, and the first layer stays one product over all tasks.
         standardize: use ``(x - input_mean) * input_scale`` as the input; these buffers ``[in]`` are 0 and 1 until they
@@ -108,7 +108,7 @@ class MultiTaskMLP(nn.Module):
         Args:
             x: ``[T, B, in]``, or ``[N, T, B, in]`` where each trunk has its own input.
             trunk: parameters to use instead of the module's own: ``[M, ...]`` for any ``M``, or with a task axis
-                ``[T, N, ...]`` (see :func:`mtrl_transfer.shared_linear.shared_linear`).
+                ``[T, N, ...]`` (see `mtrl_transfer.shared_linear.shared_linear`).
             heads: parameters to take the alignment from, instead of the module's own.
 
         Returns:
@@ -137,7 +137,7 @@ class MultiTaskMLP(nn.Module):
 
         Args:
             x: ``[T, B, in]`` or ``[N, T, B, in]``.
-            trunk: as for :meth:`features`; ``M`` may be ``N * K`` for ``K`` candidates of each trunk, trunk by trunk.
+            trunk: as for `features`; ``M`` may be ``N * K`` for ``K`` candidates of each trunk, trunk by trunk.
             heads: parameters to use instead of the module's own.
             trunk_shares: ``[T]``, factors on each task's gradient with respect to the features, and so on its gradient
                 for the trunk, but not for the heads. One plain backward of the mean loss then gives the trunk any

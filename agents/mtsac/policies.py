@@ -58,7 +58,7 @@ class MultiTaskPolicy(BasePolicy):
         one_hot_in_trunk: feed the one-hot to the trunks too; by default it only selects the head.
         alignment: a linear map of each task's input before the trunks of actor and critics (Wu, Zhang, Ré, arXiv
             2005.00944), trained in turn with the trunks or together with them; None: no map. See
-            :class:`mtrl_transfer.AlignmentSchedule`.
+            `AlignmentSchedule`.
         alignment_period: updates of a turn.
         standardize_inputs: centre observations and divide them by their spread over all tasks, both measured on the
             transitions that are stored at the first update. Meta-World's goals and objects differ by centimetres, which
@@ -145,7 +145,7 @@ class MultiTaskPolicy(BasePolicy):
         """Take mean and spread of each dimension from observations ``[T, B, D]``, all tasks together.
 
         Tasks share mean and spread, so differences between tasks stay. A dimension that hardly moves is not blown up:
-        its spread counts as at least :data:`LEAST_SPREAD` of the widest one's. Values that are not finite are replaced
+        its spread counts as at least `LEAST_SPREAD` of the widest one's. Values that are not finite are replaced
         by the mean of the others.
         """
         rows = observations.flatten(0, 1)
@@ -219,7 +219,7 @@ class MultiTaskPolicy(BasePolicy):
 
     @classmethod
     def load(cls: type[Policy], path: Target, device: torch.device | str = "auto") -> Policy:
-        """Load what :meth:`save` of this class wrote; opening a file runs no code from it.
+        """Load what `save` of this class wrote; opening a file runs no code from it.
 
         Raises:
             FileNotFoundError: if there is no such file.
@@ -236,7 +236,7 @@ def checked_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any])
     """Arguments of a policy as a file can hold them: classes by name, tuples as lists.
 
     Args:
-        policy_class: :class:`MultiTaskPolicy` or a subclass; those of a subclass's own are only brought to that form.
+        policy_class: `MultiTaskPolicy` or a subclass; those of a subclass's own are only brought to that form.
         given: arguments by name.
 
     Raises:

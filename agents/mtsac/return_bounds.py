@@ -58,7 +58,7 @@ class ReturnBounds:
         return {name: torch.from_numpy(getattr(self, name).copy()) for name in ("lowest", "highest", "terminates")}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         self.lowest, self.highest = state["lowest"].cpu().numpy().copy(), state["highest"].cpu().numpy().copy()
         if "terminates" in state:  # older agents' states do not say
             self.terminates = state["terminates"].cpu().numpy().copy()

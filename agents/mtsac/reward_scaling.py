@@ -12,7 +12,7 @@ LARGEST_RETURN = 10.0
 
 
 class RewardScaling(ABC):
-    """Scale each task's rewards so that the largest return seen so far is :data:`LARGEST_RETURN`.
+    """Scale each task's rewards so that the largest return seen so far is `LARGEST_RETURN`.
 
     Args:
         n_tasks: ``T``.
@@ -57,7 +57,7 @@ class RewardScaling(ABC):
         return {"running": torch.from_numpy(self.running.copy()), "largest": torch.from_numpy(self.largest.copy())}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Restore :meth:`state_dict`."""
+        """Restore `state_dict`."""
         self.running, self.largest = state["running"].cpu().numpy().copy(), state["largest"].cpu().numpy().copy()
         self._refresh()
 
@@ -77,7 +77,7 @@ class MaxRewardScaling(RewardScaling):
     """By the return of the largest reward, received forever: ``r / (1 - gamma)``.
 
     A task that pays next to nothing but for rare spikes (peg-insert, push) never sees a large return, so by
-    :class:`MaxReturnScaling` one spike would count as much as a solved episode; its TD errors then outweigh all other
+    `MaxReturnScaling` one spike would count as much as a solved episode; its TD errors then outweigh all other
     tasks' in the trunk.
     """
 

@@ -19,8 +19,8 @@ class Rewards:
     """Scales of rewards and bounds of returns, as far as they are asked for.
 
     Args:
-        scaling: a name in :data:`REWARD_SCALINGS`; None: rewards are not scaled.
-        clip_targets: keep targets within :class:`ReturnBounds`.
+        scaling: a name in `REWARD_SCALINGS`; None: rewards are not scaled.
+        clip_targets: keep targets within `ReturnBounds`.
         n_tasks: ``T``.
         gamma: discount per step.
         device: of scales and bounds.
@@ -68,7 +68,7 @@ class Rewards:
         return {name: part.state_dict() for name, part in self._parts().items()}
 
     def load_state_dict(self, state: Stateful) -> None:
-        """Restore :meth:`state_dict`; a part that had no state begins anew."""
+        """Restore `state_dict`; a part that had no state begins anew."""
         for name, part in self._parts().items():
             if name in state:
                 part.load_state_dict(state[name])

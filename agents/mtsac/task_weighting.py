@@ -20,7 +20,7 @@ class ReweightTasks(BaseCallback):
     The algorithm needs one input matrix and one column of labels per task. Inputs are the critics' trunk features of
     rows of all tasks together, as many as an update's; the labels of task ``t`` are the target critics' values of all
     these rows under the head of ``t``, brought to zero mean and unit variance: otherwise a task would count by the size
-    of its returns. Weights are at least :data:`SMALLEST` of their mean, and have mean 1. They are 1 until the first
+    of its returns. Weights are at least `SMALLEST` of their mean, and have mean 1. They are 1 until the first
     computation, which comes after ``every`` updates.
 
     Args:

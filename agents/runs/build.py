@@ -69,7 +69,7 @@ def training_callbacks(config: RunConfig) -> list[BaseCallback]:
 
 
 def combiner_kwargs(combiner: CombinerConfig) -> dict[str, Any]:
-    """Settings for :class:`mtrl_transfer.agents.MTSAC`: common ones, and those of one role under its name."""
+    """Settings for `mtrl_transfer.agents.MTSAC`: common ones, and those of one role under its name."""
     own = {role: settings for role, settings in (("critic", combiner.critic), ("actor", combiner.actor)) if settings}
     return {**combiner.kwargs, **own}
 

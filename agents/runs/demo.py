@@ -54,7 +54,7 @@ def play(overrides: Sequence[str], console: Console) -> Evaluation:
     """Play the agent, print success per task, and write the clip.
 
     Args:
-        overrides: :class:`DemoOptions` as ``key=value``.
+        overrides: `DemoOptions` as ``key=value``.
         console: where the table is printed.
 
     Raises:
@@ -102,7 +102,7 @@ def shipped_agent() -> Path:
 
 
 class Film(VecEnvWrapper):
-    """Draws every task's first episode: up to :data:`STEPS` steps, or until the task is solved.
+    """Draws every task's first episode: up to `STEPS` steps, or until the task is solved.
 
     Args:
         env: environment whose sub-environments render ``rgb_array``.

@@ -85,7 +85,7 @@ def read_evaluation(path: Path) -> dict[str, Any]:
 
 
 def read_protocol(path: Path) -> dict[str, Any]:
-    """Read a ``protocol.json``; ``precision`` is there for runs of version 0.1 too, see :data:`UNKNOWN`.
+    """Read a ``protocol.json``; ``precision`` is there for runs of version 0.1 too, see `UNKNOWN`.
 
     Raises:
         Unreadable: if it is none.

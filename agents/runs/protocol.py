@@ -39,7 +39,7 @@ def run_protocol(
 
     Args:
         config: the resolved config.
-        environment: the training environments' own account (:func:`envs.protocol_card`).
+        environment: the training environments' own account (`envs.protocol_card`).
         evaluation_horizon: steps of an evaluation episode.
         device: where the agent runs.
 

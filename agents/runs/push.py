@@ -69,7 +69,7 @@ def push(repo: str, argument: str, overrides: Sequence[str], console: Console) -
     Args:
         repo: ``user/name``; it is made if it is new.
         argument: the run folder.
-        overrides: :class:`PushOptions` as ``key=value``.
+        overrides: `PushOptions` as ``key=value``.
         console: where the address is printed.
 
     Raises:

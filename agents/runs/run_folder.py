@@ -44,7 +44,7 @@ MAY_CHANGE = (*HARMLESS, "total_timesteps", "evaluation.every")
 
 
 def load_run(argument: str, overrides: Sequence[str]) -> RunConfig:
-    """Load the config of a training run; see :func:`~mtrl_transfer.agents.runs.config.loading.load_config`.
+    """Load the config of a training run; see `load_config`.
 
     Raises:
         InputError: also where the config of the run to resume is missing, and where a copied or moved run's config
@@ -180,7 +180,7 @@ def _new_folder(config: RunConfig) -> Path:
 
 
 def check_same_run(config: RunConfig, folder: Path, trained: Mapping[str, Any] | None) -> None:
-    """Refuse to continue a run with keys that may not change; see :data:`MAY_CHANGE`.
+    """Refuse to continue a run with keys that may not change; see `MAY_CHANGE`.
 
     Args:
         config: to continue with.

@@ -29,10 +29,10 @@ class StopRequested(BaseException):
 
 
 class Stopping:
-    """Turn the first SIGINT (Ctrl-C) or SIGTERM into :class:`StopRequested`, and end at once by the next one.
+    """Turn the first SIGINT (Ctrl-C) or SIGTERM into `StopRequested`, and end at once by the next one.
 
-    The exception is raised by :meth:`check`, where the state of the run is whole, or immediately within
-    :meth:`at_once`. A second signal kills the workers and raises SystemExit wherever it arrives.
+    The exception is raised by `check`, where the state of the run is whole, or immediately within
+    `at_once`. A second signal kills the workers and raises SystemExit wherever it arrives.
     """
 
     def __init__(self) -> None:
@@ -66,7 +66,7 @@ class Stopping:
 
 
 class StopBetweenUpdates(BaseCallback):
-    """Raise :class:`StopRequested` between two updates if a signal has arrived.
+    """Raise `StopRequested` between two updates if a signal has arrived.
 
     Args:
         stopping: handles the signals.

@@ -31,7 +31,9 @@ METADATA = "actor"
 
 
 class Actor:
-    """The deterministic policy of an :class:`MTSAC`, read by :func:`load_actor`: it plays, and cannot be trained.
+    """The deterministic policy of an [mtrl_transfer.agents.MTSAC][]: it plays, and cannot be trained.
+
+    [mtrl_transfer.agents.load_actor][] reads it from a file.
 
     Attributes:
         task_names: the T tasks in the order of the one-hot.
@@ -112,7 +114,7 @@ def save_actor(agent: MTSAC, path: str | Path, env: Mapping[str, Any] | None = N
 
 
 def load_actor(path: str | Path) -> Actor:
-    """Read what :func:`save_actor` wrote, on the CPU. Opening a file runs no code from it.
+    """Read what [mtrl_transfer.agents.save_actor][] wrote, on the CPU. Opening a file runs no code from it.
 
     Raises:
         FileNotFoundError: if there is no such file.

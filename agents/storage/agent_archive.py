@@ -94,7 +94,7 @@ def agent_from_archive(
     device: torch.device | str,
     replaced: dict[str, Any],
 ) -> MTSAC:
-    """An agent as :func:`agent_to_archive` described it.
+    """An agent as `agent_to_archive` described it.
 
     Args:
         cls: class of the agent.

@@ -76,7 +76,7 @@ def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_archive(source: Target) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read what :func:`write_archive` wrote.
+    """Read what `write_archive` wrote.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -143,7 +143,7 @@ def box_to_json(box: spaces.Box) -> dict[str, Any]:
 
 
 def box_from_json(data: dict[str, Any]) -> spaces.Box:
-    """Inverse of :func:`box_to_json`."""
+    """Inverse of `box_to_json`."""
     shape, dtype = tuple(data["shape"]), np.dtype(data["dtype"]).type
     low, high = (np.array([float(value) for value in data[side]], dtype).reshape(shape) for side in ("low", "high"))
     return spaces.Box(low, high, shape, dtype)
@@ -177,7 +177,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Any], dic
 
 
 def unflatten(tree: Any, tensors: dict[str, Tensor]) -> Any:
-    """Inverse of :func:`flatten` (tuples come back as lists)."""
+    """Inverse of `flatten` (tuples come back as lists)."""
     if not isinstance(tree, dict):
         return tree
     if "tensor" in tree:

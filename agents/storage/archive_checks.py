@@ -33,7 +33,7 @@ INCONSISTENT_ARCHIVE_ERRORS = (
 
 @contextmanager
 def blamed_on(subject: str) -> Iterator[None]:
-    """Turn :data:`INCONSISTENT_ARCHIVE_ERRORS` into one ValueError that begins with ``subject``."""
+    """Turn `INCONSISTENT_ARCHIVE_ERRORS` into one ValueError that begins with ``subject``."""
     try:
         yield
     except INCONSISTENT_ARCHIVE_ERRORS as error:

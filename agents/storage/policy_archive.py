@@ -57,7 +57,7 @@ def policy_to_archive(policy: MultiTaskPolicy) -> tuple[dict[str, Any], dict[str
 def policy_from_archive(
     cls: type[Policy], path: Target, data: dict[str, Any], tensors: dict[str, Tensor], device: torch.device | str
 ) -> Policy:
-    """A policy as :func:`policy_to_archive` described it.
+    """A policy as `policy_to_archive` described it.
 
     Raises:
         ValueError: if the archive describes none (``path`` is named), or if the device cannot be used.

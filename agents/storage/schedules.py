@@ -24,7 +24,7 @@ def schedule_to_json(rate: Any) -> Any:
 
 
 def schedule_from_json(data: Any) -> Any:
-    """Inverse of :func:`schedule_to_json`; text stays text.
+    """Inverse of `schedule_to_json`; text stays text.
 
     Raises:
         ValueError: for a schedule that does not exist.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class StoredWithoutPickle(OffPolicyAlgorithm):
-    """Storage of :class:`mtrl_transfer.agents.MTSAC`: JSON and safetensors in place of SB3's pickles."""
+    """Storage of `mtrl_transfer.agents.MTSAC`: JSON and safetensors in place of SB3's pickles."""
 
     def save(self, path: archive.Target, exclude: Any = None, include: Any = None) -> None:
         """Save the agent as a zip of JSON and safetensors; no pickle.
@@ -46,7 +46,7 @@ class StoredWithoutPickle(OffPolicyAlgorithm):
         """Load an agent. Opening a file runs no code from it.
 
         Args:
-            path: what :meth:`save` wrote.
+            path: what `save` wrote.
             env: environment with the same tasks, to train on; not needed for prediction.
             device: as in SB3.
             custom_objects: arguments that replace stored ones, as in SB3: unknown names are ignored.
@@ -85,14 +85,14 @@ class StoredWithoutPickle(OffPolicyAlgorithm):
 
         Args:
             repo: ``user/name``.
-            env: as in :meth:`load`.
+            env: as in `load`.
             filename: of the agent in the repository.
             revision: commit, branch or tag; None: the newest.
-            **kwargs: as in :meth:`load`.
+            **kwargs: as in `load`.
 
         Raises:
             ImportError: without huggingface_hub.
-            ValueError: as in :meth:`load`.
+            ValueError: as in `load`.
         """
         try:
             from huggingface_hub import hf_hub_download
@@ -112,7 +112,7 @@ class StoredWithoutPickle(OffPolicyAlgorithm):
         """Read stored transitions.
 
         Args:
-            path: file or binary stream that :meth:`save_replay_buffer` wrote.
+            path: file or binary stream that `save_replay_buffer` wrote.
             truncate_last_traj: of SB3's signature; training ends the last episode where it resets the environment.
 
         Raises:
@@ -131,7 +131,7 @@ class StoredWithoutPickle(OffPolicyAlgorithm):
         """Take over parameters, as in SB3.
 
         Args:
-            load_path_or_dict: what :meth:`save` wrote, or what SB3's ``get_parameters`` returned.
+            load_path_or_dict: what `save` wrote, or what SB3's ``get_parameters`` returned.
             exact_match: require all parameters of all networks and optimizers.
             device: of SB3's signature; parameters go to the agent's device.
 

@@ -39,7 +39,7 @@ def training_state(agent: MTSAC) -> dict[str, Any]:
 
 
 def restore_training_state(agent: MTSAC, state: dict[str, Any]) -> None:
-    """Continue from :func:`training_state`; ``agent.learn(..., reset_num_timesteps=False)`` then goes on from there."""
+    """Continue from `training_state`; ``agent.learn(..., reset_num_timesteps=False)`` then goes on from there."""
     assert agent.env is not None
     observations = agent.env.load_state_dict(state["environment"])
     agent._last_obs, agent._last_episode_starts = observations, state["episode_starts"]

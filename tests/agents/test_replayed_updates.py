@@ -51,7 +51,7 @@ REPLAYS: list[Callable[[], None]] = []
 
 
 def record_on_cpu(work: Callable[[], None], generators: Sequence[torch.Generator]) -> Callable[[], None]:
-    """Stands in for :func:`mtrl_transfer.agents.mtsac.cuda_graph.recorded`, which needs a CUDA device."""
+    """Stands in for `mtrl_transfer.agents.mtsac.cuda_graph.recorded`, which needs a CUDA device."""
     with Tape() as tape:
         work()
     return tape.replay

@@ -35,7 +35,7 @@ def compare(argument: str, overrides: Sequence[str], console: Console) -> Summar
 
 
 def run_comparison(plan: Plan, console: Console) -> Summary:
-    """Do the same as :func:`compare` for a plan."""
+    """Do the same as `compare` for a plan."""
     for difference in plan.differences:
         say(console, f"Methods differ in {difference}")
     errors: dict[str, str | None] = {}

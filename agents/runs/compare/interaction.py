@@ -53,7 +53,7 @@ class Choices(NamedTuple):
 
 
 def by_phase(history: History) -> list[np.ndarray]:
-    """Return the values of each of :data:`PHASES`; a phase may have none."""
+    """Return the values of each of `PHASES`; a phase may have none."""
     return np.array_split(history.values, len(PHASES))
 
 

@@ -29,7 +29,7 @@ Two sets of seeds of one method on the Point suite "differ" in 17% of trials wit
 with 15; it should be 5%.
 """
 MOST_SEEDS = 1_000
-"""Largest number that :func:`seeds_needed` returns; a difference that needs more is negligible."""
+"""Largest number that `seeds_needed` returns; a difference that needs more is negligible."""
 
 
 def iqm(scores: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ def probability_of_improvement(one: np.ndarray, other: np.ndarray) -> np.ndarray
 
 
 def improvement(one: np.ndarray, other: np.ndarray, generator: np.random.Generator) -> tuple[Estimate, float]:
-    """Return :func:`probability_of_improvement` with its interval, and its p-value; both methods are resampled.
+    """Return `probability_of_improvement` with its interval, and its p-value; both methods are resampled.
 
     The two-sided p-value of no difference is the bootstrap's, ``2 (k + 1) / (n + 1)``: of ``n`` samples, ``k`` are on
     the side of 0.5 that has fewer.
@@ -120,7 +120,7 @@ def seeds_needed(one: np.ndarray, other: np.ndarray) -> int | None:
         other: the same.
 
     Returns:
-        The number; None if it is unknown or above :data:`MOST_SEEDS`.
+        The number; None if it is unknown or above `MOST_SEEDS`.
     """
     if len(one) < 2 or len(other) < 2:
         return None

@@ -50,7 +50,7 @@ class MethodSummary:
         seeds_needed: seeds per method to find the difference from the baseline; None if unknown.
         over_transitions: IQM of the learning curves over transitions; None without curves.
         over_seconds: the same over training time.
-        prediction: by role and measure, correlation of predicted with realised improvement in each of :data:`PHASES`,
+        prediction: by role and measure, correlation of predicted with realised improvement in each of `PHASES`,
             mean over seeds; None where it is unknown.
         interaction: by role, effects of tasks on each other; None where that was not recorded.
         choices: by role, the worth of choosing by transference; None for other methods, or where it was not recorded.

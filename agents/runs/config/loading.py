@@ -1,4 +1,4 @@
-"""From a CONFIG argument and overrides to a checked :class:`~mtrl_transfer.agents.runs.config.schema.RunConfig`."""
+"""From a CONFIG argument and overrides to a checked `RunConfig`."""
 
 from __future__ import annotations
 

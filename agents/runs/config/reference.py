@@ -51,9 +51,8 @@ def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[Key]:
 
 
 def _yaml(text: str) -> str:
-    """A docstring's words on one line, in those of YAML: roles as plain names, ``None`` as ``null``."""
-    text = re.sub(r":\w+:`~?(?:[\w.]+\.)?(\w+)`", r"`\1`", text.replace("``", "`"))
-    return " ".join(re.sub(r"\bNone\b", "null", text).split())
+    """A docstring's words on one line, in those of YAML: ``null`` for ``None``."""
+    return " ".join(re.sub(r"\bNone\b", "null", text.replace("``", "`")).split())
 
 
 def _default(field: FieldInfo) -> str:

@@ -23,7 +23,7 @@ WAITS = "what is logged waits in memory"
 
 
 class EventFileWriter(SummaryWriter):
-    """Torch's ``SummaryWriter`` on an :class:`EventFile`.
+    """Torch's ``SummaryWriter`` on an `EventFile`.
 
     Args:
         folder: where the file is made.

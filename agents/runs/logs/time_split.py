@@ -13,7 +13,7 @@ class TimeSplit:
     Args:
         model: counts seconds of environments, updates and transference.
         evaluation: counts seconds of evaluations in training.
-        before: :meth:`total` of the sessions that this one continues.
+        before: `total` of the sessions that this one continues.
     """
 
     def __init__(self, model: MTSAC, evaluation: MultiTaskEvalCallback, before: float = 0.0) -> None:

@@ -52,7 +52,7 @@ class Run:
 
 
 def arguments(folder: Path, *overrides: str) -> list[str]:
-    """A command line of a short run; later overrides win over :data:`SHORT`."""
+    """A command line of a short run; later overrides win over `SHORT`."""
     keys = [override.partition("=")[0] for override in overrides]
     kept = [line for line in SHORT if not any(f"{line.partition('=')[0]}.".startswith(f"{key}.") for key in keys)]
     return ["point", *kept, f"run_dir={folder}", *overrides]

@@ -44,12 +44,12 @@ def scores(number: int) -> np.ndarray:
 
 
 def curve(number: int) -> np.ndarray:
-    """Success at :data:`STEPS` ``[4, T]``, growing to :func:`scores`."""
+    """Success at `STEPS` ``[4, T]``, growing to `scores`."""
     return np.outer([0.0, 0.25, 0.5, 1.0], scores(number))
 
 
 def seconds(number: int) -> np.ndarray:
-    """Training seconds at :data:`STEPS`."""
+    """Training seconds at `STEPS`."""
     return (1 + 0.1 * number) * np.array([10.0, 20.0, 30.0, 40.0])
 
 

@@ -24,7 +24,7 @@ SHORT = (
 
 
 def planned(folder: Path, label: str, *overrides: str) -> PlannedRun:
-    """A run in ``folder/label``; later overrides win over :data:`SHORT`."""
+    """A run in ``folder/label``; later overrides win over `SHORT`."""
     keys = [override.partition("=")[0] for override in overrides]
     kept = [line for line in SHORT if line.partition("=")[0] not in keys]
     return PlannedRun(label, load_config("point", [*kept, *overrides]), folder / label)
