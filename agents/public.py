@@ -6,6 +6,7 @@ from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
 from mtrl_transfer.agents.mtsac.buffers import MultiTaskReplayBuffer
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
+from mtrl_transfer.agents.mtsac.resets import ResetNetworks
 from mtrl_transfer.agents.mtsac.task_weighting import ReweightTasks
 from mtrl_transfer.agents.routed import RoutedAgent, load_agent
 from mtrl_transfer.agents.storage.actor_file import Actor, load_actor, save_actor
@@ -19,6 +20,7 @@ __all__ = [
     "MultiTaskPolicy",
     "MultiTaskReplayBuffer",
     "RecordTransference",
+    "ResetNetworks",
     "ReweightTasks",
     "RoutedAgent",
     "TransferenceFigures",

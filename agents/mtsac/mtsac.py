@@ -353,17 +353,17 @@ class MTSAC(StoredWithoutPickle):
 
         With ``overlap`` they are taken during the next step of the environments.
         """
-        if self.overlap:
-            self.updates_due = gradient_steps
-        else:
-            self._take_updates(gradient_steps, batch_size)
+        self.updates_due += gradient_steps
+        if not self.overlap:
+            self._catch_up(batch_size)
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, batch_size: int | None = None) -> None:
         """Take the updates that are due; none without replay, which a loaded agent may not have."""
         due, self.updates_due = self.updates_due, 0
         if due and self.replay_buffer.size():
-            assert self.batch_size is not None
-            self._take_updates(due, self.batch_size)
+            size = self.batch_size if batch_size is None else batch_size
+            assert size is not None
+            self._take_updates(due, size)
 
     def _take_updates(self, gradient_steps: int, batch_size: int) -> None:
         start = time.perf_counter()

@@ -166,6 +166,22 @@ class MultiTaskPolicy(BasePolicy):
             average, online = self.actor_average.parameters(), self.actor.parameters()
             torch._foreach_lerp_(list(average), list(online), self.actor_tau)
 
+    @torch.no_grad()
+    def renew(self, seed: int, share: float = 1.0) -> None:
+        """Move all networks a ``share`` of the way to new random parameters, and forget the optimizers' moments.
+
+        Args:
+            seed: of the new parameters; no other random stream is touched.
+            share: 1: the parameters are the new ones.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            new = type(self)(**self._get_constructor_parameters()).to(self.device)
+        torch._foreach_lerp_(list(self.parameters()), list(new.parameters()), share)
+        for optimizer in (self.actor_optimizer, self.critic_optimizer):
+            for moment in (value for state in optimizer.state.values() for value in state.values()):
+                moment.zero_()
+
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Scaled actions ``[R, A]`` in (-1, 1) for observations ``[R, D + T]``."""
         return self._predict(obs, deterministic=deterministic)

@@ -8,7 +8,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtrl_transfer.agents import MTSAC, MeasureTransference, ReweightTasks
+from mtrl_transfer.agents import MTSAC, MeasureTransference, ResetNetworks, ReweightTasks
 from mtrl_transfer.agents.runs.config.schema import CombinerConfig, EnvConfig, RunConfig
 from mtrl_transfer.envs import make_vec_env
 
@@ -60,9 +60,11 @@ def make_agent(config: RunConfig, env: VecEnv) -> MTSAC:
 
 
 def training_callbacks(config: RunConfig) -> list[BaseCallback]:
-    """The callbacks that act on updates: measurement of transference, and weights of the tasks' losses."""
+    """The callbacks that act on updates: measurement of transference, resets, and weights of the tasks' losses."""
     reweighting = config.reweighting
     callbacks: list[BaseCallback] = [MeasureTransference(**config.measure.model_dump())]
+    if config.resets.at:
+        callbacks.append(ResetNetworks(**config.resets.model_dump()))
     if reweighting.rank is not None:
         callbacks.append(ReweightTasks(**reweighting.model_dump()))
     return callbacks

@@ -17,6 +17,7 @@ from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
 from mtrl_transfer.agents.mtsac.arguments import HINTS
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
+from mtrl_transfer.agents.mtsac.resets import ResetNetworks
 from mtrl_transfer.agents.mtsac.task_weighting import ReweightTasks
 
 ELSEWHERE = ("combiner", "combiner_kwargs", "policy_kwargs", "device", "seed", "tensorboard_log", "verbose")
@@ -132,6 +133,13 @@ class MeasureConfig(section_of(MeasureTransference)):  # type: ignore[misc]
     """Measurement of transference, whatever the combiner; it changes no run."""
 
 
+class ResetsConfig(section_of(ResetNetworks)):  # type: ignore[misc]
+    """Networks made anew in the course of the run, replay kept."""
+
+    at: tuple[Count, ...] = ()
+    """Transitions after which the networks are reset."""
+
+
 class ReweightingConfig(section_of(ReweightTasks)):  # type: ignore[misc]
     """Weights of the tasks' losses by what their value functions share (Wu, Zhang, Ré, arXiv 2005.00944)."""
 
@@ -178,6 +186,7 @@ class RunConfig(Section):
     agent: AgentConfig = AgentConfig()
     combiner: CombinerConfig = CombinerConfig()
     measure: MeasureConfig = MeasureConfig()
+    resets: ResetsConfig = ResetsConfig()
     reweighting: ReweightingConfig = ReweightingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
