@@ -177,7 +177,7 @@ def test_configs_in_the_guide_are_valid(page: Path, tmp_path: Path):
 
 def training_commands(page: Path) -> list[tuple[str, list[str]]]:
     """Config and overrides of every command that trains."""
-    lines = [line for text in blocks(page, "sh") for line in text.splitlines()]
+    lines = [line for text in blocks(page, "sh") for line in text.replace("\\\n", "").splitlines()]
     found = []
     for line in lines:
         words = shlex.split(line, comments=True)
