@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from mtrl_transfer.agents.runs import cli
-from mtrl_transfer.agents.runs.torch_settings import torch_settings
+from mtrl_transfer.agents.runs.torch_settings import keep_freed_memory, torch_settings
 
 TESTS = Path(__file__).parent
 TWICE = """
@@ -34,6 +36,17 @@ def test_settings_are_put_back_after_an_error():
 def test_nothing_named_leaves_everything():
     with torch_settings("high", threads=3), torch_settings():
         assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == ("high", 3)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_used_again():
+    keep_freed_memory()
+    for _ in range(3):
+        torch.ones(4 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(4 << 20)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before < 1_000  # 40,960 pages
 
 
 def test_training_leaves_the_callers_settings(tmp_path: Path):
