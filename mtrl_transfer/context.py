@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from torch import Tensor
 
 from mtrl_transfer.gradients import TaskGradients
+
+
+class Expansion(NamedTuple):
+    """First order of the losses in the weights, about the end of one step `d = θ_1 − θ`.
+
+    - `before`: `[T]`, losses at `θ`.
+    - `losses`: `[T]`, losses at `θ_1`.
+    - `slopes`: `[T receiver, T giver]`, `∂L_j/∂w_t` at `θ_1`.
+    - `along`: `[T]`, `⟨d, ∇L_j(θ_1)⟩`.
+    - `shares`: `[T giver]`, `⟨∂d/∂w_t, d⟩ / ‖d‖²`, the part of the step that a unit of each weight adds; 0 without a
+      step.
+    """
+
+    before: Tensor
+    losses: Tensor
+    slopes: Tensor
+    along: Tensor
+    shares: Tensor
 
 
 class Lookahead(Protocol):
@@ -41,11 +59,11 @@ class Lookahead(Protocol):
     def gradients_at(self, weights: Tensor, step_size: Tensor | float | None = None) -> TaskGradients:
         """Losses and task gradients at the end of one candidate's step, `weights [T]`; zeros: at `θ`."""
 
-    def slopes_at(self, weights: Tensor, step_size: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
-        """Losses `[T]` at the end of the step of `weights [T]`, and inner products `[T giver, T receiver]`.
+    def expand(self, weights: Tensor, step_size: Tensor | float | None = None) -> Expansion:
+        """First order of the losses about the end of the step of `weights [T]`."""
 
-        These are of this update's task gradients with those at the end of the step, on the lookahead's rows.
-        """
+    def expand_after_optimizer(self, weights: Tensor) -> Expansion:
+        """First order of the losses about where the optimizer would go with `weights [T]`."""
 
     def held_out_gramian(self) -> Tensor:
         """Inner products `[T giver, T receiver]` of the task gradients with those at `θ` on the lookahead's rows."""
@@ -85,7 +103,7 @@ class FunctionLookahead:
         )
 
     row_losses = after_optimizer = rows_after_optimizer = gradients_at = _refuse
-    slopes_at = held_out_gramian = predictions = loss_of = _refuse
+    expand = expand_after_optimizer = held_out_gramian = predictions = loss_of = _refuse
 
 
 @dataclass(kw_only=True)

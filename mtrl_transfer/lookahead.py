@@ -12,10 +12,10 @@ from torch.utils._pytree import tree_leaves
 
 from mtrl_transfer import scales
 from mtrl_transfer.choices import check_choice
-from mtrl_transfer.context import Context
+from mtrl_transfer.context import Context, Expansion
 from mtrl_transfer.gradients import TaskGradients, combine, gramian
 from mtrl_transfer.model import FunctionalModel, Model
-from mtrl_transfer.optimizer_step import functional_step
+from mtrl_transfer.optimizer_step import functional_step, functional_step_and_slope
 from mtrl_transfer.precision import float32_products
 from mtrl_transfer.steps import matched_step_size
 from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, count_tasks, first_rows, n_rows
@@ -108,10 +108,36 @@ class StepLookahead:
         return self.model.gradients(self.batch, {**self.model.trunk, **stepped})[0]
 
     @float32_products()
-    def slopes_at(self, weights: Tensor, step_size: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
-        """Losses `[T]` at the end of one step, and `[T giver, T receiver]` of task gradients here with those there."""
-        there = self.gradients_at(weights, step_size)
-        return there.losses, gramian(self.tasks.shared_grads, there.shared_grads)
+    def expand(self, weights: Tensor, step_size: Tensor | float | None = None) -> Expansion:
+        """First order of the losses about the end of one step, `weights [T]`."""
+        eta = matched_step_size(self.gramian, self.step_norm) if step_size is None else step_size
+        there = self.gradients_at(weights, eta)
+        slopes = -eta * gramian(self.tasks.shared_grads, there.shared_grads).mT
+        shares = scales.divide(self.gramian @ weights, scales.squared_norms(self.gramian, weights))
+        return Expansion(self._before(), there.losses, slopes, slopes @ weights, shares)
+
+    @float32_products()
+    def expand_after_optimizer(self, weights: Tensor) -> Expansion:
+        """First order of the losses about where the optimizer would bring the trunk with `weights [T]`.
+
+        The factor by which the gradient is clipped is held fixed.
+        """
+        optimizer, grads = self._trunk_optimizer(), self.tasks.shared_grads
+        factor = self._clipping(weights[None])[0]
+        own = {name: self.model.trunk[name] for name in grads}
+        moved, slope = functional_step_and_slope(optimizer, own, combine(grads, weights * factor))
+        there = self.model.gradients(self.batch, {**self.model.trunk, **moved})[0]
+        steps = {name: (moved[name] - value.detach())[None] for name, value in own.items()}
+        bent_steps = {name: step * slope[name] for name, step in steps.items()}
+        bent_grads = {name: there.shared_grads[name] * slope[name] for name in grads}
+        slopes = factor * gramian(grads, bent_grads).mT
+        shares = scales.divide(factor * gramian(grads, bent_steps)[:, 0], gramian(steps)[0, 0])
+        return Expansion(self._before(), there.losses, slopes, gramian(there.shared_grads, steps)[:, 0], shares)
+
+    @torch.no_grad()
+    def _before(self) -> Tensor:
+        """Losses `[T]` at `θ`."""
+        return self.model.losses(self.batch)[0]
 
     @float32_products()
     def held_out_gramian(self) -> Tensor:
@@ -131,24 +157,29 @@ class StepLookahead:
         return self._after_optimizer(weights, self.model.row_losses)
 
     def _after_optimizer(self, weights: Tensor, losses_of: Callable[..., Tensor]) -> Tensor:
-        if self.optimizer is None:
-            raise ValueError("step_size='optimizer' needs the trunk's optimizer; see `make_context`")
-        rows = weights if self.max_grad_norm is None else weights * self._clipping(weights, self.max_grad_norm)
+        optimizer, rows = self._trunk_optimizer(), weights * self._clipping(weights)
         own = {name: self.model.trunk[name] for name in self.tasks.shared_grads}
         losses = [losses_of(self.batch)]
         for some in rows.split(CHUNK):
             steps = combine(self.tasks.shared_grads, some)
             for part in self._parts(len(some)):
-                moved = functional_step(self.optimizer, own, {name: step[part] for name, step in steps.items()})
+                moved = functional_step(optimizer, own, {name: step[part] for name, step in steps.items()})
                 losses.append(losses_of(self.batch, self._whole(moved)))
         return torch.cat(losses)
 
-    def _clipping(self, weights: Tensor, max_grad_norm: float) -> Tensor:
+    def _trunk_optimizer(self) -> torch.optim.Optimizer:
+        if self.optimizer is None:
+            raise ValueError("step_size='optimizer' needs the trunk's optimizer; see `make_context`")
+        return self.optimizer
+
+    def _clipping(self, weights: Tensor) -> Tensor:
         """Factor `[K, 1]` by which the real step would clip each candidate's gradient, heads included."""
+        if self.max_grad_norm is None:
+            return torch.ones_like(weights[:, :1])
         heads = [grad for grad in tree_leaves(self.tasks.head_grads) if grad is not None]
         squares = sum((grad / self.model.n_tasks).square().sum() for grad in heads)
         norms = (scales.squared_norms(self.gramian, weights) + squares).sqrt()
-        return (max_grad_norm / (norms + CLIP_EPSILON)).clamp(max=1.0).unsqueeze(1)
+        return (self.max_grad_norm / (norms + CLIP_EPSILON)).clamp(max=1.0).unsqueeze(1)
 
     def _trunks(self, weights: Tensor, step_size: Tensor | float | None) -> Iterator[dict[str, Tensor]]:
         """Trunks `θ − η Σ_t w_t g_t` of `weights [K, T]`, as many at a time as are evaluated at once."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from mtrl_transfer import scales
 from mtrl_transfer.tasks import Shared
 
+OfGradient = Callable[[Tensor], Tensor]
 SUPPORTED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
@@ -29,21 +32,48 @@ def functional_step(optimizer: torch.optim.Optimizer, shared: Shared, grads: Map
     Raises:
         ValueError: for another optimizer, or a parameter that it does not hold.
     """
+    steps = _steps(optimizer, shared)
+    with torch.no_grad():
+        return {name: step(grads[name]) for name, (step, _) in steps.items()}
+
+
+def functional_step_and_slope(
+    optimizer: torch.optim.Optimizer, shared: Shared, grads: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the shared parameters after `optimizer.step()`, and the derivative of each number by its own gradient.
+
+    Arguments and errors are those of `functional_step`, but for one gradient, `[*shape]` for every parameter.
+    """
+    moved = functional_step(optimizer, shared, {name: grad[None] for name, grad in grads.items()})
+    slopes = {}
+    with torch.no_grad():
+        for name, (_, slope) in _steps(optimizer, shared).items():
+            slopes[name] = slope(grads[name])
+    return {name: value[0] for name, value in moved.items()}, slopes
+
+
+def _steps(optimizer: torch.optim.Optimizer, shared: Shared) -> dict[str, tuple[OfGradient, OfGradient]]:
+    """For every parameter, its value after the step and the derivative of that, as functions of its gradient."""
     if type(optimizer) not in SUPPORTED:
         known = ", ".join(kind.__name__ for kind in SUPPORTED)
         raise ValueError(f"functional_step knows {known}, not {type(optimizer).__name__}")
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
-    step = _sgd if isinstance(optimizer, torch.optim.SGD) else _adam
+    kinds = (_sgd, _sgd_slope) if isinstance(optimizer, torch.optim.SGD) else (_adam, _adam_slope)
     decouples = isinstance(optimizer, torch.optim.AdamW)  # groups tell themselves only in newer versions of torch
-    moved = {}
-    with torch.no_grad():
-        for name, value in shared.items():
-            if id(value) not in groups:
-                raise ValueError(f"shared[{name!r}] is not a parameter of the optimizer")
-            group = {"decoupled_weight_decay": decouples, **groups[id(value)]}
-            grad = -grads[name] if group["maximize"] else grads[name]
-            moved[name] = step(value, grad, group, optimizer.state.get(value, {}))
-    return moved
+    steps: dict[str, tuple[OfGradient, OfGradient]] = {}
+    for name, value in shared.items():
+        if id(value) not in groups:
+            raise ValueError(f"shared[{name!r}] is not a parameter of the optimizer")
+        group = {"decoupled_weight_decay": decouples, **groups[id(value)]}
+        own = (value.detach(), group, optimizer.state.get(value, {}))
+        step, slope = (partial(_of_gradient, kind, own) for kind in kinds)
+        steps[name] = (step, slope)
+    return steps
+
+
+def _of_gradient(kind: Callable[..., Tensor], own: tuple[Any, ...], grad: Tensor) -> Tensor:
+    value, group, state = own
+    return kind(value, -grad if group["maximize"] else grad, group, state)
 
 
 def _sgd(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
@@ -55,11 +85,41 @@ def _sgd(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, An
     return value - group["lr"] * grad
 
 
+def _sgd_slope(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    velocity = 1.0 if state.get("momentum_buffer") is None else 1 - group["dampening"]
+    slope = 1 + group["momentum"] * velocity if group["nesterov"] else velocity
+    return torch.full_like(value, -group["lr"] * (-slope if group["maximize"] else slope))
+
+
 def _adam(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
-    beta_1, beta_2 = group["betas"]
+    mean, square, eps, rate = _moments(value, grad, group, state)
     if group["decoupled_weight_decay"]:
         value = value * (1 - group["lr"] * group["weight_decay"])
-    else:
+    # Few passes, in place: all of it is as large as K sets of parameters.
+    return mean.div_(square.sqrt_().add_(eps)).mul_(-rate).add_(value)
+
+
+def _adam_slope(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    """`∂θ/∂g = −rate · ((1 − β₁) − m ∂√v/∂g / (√v + ε)) / (√v + ε)`, with `∂√v/∂g = (1 − β₂) g / √v`."""
+    beta_1, beta_2 = group["betas"]
+    mean, square, eps, rate = _moments(value, grad, group, state)
+    if not group["decoupled_weight_decay"]:
+        grad = grad + group["weight_decay"] * value
+    root = square.sqrt()
+    bent = scales.divide((1 - beta_2) * grad, root)
+    if group["amsgrad"] and "max_exp_avg_sq" in state:
+        bent = torch.where(square > state["max_exp_avg_sq"], bent, 0)
+    spread = root.add_(eps)
+    slope = mean.mul_(bent).div_(spread).neg_().add_(1 - beta_1).div_(spread).mul_(-rate)
+    return -slope if group["maximize"] else slope
+
+
+def _moments(
+    value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]
+) -> tuple[Tensor, Tensor, Tensor | float, Tensor | float]:
+    """Both moments after a gradient, and the `eps` and learning rate that stand beside them without their biases."""
+    beta_1, beta_2 = group["betas"]
+    if not group["decoupled_weight_decay"]:
         grad = grad + group["weight_decay"] * value
     steps = torch.as_tensor(state.get("step", 0), dtype=torch.float64) + 1  # 1 - beta ** steps cancels in float32
     mean_bias, square_bias = 1 - beta_1**steps, (1 - beta_2**steps).sqrt()
@@ -68,9 +128,7 @@ def _adam(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, A
     square = torch.addcmul(beta_2 * second, grad, grad, value=1 - beta_2)
     if group["amsgrad"] and "max_exp_avg_sq" in state:
         square = torch.maximum(square, state["max_exp_avg_sq"])
-    # Few passes, in place: all of it is as large as K sets of parameters.
-    spread = square.sqrt_().add_(_beside(square, group["eps"] * square_bias))
-    return mean.div_(spread).mul_(_beside(mean, -group["lr"] * square_bias / mean_bias)).add_(value)
+    return mean, square, _beside(mean, group["eps"] * square_bias), _beside(mean, group["lr"] * square_bias / mean_bias)
 
 
 def _beside(values: Tensor, number: Tensor) -> Tensor | float:

@@ -32,8 +32,6 @@ def check_together(candidates: Any, measure: Measure, selector: BestCandidate, i
     absence = getattr(selector, "max_absence", None)
     if absence is not None and absence < every:
         raise ValueError(f"max_absence={absence} cannot be kept: a choice stands for every={every} calls")
-    if selector.needs_errors and type(measure).by_row is Measure.by_row:
-        raise ValueError(f"selector='significant' needs measure='exact', not {measure}")
     if is_named(candidates, "continuous"):
         raise ValueError(f"candidates='continuous' is now {WEIGHTS!r}")
     if is_named(candidates, WEIGHTS):

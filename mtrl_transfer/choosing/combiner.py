@@ -13,7 +13,7 @@ from mtrl_transfer.candidates import MAX_POWER_SET
 from mtrl_transfer.choices import check_whole, made
 from mtrl_transfer.choosing.checks import RENAMED, WEIGHTS, check_searchable, check_together, is_named
 from mtrl_transfer.choosing.measure import Measure
-from mtrl_transfer.choosing.measures import MEASURES, ModelMeasure
+from mtrl_transfer.choosing.measures import MEASURES, Exact, ModelMeasure
 from mtrl_transfer.choosing.proposals import Listed, Proposals
 from mtrl_transfer.choosing.quadratic import Quadratic
 from mtrl_transfer.choosing.scales import SCALES, Scale
@@ -24,6 +24,7 @@ from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.combiners.state import Stateful
 from mtrl_transfer.context import Context
 from mtrl_transfer.decision import Decision
+from mtrl_transfer.gradients import is_sync_free
 
 
 @register("transference")
@@ -127,8 +128,8 @@ class Transference(Combiner):
         proposals = self._full_set if self._searches(len(gramian)) else self._proposals
         rows, members = proposals(gramian, context, self.generator(gramian.device))
         step = self.measure.step(context, gramian, rows[0])
-        by_row = self.selector.needs_errors
-        losses: Any = (self.measure.by_row if by_row else self.measure)(context, gramian, rows, step)
+        by_row = self.selector.needs_errors and isinstance(self.measure, Exact)
+        losses: Any = self.measure.by_row(context, rows, step) if by_row else self.measure(context, gramian, rows, step)
         # A task that was left out has no say: what is divided by 0 is 0.
         known = live_tasks(gramian) & losses.before.isfinite()
         divisor = torch.where(known, self.scale(losses.before, context), 0)
@@ -138,11 +139,22 @@ class Transference(Combiner):
         transference = scales.divide(losses.decrease(rows), divisor)
         errors = losses.lead_errors(divisor) if by_row else None
         scores, choice = self.selector(transference, members, step, self.every, errors)
+        if self.selector.needs_errors and not by_row:
+            choice = self._confirmed(choice, context, rows, step, divisor)
         found = {"candidates": rows, "transference": transference, "scores": scores, "choice": choice}
         found |= {"step_size": step, "losses": losses.before, "divisor": divisor}
         for name, value in found.items():
             self._decision.store(name, value)
         return rows, members
+
+    def _confirmed(self, choice: Tensor, context: Context, rows: Tensor, step: Tensor, divisor: Tensor) -> Tensor:
+        """Return the choice if exact lookahead on single rows confirms its lead; otherwise 0, the full set."""
+        if is_sync_free(choice.device) and not choice:
+            return choice
+        pair = torch.cat([rows[:1], rows.index_select(0, choice[None])])
+        table = self.measure.by_row(context, pair, step)
+        scores = scales.divide(table.decrease(pair), divisor).sum(1)
+        return choice * self.selector.leads(scores, table.lead_errors(divisor))[1]
 
     def _searches(self, n_tasks: int) -> bool:
         """True if the candidate is found by a search rather than listed."""

@@ -89,7 +89,7 @@ class Measure:
         if self.step_size == "optimizer" and self.step_size not in self.STEPS:
             raise ValueError(
                 f"step_size='optimizer' is not linear in the weights, as {type(self).__name__} needs it; "
-                "choose 'matched', a number, or measure='exact'"
+                "choose 'matched', a number, or measure='lookahead_gradient'"
             )
         if isinstance(self.step_size, str):
             check_choice("step_size", self.step_size, self.STEPS)
@@ -102,12 +102,17 @@ class Measure:
         """Return the losses at the ends of steps of `rows [K, T]`; a measure implements this."""
         raise NotImplementedError
 
-    def by_row(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> RowTable:
-        """Return the losses of single rows at the ends of steps of candidates `rows [K, T]`."""
-        raise ValueError(f"{type(self).__name__} gives no losses of single rows; 'significant' needs measure='exact'")
+    def by_row(self, context: Context, rows: Tensor, step_size: Tensor) -> RowTable:
+        """Return the losses of single rows at the ends of steps of candidates `rows [K, T]`, by one forward each."""
+        lookahead = self.look(context)
+        if self.step_size == "optimizer":
+            return RowTable(lookahead.rows_after_optimizer(rows))
+        return RowTable(lookahead.row_losses(torch.cat([torch.zeros_like(rows[:1]), rows]), step_size))
 
     def step(self, context: Context, gramian: Tensor, full_set: Tensor) -> Tensor:
-        """Return `η []`, given the full set's weights `[T]`."""
+        """Return `η []`, given the full set's weights `[T]`; 1 for the optimizer's own step."""
+        if self.step_size == "optimizer":
+            return torch.ones_like(gramian[0, 0])
         if self.step_size == "matched":
             return matched_step_size(gramian, context.step_norm, full_set)
         return torch.full_like(gramian[0, 0], float(self.step_size))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mtrl_transfer import scales
-from mtrl_transfer.choosing.measure import Measure, RowTable, Table
+from mtrl_transfer.choosing.measure import Measure, Table
 from mtrl_transfer.choosing.quadratic import Quadratic, quadratic_from_predictions
 from mtrl_transfer.context import Context
 
@@ -22,12 +21,6 @@ class Exact(Measure):
 
     STEPS = ("matched", "optimizer")
 
-    def step(self, context: Context, gramian: Tensor, full_set: Tensor) -> Tensor:
-        """Return `η []`; 1 for the optimizer's own step."""
-        if self.step_size == "optimizer":
-            return torch.ones_like(gramian[0, 0])
-        return super().step(context, gramian, full_set)
-
     def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Table:
         """Return the losses of the candidates `rows [K, T]`."""
         lookahead = self.look(context)
@@ -36,13 +29,6 @@ class Exact(Measure):
         else:
             table = lookahead(torch.cat([torch.zeros_like(rows[:1]), rows]), step_size)
         return Table(table[0], table[1:])
-
-    def by_row(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> RowTable:
-        """Return the losses of single rows after steps of the candidates `rows [K, T]`."""
-        lookahead = self.look(context)
-        if self.step_size == "optimizer":
-            return RowTable(lookahead.rows_after_optimizer(rows))
-        return RowTable(lookahead.row_losses(torch.cat([torch.zeros_like(rows[:1]), rows]), step_size))
 
 
 class ModelMeasure(Measure):
@@ -76,24 +62,32 @@ class Basis(ModelMeasure):
 class LookaheadGradient(ModelMeasure):
     """First order at the end of the full set's step, and the curvature along it: two forwards and one backward.
 
-    With `θ_1` the end of the full set's step `g_1`, `h_j = ∇L_j(θ_1)` and `α(w) = ⟨g_w, g_1⟩ / ‖g_1‖²`, the part of
-    that step which `w` takes,
+    With `d` the full set's step, `θ_1 = θ + d` its end, and `α(w)` the part of it that `w` takes,
 
-        L_j(w) ≈ L_j(θ_1) − η⟨g_w − g_1, h_j⟩ + κ_j (α(w) − 1)²,    κ_j = L_j(θ) − L_j(θ_1) − η⟨g_1, h_j⟩
+        L_j(w) ≈ L_j(θ_1) + Σ_t (w_t − 1/T) ∂L_j/∂w_t + κ_j (α(w) − 1)²
+        α(w) = 1 + Σ_t (w_t − 1/T) ⟨∂d/∂w_t, d⟩ / ‖d‖²
+        κ_j = L_j(θ) − L_j(θ_1) + ⟨d, ∇L_j(θ_1)⟩
 
-    which is exact at `θ` and at `θ_1`; elsewhere the error falls with the square of the distance from the full set.
+    which is exact at `θ` and at `θ_1`; elsewhere the error falls with the square of the distance from the full set. Of
+    a gradient step `∂d/∂w_t = −η g_t`; of an optimizer's, it is that times the derivative of the optimizer's step.
+
+    Args:
+        rows: see `Measure`.
+        held_out: see `Measure`.
+        step_size: `matched`, a number, or `optimizer`, the true step of the trunk's optimizer.
     """
+
+    STEPS = ("matched", "optimizer")
 
     def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Quadratic:
         """Return losses that are quadratic in the weights; `rows[0]` is the full set."""
         lookahead, full_set = self.look(context), rows[0]
-        before = lookahead(torch.zeros_like(rows[:1]), step_size)[0]
-        there, products = lookahead.slopes_at(full_set, step_size)
-        slope = -step_size * products.mT  # [T receiver, T giver]
-        share = scales.divide(gramian @ full_set, scales.squared_norms(gramian, full_set))  # α(w) = share · w
-        bend = before - there + slope @ full_set  # κ [T]
-        curvature = bend[:, None, None] * (share[:, None] * share)
-        return Quadratic(before, slope - 2 * bend[:, None] * share, curvature)
+        by_optimizer = self.step_size == "optimizer"
+        near = lookahead.expand_after_optimizer(full_set) if by_optimizer else lookahead.expand(full_set, step_size)
+        bend, own = near.before - near.losses + near.along, near.shares @ full_set  # κ [T]; 1 of a gradient step
+        curvature = bend[:, None, None] * (near.shares[:, None] * near.shares)
+        offset = near.losses - near.slopes @ full_set + bend * own.square() - near.before
+        return Quadratic(near.before, near.slopes - 2 * (bend * own)[:, None] * near.shares, curvature, offset)
 
 
 MEASURES = {"exact": Exact, "first_order": FirstOrder, "basis": Basis, "lookahead_gradient": LookaheadGradient}

@@ -21,23 +21,27 @@ CHUNK = 4096
 
 
 class Quadratic(NamedTuple):
-    """Losses as a quadratic in the weights: `L_j(w) = before_j + slope_j · w + wᵀ curvature_j w`.
+    """Losses as a quadratic in the weights: `L_j(w) = before_j + offset_j + slope_j · w + wᵀ curvature_j w`.
 
-    - `before`: `[T]`.
+    - `before`: `[T]`, losses at `θ`.
     - `slope`: `[T receiver, T giver]`.
     - `curvature`: `[T receiver, T giver, T giver]`, None where it is taken as zero (first order).
+    - `offset`: `[T]`, what a step along no task changes (an optimizer's momentum moves on); None: nothing.
     """
 
     before: Tensor
     slope: Tensor
     curvature: Tensor | None
+    offset: Tensor | None = None
 
     def decrease(self, rows: Tensor) -> Tensor:
-        """Return `L_j(0) − L_j(w)` as `[K, T]`, for candidates `rows [K, T]`."""
-        if self.curvature is None:
-            return -(rows @ self.slope.mT)
-        parts = [torch.einsum("kt,jts,ks->kj", part, self.curvature, part) for part in rows.split(CHUNK)]
-        return -(rows @ self.slope.mT) - torch.cat(parts)
+        """Return `L_j(θ) − L_j(w)` as `[K, T]`, for candidates `rows [K, T]`."""
+        found = -(rows @ self.slope.mT)
+        if self.curvature is not None:
+            found -= torch.cat(
+                [torch.einsum("kt,jts,ks->kj", part, self.curvature, part) for part in rows.split(CHUNK)]
+            )
+        return found if self.offset is None else found - self.offset
 
 
 @float32_products()

@@ -19,7 +19,7 @@ class BestCandidate(Stateful):
         smoothing: share of the past in the running mean of transference that is chosen by; 0 takes the newest alone.
 
     Attributes:
-        needs_errors: True if the standard errors of leads are to be given.
+        needs_errors: True if the choice must lead by more than its standard error allows.
     """
 
     needs_errors: ClassVar[bool] = False
@@ -41,7 +41,7 @@ class BestCandidate(Stateful):
             members: `[K, T]` bool, the tasks in each candidate.
             step_size: `[]`.
             calls: number of calls that the choice stands for.
-            errors: standard errors `[K]` of the candidates' leads over the full set, where `needs_errors`.
+            errors: standard errors `[K]` of the candidates' leads over the full set; None where they are not known.
 
         Returns:
             Scores `[K]`, and the index `[]` of the choice.
@@ -51,13 +51,13 @@ class BestCandidate(Stateful):
             mean = self.state.setdefault("transference", torch.zeros_like(transference))
             mean.lerp_(torch.where(transference.isfinite(), transference, mean), 1 - self.smoothing)
             scores = torch.where(newest.isfinite(), mean.sum(1), newest)
-        allowed = self._leads(newest, errors)
+        allowed = torch.ones_like(newest, dtype=torch.bool) if errors is None else self.leads(newest, errors)
         if self.max_absence is not None:
             allowed = allowed & self._returns_in_time(members, calls, self.max_absence)
         return scores, choose(scores, step_size, allowed)
 
-    def _leads(self, scores: Tensor, errors: Tensor | None) -> Tensor:
-        """Return which candidates' scores lead by enough, `[K]` bool."""
+    def leads(self, scores: Tensor, errors: Tensor) -> Tensor:
+        """Return which candidates' scores `[K]` lead the first by enough, `[K]` bool; the first always does."""
         return torch.ones_like(scores, dtype=torch.bool)
 
     def note(self, members: Tensor) -> None:
@@ -75,9 +75,10 @@ class BestCandidate(Stateful):
 class SignificantLead(BestCandidate):
     """The best candidate whose lead over the full set is more than chance; otherwise the full set.
 
-    Of many candidates measured on few rows one leads by chance, and is then worse than the full set. All are measured
-    on the same rows, so the paired differences give each lead its standard error at no cost. Needs a measure that gives
-    the losses of single rows (`exact`).
+    Of many candidates measured on few rows one leads by chance, and is then worse than the full set. Candidates are
+    compared on the same rows, so the paired differences of single rows give a lead its standard error. `exact` knows
+    these for all candidates, at no cost. With any other measure the best candidate is looked at once more, exactly: one
+    forward at the end of its step and one at the end of the full set's.
 
     Args:
         z: number of standard errors that a lead must exceed; more where there are more candidates.
@@ -92,9 +93,8 @@ class SignificantLead(BestCandidate):
         check_number("z", z, 0)
         self.z = z
 
-    def _leads(self, scores: Tensor, errors: Tensor | None) -> Tensor:
-        if errors is None:
-            raise ValueError("SignificantLead needs the standard errors of leads; see `Measure.by_row`")
+    def leads(self, scores: Tensor, errors: Tensor) -> Tensor:
+        """Return which candidates' scores `[K]` exceed the first by `z` errors `[K]`, `[K]` bool; and the first."""
         ahead = scores - scores[0] > self.z * errors  # a nan is not ahead
         return ahead | (torch.arange(len(scores), device=scores.device) == 0)
 

@@ -10,6 +10,8 @@ from mtrl_transfer import COMBINERS, Context, FunctionLookahead, Transference, m
 from mtrl_transfer.choosing import MEASURES, SCALES
 from mtrl_transfer.combiners import pcgrad
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
+from mtrl_transfer.context import Expansion
+from mtrl_transfer.scales import divide, squared_norms
 
 N_TASKS = 5
 RANDOM_CONTROLS = ("random_drop", "random_weights")
@@ -302,6 +304,11 @@ def extreme_context(gram, losses, step_norm):
     def after(weights, step_size):
         return predict(weights, step_size).square().mean(-1)
 
+    def expand(weights, step_size):
+        slopes = -2 * step_size * predict(weights[None], step_size)[0] * gram
+        shares = divide(gram @ weights, squared_norms(gram, weights))
+        return Expansion(losses, after(weights[None], step_size)[0], slopes, slopes @ weights, shares)
+
     return Context(
         losses=losses,
         step_norm=torch.tensor(step_norm),
@@ -312,7 +319,8 @@ def extreme_context(gram, losses, step_norm):
             rows_after_optimizer=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0)[
                 ..., None
             ].expand(-1, -1, 3),
-            slopes_at=lambda row, step: (after(row[None], step)[0], 2 * predict(row[None], step)[0, :, 0] * gram),
+            expand=expand,
+            expand_after_optimizer=lambda weights: expand(weights, 1.0),
             after_optimizer=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0),
             predictions=predict,
             loss_of=lambda predictions: predictions.square().mean(-1),

@@ -195,6 +195,37 @@ def test_rows_and_means_choose_alike(problem):
         assert found[0].choice == found[1].choice
 
 
+@pytest.mark.parametrize("measure", ["exact", "first_order", "lookahead_gradient"])
+@pytest.mark.parametrize("step", ["matched", "optimizer"])
+def test_a_lead_must_exceed_its_paired_t(problem, measure, step):
+    if (measure, step) == ("first_order", "optimizer"):
+        return
+    grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
+    gram = gramian(grads.shared_grads)
+    context = make_context(
+        **problem.form("mapped"),
+        batch=problem.batch,
+        grads=grads,
+        lookahead_batch=problem.held_out,
+        optimizer=torch.optim.SGD(problem.model.trunk.parameters(), lr=0.3),
+        step_norm=torch.tensor(0.1).double(),
+    )
+    best = Transference(measure={"name": measure, "step_size": step}, candidates=[[1, 2]])
+    best(gram, context)
+    step_size, rows = best.last.step_size, best.last.candidates
+    tables = context.lookahead.row_losses(rows, 0.3 if step == "optimizer" else step_size)  # [2, T, rows]
+    divisor, n_rows = best.last.divisor, tables.shape[-1]
+    leads = (tables[0] - tables[1]).mean(-1) / divisor
+    t = [ttest_rel(*table).statistic for table in tables.transpose(0, 1)]
+    z = (leads.sum() / (leads / torch.tensor(t)).square().sum().sqrt()).item()
+    assert n_rows > 2
+    assert z > 0
+    for bound, chosen in ((0.99 * z, 1), (1.01 * z, 0)):
+        combiner = Transference(measure=best.measure, candidates=[[1, 2]], selector=SignificantLead(z=bound))
+        combiner(gram, context)
+        assert combiner.last.choice == chosen
+
+
 def test_lookahead_defaults_to_the_matched_step(problem):
     grads = per_task_gradients(batch=problem.batch, **problem.form("mapped"))
     context = make_context(
@@ -212,7 +243,6 @@ def test_lookahead_defaults_to_the_matched_step(problem):
         ({"candidates": [0, 1]}, "candidates contains 0, no family.*a subset is a list"),
         ({"selector": {"smoothing": 1.0}}, "smoothing=1.0 must be"),
         ({"selector": {"name": "significant", "z": -1.0}}, "z=-1.0 must be"),
-        ({"selector": "significant", "measure": "basis"}, "'significant' needs measure='exact', not Basis"),
         ({"selector": {"max_absence": 2}, "every": 3}, "max_absence=2 cannot be kept"),
         ({"candidates": torch.ones(1, 4), "inner": "pcgrad"}, "no meaning for rows of given weights"),
     ],
