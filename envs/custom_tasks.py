@@ -9,9 +9,9 @@ from types import FunctionType
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_transfer.envs.task_env import TaskEnv
 
@@ -46,19 +46,6 @@ def custom_protocol(factories: Factories) -> dict[str, Any]:
         "horizon": None,
         "n_goals": None,
     }
-
-
-def check_same_spaces(env: VecEnv) -> None:
-    """Raise a ValueError unless all tasks have the first one's spaces."""
-    names = env.get_attr("task_name")
-    for attribute in ("observation_space", "action_space"):
-        found = env.get_attr(attribute)
-        for name, space in zip(names, found, strict=True):
-            if space != found[0]:
-                raise ValueError(
-                    f"all tasks must have one {attribute.replace('_', ' ')}, but (with the one-hot code) "
-                    f"{names[0]!r} has {found[0]} and {name!r} has {space}"
-                )
 
 
 def _check_late_binding(factories: Factories) -> None:
@@ -96,10 +83,24 @@ def _is_definition(name: str, value: Any) -> bool:
 
 def _make_task(factory: Callable[[], gym.Env], name: str, index: int, n_tasks: int) -> gym.Env:
     env = factory()
-    if not isinstance(env.observation_space, spaces.Box):
-        raise ValueError(f"task {name!r} must have a Box observation space, not {env.observation_space}")
+    _check_spaces(name, env.observation_space, env.action_space)
     _complete_reset(env)
     return Monitor(TaskEnv(env, name, index, n_tasks))
+
+
+def _check_spaces(name: str, observations: spaces.Space, actions: spaces.Space) -> None:
+    numbers = isinstance(observations, spaces.Box) and not (
+        observations.dtype == np.uint8 and len(observations.shape) > 1
+    )
+    vectors = (
+        isinstance(actions, spaces.Box) and len(actions.shape) == 1 and np.isfinite([actions.low, actions.high]).all()
+    )
+    if not (numbers and vectors):
+        raise ValueError(
+            f"task {name!r} must have a Box of numbers as observations and a Box vector with finite bounds as actions; "
+            f"it has {observations} and {actions}. Discrete, Dict and pixels are not supported: wrap it, for example "
+            "with gymnasium.wrappers.FlattenObservation"
+        )
 
 
 def _complete_reset(env: gym.Env) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtrl_transfer.envs.custom_tasks import check_same_spaces, custom_env_fns, custom_protocol
+from mtrl_transfer.envs.custom_tasks import custom_env_fns, custom_protocol
+from mtrl_transfer.envs.gymnasium_suites import gymnasium_suite
 from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
 from mtrl_transfer.envs.point import PointVecEnv
 from mtrl_transfer.envs.vec_env import TaskVecEnv, available_cores
@@ -40,10 +41,14 @@ def make_vec_env(
             - `"MT10:reach-v3,push-v3"`: some tasks of a benchmark, with that benchmark's goals;
             - `"MT1:reach-v3"` or a list of Meta-World task names: each with the goals of
               `metaworld.MT1(name, seed=goal_seed)`, independent of the rest of the list;
-            - a dict from task name to a function that makes a gymnasium environment. All must have one action space and
-              `Box` observations of one size. Their own time limit applies (wrap with `gymnasium.wrappers.TimeLimit`);
+            - a dict from task name to a function that makes a gymnasium environment with `Box` observations (flattened)
+              and `Box` actions (vectors). Those of different size are padded with zeros to the widest, before the
+              one-hot; where action spaces differ, actions are in [-1, 1] and brought to each task's own bounds. Their
+              own time limit applies (wrap with `gymnasium.wrappers.TimeLimit`);
             - `"Point-5"` (any number from 3): point reaching, see `envs.point.PointVecEnv`; in `"Point-5-rotated"`
-              every task sees through a different rotation. `"Point-5:point-a0,noise"`: some tasks of it.
+              every task sees through a different rotation. `"Point-5:point-a0,noise"`: some tasks of it;
+            - `"pendulums"`, `"locomotion"` (or `"locomotion:hopper,ant"`): gymnasium's own environments, see
+              `envs.gymnasium_suites`.
         seed: Seeds every task differently; decides the order of random goals, but not the goals.
         n_procs: Processes that step environments, several tasks in each; the result does not depend on it. 1 is this
             process alone. None is one per core (no more than tasks). Above 1 workers are started, so a script must
@@ -53,7 +58,8 @@ def make_vec_env(
             a new one, which goes on from where it was; three times in a row, then a RuntimeError.
         own_process: True if this process is one of the `n_procs`. Otherwise all of them are workers, and this process
             is free between `step_async` and `step_wait`. Point tasks are always stepped by this process.
-        **options: For Meta-World only; setting one for another suite is an error.
+        **options: For Meta-World only (`render_mode` also for gymnasium's suites); setting one for another suite is an
+            error.
 
             - `horizon` (500): steps in an episode, at most 500;
             - `reward_version` (`"v2"`): Meta-World's reward function, `"v1"` or `"v2"`;
@@ -85,9 +91,11 @@ def make_vec_env(
         raise ValueError(f"worker_timeout must be above 0 seconds, or None; got {worker_timeout}")
     if isinstance(spec, Mapping):
         _no_options("a dict of environments", options)
-        env = TaskVecEnv(custom_env_fns(spec), seed, n_procs, custom_protocol(spec), worker_timeout, own_process)
-        check_same_spaces(env)
-        return env
+        return TaskVecEnv(custom_env_fns(spec), seed, n_procs, custom_protocol(spec), worker_timeout, own_process)
+    if (known := gymnasium_suite(spec)) is not None:
+        fns = custom_env_fns(known.factories(options.pop("render_mode", None)))
+        _no_options(known.name, options)
+        return TaskVecEnv(fns, seed, n_procs, known.protocol(), worker_timeout, own_process)
     suite = parse_metaworld_suite(spec)
     chosen = _metaworld_options(options)
     goals = suite.draw_goals(chosen)

@@ -12,11 +12,15 @@ from gymnasium import spaces
 class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
     """Task `index` of `n_tasks`: a gymnasium environment with the task's one-hot code appended to its observation.
 
-    - Observation: float32 `[D + n_tasks]`, unbounded box, where `D` is the number of elements of the wrapped one's.
+    - Observation: float32 `[D + n_tasks]`, unbounded box, where `D` is the number of elements of the wrapped one's;
+      after `share_shapes` that of the widest task.
     - `info["is_success"]` (bool): success at any step of the episode so far. A step is a success if the wrapped
       environment's `info["success"]`, or `info["is_success"]` if it gives no `"success"`, is above 0: nan and -1 are
       none. Absent if it gives neither.
     - Everything else is the wrapped environment's.
+
+    Attributes:
+        task_space: The number of elements of an observation, and the action space, of the wrapped environment.
 
     Args:
         env: A gymnasium environment with a `Box` observation space.
@@ -28,10 +32,23 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
     def __init__(self, env: gym.Env, task_name: str, index: int, n_tasks: int) -> None:
         super().__init__(env)
         self.task_name = task_name
-        self._width = int(np.prod(env.observation_space.shape))
         self._one_hot = np.eye(n_tasks, dtype=np.float32)[index]
         self._succeeded = False
-        self.observation_space = spaces.Box(-np.inf, np.inf, (self._width + n_tasks,), np.float32)
+        self.task_space = (int(np.prod(env.observation_space.shape)), env.action_space)
+        self.share_shapes(self.task_space[0], None)
+
+    def share_shapes(self, width: int, n_actions: int | None) -> None:
+        """Take the shapes of the widest task.
+
+        Args:
+            width: Elements of an observation before the one-hot code. Missing ones are 0.
+            n_actions: Elements of an action, each in [-1, 1]. The wrapped environment gets the first ones, brought to
+                its bounds. None: actions are the wrapped environment's.
+        """
+        self._width, self._scales_actions = width, n_actions is not None
+        self.observation_space = spaces.Box(-np.inf, np.inf, (width + len(self._one_hot),), np.float32)
+        if n_actions is not None:
+            self.action_space = spaces.Box(-1.0, 1.0, (n_actions,), np.float32)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -43,7 +60,8 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Step the wrapped environment."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        own = self._own_action(action) if self._scales_actions else action
+        observation, reward, terminated, truncated, info = self.env.step(own)
         success = info.get("success", info.get("is_success"))
         if success is not None:
             self._succeeded = self._succeeded or bool(success > 0)
@@ -59,8 +77,14 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
         self._succeeded = bool(state["succeeded"])
         self.env.load_state_dict(state["env"])
 
+    def _own_action(self, action: np.ndarray) -> np.ndarray:
+        own = self.env.action_space
+        assert isinstance(own, spaces.Box)
+        share = 0.5 * (np.asarray(action)[: own.shape[0]] + 1.0)
+        return (own.low + share * (own.high - own.low)).astype(own.dtype)
+
     def _encode(self, observation: Any) -> np.ndarray:
-        encoded = np.empty(self._width + len(self._one_hot), np.float32)
-        encoded[: self._width] = np.ravel(observation)
+        encoded = np.zeros(self._width + len(self._one_hot), np.float32)
+        encoded[: self.task_space[0]] = np.ravel(observation)
         encoded[self._width :] = self._one_hot
         return encoded

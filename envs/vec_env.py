@@ -63,6 +63,7 @@ class TaskVecEnv(VecEnv):
         self._shards: list[Shard] = []
         try:
             self._start(env_fns, worker_timeout, own_process)
+            self._share_shapes()
             spaces = [self.get_attr(name, 0)[0] for name in ("observation_space", "action_space")]
         except BaseException:  # no worker stays behind
             self.close()
@@ -164,6 +165,14 @@ class TaskVecEnv(VecEnv):
         self._shards = [WorkerShard(*share, timeout) for share in shares[n_local:]]
         self._shards[:0] = [LocalShard(*share) for share in shares[:n_local]]
         _receive_all(self._shards)
+
+    def _share_shapes(self) -> None:
+        """Give all tasks the shapes of the widest, where they differ."""
+        widths, actions = zip(*self.get_attr("task_space"), strict=True)
+        same_actions = all(space == actions[0] for space in actions)
+        if not same_actions or len(set(widths)) > 1:
+            n_actions = None if same_actions else max(space.shape[0] for space in actions)
+            self._call_some("share_shapes", (max(widths), n_actions), None)
 
     def _call_some(self, method: str, arguments: tuple[Any, ...], indices: VecEnvIndices) -> list[Any]:
         tasks = list(self._get_indices(indices))

@@ -11,11 +11,22 @@ from stable_baselines3.common.vec_env import VecEnv
 from mtrl_transfer.agents import MTSAC, MeasureTransference, ResetNetworks, ReweightTasks
 from mtrl_transfer.agents.runs.config.schema import CombinerConfig, EnvConfig, RunConfig
 from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.gymnasium_suites import SUITES
 
 
 def is_point(env: EnvConfig) -> bool:
-    """Return whether the suite is Point, which has none of Meta-World's settings."""
+    """Return True if the suite is Point."""
     return isinstance(env.id, str) and env.id.startswith("Point-")
+
+
+def is_gymnasium(env: EnvConfig) -> bool:
+    """Return True if the suite is one of gymnasium's environments."""
+    return isinstance(env.id, str) and env.id.partition(":")[0] in SUITES
+
+
+def is_metaworld(env: EnvConfig) -> bool:
+    """Return True if the suite has Meta-World's settings."""
+    return not is_point(env) and not is_gymnasium(env)
 
 
 def env_options(env: EnvConfig) -> dict[str, Any]:
@@ -41,7 +52,9 @@ def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | Non
     """Make separate environments that visit ``goals`` ("train" or "unseen") one after the other."""
     options = env_options(env)
     if not is_point(env):
-        options |= {"goals": goals, "goal_order": "sequential", "render_mode": render_mode}
+        options["render_mode"] = render_mode
+    if is_metaworld(env):
+        options |= {"goals": goals, "goal_order": "sequential"}
     return _make(env, seed, options)
 
 

@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_transfer.agents import MTSAC
-from mtrl_transfer.agents.runs.build import is_point, make_agent, training_callbacks, training_env
+from mtrl_transfer.agents.runs.build import is_metaworld, make_agent, training_callbacks, training_env
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 
 WARM_UP = 8
@@ -57,7 +57,7 @@ def _extrapolate(config: RunConfig, done: int, n_tasks: int, horizon: int, playi
 def _small(config: RunConfig) -> RunConfig:
     """The same work per step with a quick start: one goal a task, a small replay, learning at once."""
     agent = config.agent.model_copy(update={"buffer_size": 10_000, "learning_starts": 0})
-    env = config.env.model_copy(update={} if is_point(config.env) else {"n_goals": 1, "training_horizon": None})
+    env = config.env.model_copy(update={"n_goals": 1, "training_horizon": None} if is_metaworld(config.env) else {})
     return config.model_copy(update={"agent": agent, "env": env})
 
 

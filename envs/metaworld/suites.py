@@ -12,6 +12,7 @@ import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS, MT10_V3, MT25_V3, MT50_V3
 from stable_baselines3.common.monitor import Monitor
 
+from mtrl_transfer.envs.gymnasium_suites import SUITES as GYMNASIUM_SUITES
 from mtrl_transfer.envs.metaworld.goals import draw_goals, unseen_goal_seed
 from mtrl_transfer.envs.metaworld.task import GOAL_ORDERS, MAX_HORIZON, REWARD_VERSIONS, MetaWorldTask
 from mtrl_transfer.envs.names import checked_tasks, unknown_name
@@ -20,6 +21,7 @@ from mtrl_transfer.envs.task_env import TaskEnv
 
 SUITES: dict[str, tuple[str, ...]] = {"MT10": tuple(MT10_V3), "MT25": tuple(MT25_V3), "MT50": tuple(MT50_V3)}
 """Task names of Meta-World's multi-task benchmarks, in their order."""
+OTHER_SUITES = ("Point-5", "Point-5-rotated", *GYMNASIUM_SUITES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,9 +110,7 @@ def parse_metaworld_suite(spec: str | Sequence[str]) -> MetaWorldSuite:
     if suite == "MT1" and chosen:
         return MetaWorldSuite(spec, checked_tasks([chosen], ALL_V3_ENVIRONMENTS))
     if suite not in SUITES:
-        raise unknown_name(
-            "suite", spec, [*SUITES, "Point-5", "Point-5-rotated", *(f"MT1:{name}" for name in ALL_V3_ENVIRONMENTS)]
-        )
+        raise unknown_name("suite", spec, [*SUITES, *OTHER_SUITES, *(f"MT1:{name}" for name in ALL_V3_ENVIRONMENTS)])
     tasks = checked_tasks(chosen.split(","), SUITES[suite]) if chosen else SUITES[suite]
     return MetaWorldSuite(spec, tasks, benchmark=SUITES[suite])
 

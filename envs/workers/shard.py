@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from stable_baselines3.common.env_util import is_wrapped
 
-from mtrl_transfer.envs.episode_log import EpisodeLog
+from mtrl_transfer.envs.workers.episode_log import EpisodeLog
 from mtrl_transfer.envs.workers.task_state import has_state, load_task_state, task_state
 
 EnvFns = Sequence[Callable[[], gym.Env]]
@@ -127,6 +127,10 @@ class TaskShard:
     def set_attr(self, name: str, value: Any, indices: Sequence[int]) -> list[None]:
         """Set an attribute of some tasks, on their outermost wrapper (as SB3 does)."""
         return [setattr(self._task(index), name, value) for index in indices]  # type: ignore[func-returns-value]
+
+    def share_shapes(self, width: int, n_actions: int | None, indices: Sequence[int]) -> list[None]:
+        """Let some tasks take the shapes of the widest, see `TaskEnv.share_shapes`."""
+        return [self._task(index).get_wrapper_attr("share_shapes")(width, n_actions) for index in indices]
 
     def env_method(self, name: str, args: Sequence[Any], kwargs: dict[str, Any], indices: Sequence[int]) -> list[Any]:
         """Call a method of some tasks."""

@@ -15,7 +15,8 @@ RESTARTS = 3
 """Most replacements of a worker in a row; after that the shard fails."""
 SNAPSHOT_EVERY = 200
 """Steps between two snapshots of a worker's tasks: about the most calls that a new worker makes again."""
-_CHANGING = ("reset", "step", "set_attr", "env_method", "load_state_dict")
+_SETTINGS = ("set_attr", "share_shapes")
+_CHANGING = ("reset", "step", *_SETTINGS, "env_method", "load_state_dict")
 
 Call = tuple[str, tuple[Any, ...]]
 
@@ -98,8 +99,8 @@ class WorkerShard:
         if snapshot is not None:
             self._snapshot = snapshot
             for made, (name, *rest) in self._since:
-                if made == "set_attr":
-                    self._attributes[name, tuple(rest[-1])] = (made, (name, *rest))
+                if made in _SETTINGS:
+                    self._attributes[made, name, tuple(rest[-1])] = (made, (name, *rest))
             self._since = []
         return _result(answer)
 

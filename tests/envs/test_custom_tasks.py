@@ -79,10 +79,85 @@ def test_bad_dicts_of_tasks():
         make_vec_env({"near": Line(2.0)})
     with pytest.raises(TypeError, match="'n_goals'"):
         make_vec_env(FACTORIES, n_goals=3)
-    with pytest.raises(ValueError, match=r"'near' has .* and 'pendulum' has"):
-        make_vec_env({"near": FACTORIES["near"], "pendulum": lambda: gym.make("Pendulum-v1")})
-    with pytest.raises(ValueError, match="'discrete' must have a Box"):
-        make_vec_env({"discrete": lambda: gym.make("FrozenLake-v1")})
+
+
+class Spaces(gym.Env):
+    """Has spaces and nothing else."""
+
+    def __init__(self, observation_space, action_space):
+        self.observation_space, self.action_space = observation_space, action_space
+
+
+NUMBERS, VECTOR = spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (2,))
+UNSUPPORTED = {
+    "discrete": (spaces.Discrete(3), VECTOR),
+    "dict": (spaces.Dict(a=NUMBERS), VECTOR),
+    "pixels": (spaces.Box(0, 255, (8, 8, 3), np.uint8), VECTOR),
+    "discrete actions": (NUMBERS, spaces.Discrete(3)),
+    "unbounded actions": (NUMBERS, spaces.Box(-np.inf, np.inf, (2,))),
+    "matrices": (NUMBERS, spaces.Box(-1, 1, (2, 2))),
+}
+
+
+@pytest.mark.parametrize("kind", UNSUPPORTED)
+def test_unsupported_spaces_are_refused(kind):
+    with pytest.raises(ValueError, match=f"task '{kind}' must have a Box of numbers .* it has .* not supported"):
+        make_vec_env({"near": FACTORIES["near"], kind: partial(Spaces, *UNSUPPORTED[kind])})
+
+
+class Recorder(gym.Env):
+    """Observes the step's number in each of `width` features, and keeps the actions it gets."""
+
+    def __init__(self, width, low, high):
+        self.observation_space = spaces.Box(-np.inf, np.inf, (width,), np.float32)
+        self.action_space = spaces.Box(np.array(low, np.float32), np.array(high, np.float32))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.actions = []
+        return np.zeros(self.observation_space.shape, np.float32), {}
+
+    def step(self, action):
+        self.actions.append(action)
+        n_steps = len(self.actions)
+        return np.full(self.observation_space.shape, n_steps, np.float32), 0.0, False, n_steps == 3, {}
+
+
+DIFFERENT = {
+    "wide": partial(Recorder, 5, [-1], [1]),
+    "narrow": partial(Recorder, 2, [0, -4, 2], [10, 4, 3]),
+}
+
+
+def test_different_shapes_are_padded_to_the_widest():
+    env = make_vec_env(DIFFERENT, seed=0)
+    assert (env.observation_space.shape, env.action_space) == ((7,), spaces.Box(-1, 1, (3,)))
+    assert [(width, box.shape) for width, box in env.get_attr("task_space")] == [(5, (1,)), (2, (3,))]
+    env.reset()
+    observations, *_ = env.step(np.array([[0.5, 9, 9], [-1, 0, 1]], np.float32))
+    np.testing.assert_array_equal(observations, [[1, 1, 1, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0, 1]])
+    taken = [actions[0].tolist() for actions in env.get_attr("actions")]
+    assert taken == [[0.5], [0, 0, 3]]
+    env.step(env.action_space.high.reshape(1, 3).repeat(2, 0))
+    *_, infos = env.step(env.action_space.high.reshape(1, 3).repeat(2, 0))
+    np.testing.assert_array_equal(infos[1]["terminal_observation"], [3, 3, 0, 0, 0, 0, 1])
+
+
+def test_padding_lasts_through_a_lost_worker():
+    env = make_vec_env(DIFFERENT, seed=0, n_procs=2)
+    try:
+        env.reset()
+        actions = np.zeros((2, 3), np.float32)
+        before = [env.step(actions)[0] for _ in range(2)]
+        shard = env._shards[1]
+        shard._snapshot, shard._since = None, shard._since[:1] + shard._since[1:]
+        shard.process.kill()
+        with pytest.warns(UserWarning, match="another one is started"):
+            after = env.step(actions)[0]
+        assert before[0].shape == after.shape == (2, 7)
+        np.testing.assert_array_equal(env.reset()[:, 5:], np.eye(2))
+    finally:
+        env.close()
 
 
 def looped(widths):

@@ -13,10 +13,11 @@ from stable_baselines3.common.utils import get_device
 from mtrl_transfer.agents.mtsac.arguments import RELATIONS, ROWS_PER_TASK
 from mtrl_transfer.agents.mtsac.cuda_graph import is_capturable
 from mtrl_transfer.agents.mtsac.roles import role_combiners
-from mtrl_transfer.agents.runs.build import combiner_kwargs, env_options, is_point
+from mtrl_transfer.agents.runs.build import combiner_kwargs, env_options, is_metaworld, is_point
 from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems, task_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.gymnasium_suites import gymnasium_suite
 from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
 
 PROTOCOL_GOALS = MetaWorldOptions().n_goals
@@ -62,6 +63,8 @@ def task_names(config: RunConfig) -> tuple[str, ...]:
     env = config.env
     if is_point(env):
         return tuple(make_vec_env(env.id).get_attr("task_name"))
+    if (suite := gymnasium_suite(env.id)) is not None:
+        return tuple(suite.tasks)
     return tuple(parse_metaworld_suite(env.id if isinstance(env.id, str) else list(env.id)).task_names)
 
 
@@ -79,7 +82,7 @@ def _suite_options(config: RunConfig) -> list[str]:
     options = env_options(config.env)
     if config.env.training_horizon is not None:
         options["training_horizon"] = config.env.training_horizon
-    if is_point(config.env):
+    if not is_metaworld(config.env):
         return [
             f"env.{name}={value!r}: {config.env.id} has no such setting; leave it out"
             for name, value in options.items()
@@ -104,10 +107,10 @@ def _budget(config: RunConfig) -> list[str]:
 
 
 def _goals(config: RunConfig) -> list[str]:
-    """Each goal is to be played once; unseen goals are as many as the training's. Point draws a goal per episode."""
+    """Each goal is to be played once; unseen goals are as many as the training's. Other suites have no goals."""
     there = config.env.n_goals or PROTOCOL_GOALS
     wanted = {"n_goals": config.evaluation.n_goals, "final_n_goals": config.evaluation.final_n_goals}
-    if is_point(config.env):
+    if not is_metaworld(config.env):
         unseen = config.evaluation.goals == "unseen"
         return [f"evaluation.goals=unseen: {config.env.id} has no set of training goals; leave it out"] * unseen
     return [

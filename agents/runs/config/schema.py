@@ -16,7 +16,7 @@ from mtrl_transfer.agents.declarations import Count, Positive, Section, Seed, Se
 from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
 from mtrl_transfer.agents.mtsac.arguments import HINTS
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
-from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
+from mtrl_transfer.agents.mtsac.policies import POLICY_ARGUMENTS
 from mtrl_transfer.agents.mtsac.resets import ResetNetworks
 from mtrl_transfer.agents.mtsac.task_weighting import ReweightTasks
 
@@ -32,10 +32,10 @@ def fit_for_a_folder(name: str) -> str:
 
 
 class EnvConfig(Section):
-    """The tasks. What is left out takes the suite's own default; ``Point-N`` has none of the Meta-World settings."""
+    """The tasks. What is left out takes the suite's own default; other suites have none of the Meta-World settings."""
 
     id: str | Annotated[tuple[str, ...], Field(min_length=1)]
-    """A suite, such as ``MT10``, ``Point-8`` or ``Point-8-rotated``, or a list of Meta-World task names."""
+    """A suite, such as ``MT10``, ``Point-8``, ``pendulums`` or ``locomotion``, or a list of Meta-World task names."""
     n_procs: Count = 1
     """Processes that share the tasks; all but one are workers."""
     worker_timeout: Positive | None = 60.0
@@ -53,7 +53,7 @@ class EnvConfig(Section):
     """Meta-World: decides which goals there are; part of the protocol."""
 
 
-class PolicyConfig(section_of(MultiTaskPolicy)):  # type: ignore[misc]
+class PolicyConfig(POLICY_ARGUMENTS):  # type: ignore[misc,valid-type]
     """The networks of actor and critics: ``policy_kwargs`` of MTSAC, the arguments of ``MultiTaskPolicy``."""
 
 

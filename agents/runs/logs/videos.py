@@ -6,13 +6,14 @@ import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
+import gymnasium as gym
 import imageio.v3 as imageio
 import numpy as np
 from PIL import Image
 
 from mtrl_transfer.agents.evaluation import Predicts
 from mtrl_transfer.agents.monitoring.clips import Clip, record_clips
-from mtrl_transfer.agents.runs.build import evaluation_env, is_point
+from mtrl_transfer.agents.runs.build import evaluation_env, is_metaworld
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
 
@@ -32,16 +33,16 @@ class Camera:
     """
 
     def __init__(self, config: RunConfig) -> None:
-        env = config.env if is_point(config.env) else config.env.model_copy(update={"n_goals": 1})
+        env = config.env.model_copy(update={"n_goals": 1}) if is_metaworld(config.env) else config.env
         self._env = evaluation_env(env, config.evaluation.goals, config.evaluation.seed, "rgb_array")
         self._env.reset()
         try:
             self._env.get_images()
-        except RuntimeError as error:
+        except (RuntimeError, gym.error.Error) as error:
             self._env.close()
             raise InputError(f"videos cannot be made here: {error}") from error
         # Halving Meta-World's pictures smooths their edges.
-        self._shrink = 1 if is_point(env) else 2
+        self._shrink = 2 if is_metaworld(env) else 1
 
     def clips(self, model: Predicts) -> list[Clip]:
         """One episode of each task by the deterministic policy."""
