@@ -7,16 +7,17 @@ import copy
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_normalize
 
 
-def check_training_normalization(env: VecEnv, needs_raw_rewards: str | None) -> None:
+def check_training_normalization(env: VecEnv, needs_raw_rewards: str | None, same_shapes: bool) -> None:
     """Check that an agent can be trained behind the ``VecNormalize`` of an environment, if it has one.
 
     Args:
         env: environment to train in.
         needs_raw_rewards: argument of the agent that is about the size of raw rewards, or None.
+        same_shapes: True if all tasks have the same.
 
     Raises:
-        ValueError: if wrappers around the ``VecNormalize`` change the observations' shape, or if it normalises rewards
-            that the agent needs raw.
+        ValueError: if wrappers around the ``VecNormalize`` change the observations' shape, if it normalises
+            observations of tasks of different shapes, or if it normalises rewards that the agent needs raw.
     """
     normalization = unwrap_vec_normalize(env)
     if normalization is None:
@@ -27,6 +28,11 @@ def check_training_normalization(env: VecEnv, needs_raw_rewards: str | None) -> 
             f"VecNormalize makes observations of shape {inner}, and the wrappers around it {outer}; replay keeps raw "
             "observations and normalises them when it is sampled, so VecNormalize must come last, as in "
             "VecNormalize(VecFrameStack(env, 2))"
+        )
+    if normalization.norm_obs and not same_shapes:
+        raise ValueError(
+            "VecNormalize takes its statistics over all tasks together, whose shapes differ: use VecNormalize(env, "
+            "norm_obs=False), and policy_kwargs={'standardize_inputs': True}, which standardises each task alone"
         )
     if needs_raw_rewards is not None and normalization.norm_reward:
         raise ValueError(

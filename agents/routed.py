@@ -24,7 +24,7 @@ class RoutedAgent:
         assignment: for each task the index, in ``agents``, of the one that plays it.
 
     Raises:
-        ValueError: if an agent does not know a task that it is to serve, or observations would differ in size.
+        ValueError: if an agent does not know a task that it is to serve.
     """
 
     def __init__(self, task_names: Sequence[str], agents: Sequence[MTSAC], assignment: Sequence[int]) -> None:
@@ -38,10 +38,9 @@ class RoutedAgent:
             if name not in self.agents[index].task_names:
                 known = ", ".join(self.agents[index].task_names)
                 raise ValueError(f"agent {index} is to serve {name}, but was trained on {known}")
-        widths = {agent.observation_space.shape[0] - agent.n_tasks for agent in self.agents}
-        if len(widths) > 1:
-            raise ValueError(f"agents take observations of {sorted(widths)} features; expected the same for all")
-        self.obs_dim = widths.pop()
+        self.obs_dim = max(agent.policy.obs_dim for agent in self.agents)
+        self.action_dim = max(agent.action_space.shape[0] for agent in self.agents)
+        self.same_actions = all(agent.action_space == self.agents[0].action_space for agent in self.agents)
 
     @property
     def num_timesteps(self) -> int:
@@ -67,14 +66,19 @@ class RoutedAgent:
                 f"{self.n_tasks} tasks"
             )
         features, tasks = rows[:, : self.obs_dim], tasks_of(rows[:, self.obs_dim :])
-        actions = np.zeros((len(rows), *(self.agents[0].action_space.shape or ())), np.float32)
+        actions = np.zeros((len(rows), self.action_dim), np.float32)
         serving = np.array(self.assignment)[tasks]
         for index in np.unique(serving):
             own = serving == index
             agent = self.agents[index]
             places = [agent.task_names.index(self.task_names[task]) for task in tasks[own]]
-            seen = np.concatenate([features[own], np.eye(agent.n_tasks, dtype=np.float32)[places]], axis=1)
-            actions[own] = agent.predict(seen, deterministic=deterministic)[0]
+            one_hots = np.eye(agent.n_tasks, dtype=np.float32)[places]
+            # An agent of narrow tasks does not know the padding to the widest of all.
+            seen = np.concatenate([features[own, : agent.policy.obs_dim], one_hots], axis=1)
+            chosen = agent.predict(seen, deterministic=deterministic)[0]
+            # An environment of tasks with different actions takes them in [-1, 1].
+            chosen = chosen if self.same_actions else agent.policy.scale_action(chosen)
+            actions[own, : chosen.shape[1]] = chosen
         return (actions if np.ndim(observation) == 2 else actions[0]), state
 
     def save(self, path: archive.Target) -> None:

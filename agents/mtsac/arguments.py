@@ -63,8 +63,6 @@ def check_arguments(agent: MTSAC) -> None:
     """
     if not agent.n_tasks:
         raise ValueError("MTSAC needs an environment: the number of tasks is read from it")
-    if len(agent.action_space.shape or ()) != 1:
-        raise ValueError(f"actions of shape {list(agent.action_space.shape or ())} must be vectors: flatten them")
     names = {name: ATTRIBUTES.get(name, name) for name in agent.arguments.model_fields}
     arguments = checked(agent.arguments, {name: getattr(agent, attribute) for name, attribute in names.items()})
     for name, attribute in names.items():

@@ -18,12 +18,19 @@ def mean_and_log_std(out: Tensor) -> tuple[Tensor, Tensor]:
     return mean, log_std.clamp(LOG_STD_MIN, LOG_STD_MAX)
 
 
-def squashed_sample(out: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+def squashed_mean(out: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The deterministic action ``[..., A]`` in (-1, 1); arguments as for `squashed_sample`."""
+    action = torch.tanh(mean_and_log_std(out)[0])
+    return action if mask is None else action * mask
+
+
+def squashed_sample(out: Tensor, noise: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Reparameterised action and its log-probability.
 
     Args:
         out: policy head output ``[..., 2 A]``.
         noise: standard normal ``[..., A]``.
+        mask: 1 for the dimensions of ``A`` that count and 0 for others, whose action is 0; None: all count.
 
     Returns:
         Action in (-1, 1) ``[..., A]`` and ``log pi`` ``[...]`` with the change of variables of Haarnoja et al. (arXiv
@@ -34,4 +41,7 @@ def squashed_sample(out: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
     u = torch.addcmul(mean, log_std.exp(), noise)
     gaussian = -0.5 * noise.square() - log_std - _LOG_SQRT_2PI
     correction = 2.0 * (math.log(2.0) - u - F.softplus(-2.0 * u))
-    return torch.tanh(u), (gaussian - correction).sum(dim=-1)
+    action, log_probs = torch.tanh(u), gaussian - correction
+    if mask is not None:
+        action, log_probs = action * mask, log_probs * mask
+    return action, log_probs.sum(dim=-1)

@@ -225,7 +225,8 @@ class ActorLoss(NetworkLoss):
         trunk_shares: Tensor | None = None,
     ) -> ActorRows:
         """Losses at given parameters; parameters and shares as for `MultiTaskMLP`."""
-        actions, log_probs = squashed_sample(self.network(batch.observations, trunk, heads, trunk_shares), batch.noise)
+        out = self.network(batch.observations, trunk, heads, trunk_shares)
+        actions, log_probs = squashed_sample(out, batch.noise, self.network.action_mask)
         n_candidates, n_tasks, rows = log_probs.shape
         # Candidates join the rows: the critic is the same for all of them.
         observations = batch.observations.unsqueeze(1).expand(-1, n_candidates, -1, -1).flatten(1, 2)
@@ -243,7 +244,8 @@ class ActorLoss(NetworkLoss):
         So candidates need no forward pass of the critics.
         """
         with torch.no_grad():
-            present, _ = squashed_sample(self.network(batch.observations).squeeze(0), batch.noise)
+            out, mask = self.network(batch.observations).squeeze(0), self.network.action_mask
+            present, _ = squashed_sample(out, batch.noise, mask)
         with torch.enable_grad():
             actions = present.clone().requires_grad_()
             values = action_values(self.critic, batch.observations, actions).amin(dim=0)
@@ -251,7 +253,7 @@ class ActorLoss(NetworkLoss):
         values = values.detach()
 
         def losses(predictions: Tensor) -> Tensor:
-            actions, log_probs = squashed_sample(predictions, batch.noise)
+            actions, log_probs = squashed_sample(predictions, batch.noise, mask)
             expanded = values + (slopes * (actions - present)).sum(dim=-1)
             return weighted(batch.alphas * log_probs - expanded, self.weights).mean(dim=-1)
 
@@ -282,6 +284,6 @@ def td_targets(
     Returns:
         ``[T, B]``.
     """
-    next_actions, log_probs = squashed_sample(actor(next_observations), noise)
+    next_actions, log_probs = squashed_sample(actor(next_observations), noise, actor.action_mask)
     next_values = action_values(target_critic, next_observations, next_actions.squeeze(0)).amin(dim=0)
     return rewards + discounts * (next_values - alphas * log_probs.squeeze(0))

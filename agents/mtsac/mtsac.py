@@ -46,6 +46,7 @@ from mtrl_transfer.agents.mtsac.roles import role_combiners
 from mtrl_transfer.agents.mtsac.temperatures import EntCoef, Temperatures
 from mtrl_transfer.agents.normalization import check_training_normalization
 from mtrl_transfer.agents.storage.stored import StoredWithoutPickle
+from mtrl_transfer.agents.task_spaces import TaskSpaces
 from mtrl_transfer.agents.tasks import MEAN, EpisodeWindows, check_one_hot, check_same_tasks, task_names_of
 from mtrl_transfer.combiners import Combiner
 from mtrl_transfer.faults import NotFinite
@@ -83,8 +84,8 @@ class MTSAC(StoredWithoutPickle):
         ent_coef: temperature of every task: a fixed number, or ``auto`` or ``auto_0.1``: trained for each task,
             starting at 1 or 0.1.
         target_update_interval: updates between moves of the target critics.
-        target_entropy: entropy that each task's temperature aims at, in nats; ``auto``: minus the number of action
-            dimensions.
+        target_entropy: entropy that each task's temperature aims at, in nats; ``auto``: minus the number of the task's
+            action dimensions.
         policy_kwargs: arguments of [mtrl_transfer.agents.MultiTaskPolicy][].
         stats_window_size: episodes per task over which the training statistics are averaged.
         tensorboard_log: folder for TensorBoard events; None: none.
@@ -122,6 +123,7 @@ class MTSAC(StoredWithoutPickle):
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"MultiTaskPolicy": MultiTaskPolicy}
     policy: MultiTaskPolicy
     policy_kwargs: dict[str, Any]
+    task_spaces: TaskSpaces
     replay_buffer: MultiTaskReplayBuffer
 
     def __init__(
@@ -223,12 +225,16 @@ class MTSAC(StoredWithoutPickle):
             self.gamma,
             self.n_steps,
         )
+        shapes = self.task_spaces.shapes
+        known: dict[str, Any] = {"n_tasks": tasks} if shapes is None else {"n_tasks": tasks, "shapes": shapes}
         self.policy = self.policy_class(
-            self.observation_space, self.action_space, self.lr_schedule, n_tasks=tasks, **self.policy_kwargs
+            self.observation_space, self.action_space, self.lr_schedule, **known, **self.policy_kwargs
         ).to(device)
-        auto = self.target_entropy == "auto"
-        target = -float(np.prod(self.action_space.shape)) if auto else float(self.target_entropy)
-        self.temperatures = Temperatures(self.ent_coef, target, tasks, self.lr_schedule(1), device)
+        mask = self.policy.actor.action_mask
+        self._action_mask = None if mask is None else mask.squeeze(1).cpu().numpy()
+        auto, own = self.target_entropy == "auto", self.task_spaces.own
+        targets = [-float(len(one.action_space.low)) if auto else float(self.target_entropy) for one in own]
+        self.temperatures = Temperatures(self.ent_coef, targets, self.lr_schedule(1), device)
         self.rewards = Rewards(self.reward_scaling, self.clip_targets, tasks, self.gamma, device)
         self.minibatches = Minibatches(
             self.replay_buffer, lambda: self._vec_normalize_env, self.policy, self.temperatures, self.rewards
@@ -250,8 +256,16 @@ class MTSAC(StoredWithoutPickle):
         if MEAN in names:
             raise ValueError(f"a task is called {MEAN!r}, as the figures of the mean over tasks are: rename it")
         check_same_tasks(self.task_names or names, names)
-        check_training_normalization(self.env, self._needs_raw_rewards())
-        self.task_names, self.n_tasks = names, len(names)
+        spaces_found = self._checked_spaces(self.env, names)
+        self.task_names, self.n_tasks, self.task_spaces = names, len(names), spaces_found
+
+    def _checked_spaces(self, env: VecEnv, names: list[str]) -> TaskSpaces:
+        """The tasks' spaces in an environment, compared with those that the agent was trained on."""
+        found = TaskSpaces.of(env, names)
+        if self.task_names:
+            self.task_spaces.check_same(found)
+        check_training_normalization(env, self._needs_raw_rewards(), found.shapes is None)
+        return found
 
     def _needs_raw_rewards(self) -> str | None:
         return "reward_scaling" if self.reward_scaling else "clip_targets" if self.clip_targets else None
@@ -265,8 +279,35 @@ class MTSAC(StoredWithoutPickle):
         """
         wrapped = self._wrap_env(env, self.verbose)
         check_same_tasks(self.task_names, task_names_of(wrapped))
-        check_training_normalization(wrapped, self._needs_raw_rewards())
+        self._checked_spaces(wrapped, self.task_names)
         super().set_env(wrapped, force_reset)
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+        task: str | None = None,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Actions for observations, as in SB3: rows ``[R, D + T]`` as the environment gives them, one-hot last.
+
+        Args:
+            observation: one or a batch of them.
+            state: of SB3's signature.
+            episode_start: of SB3's signature.
+            deterministic: take the mean action instead of a sample.
+            task: name of a task whose own observations ``[R, D_t]`` are given, without one-hot and padding; its own
+                actions ``[R, A_t]`` within its own bounds are returned.
+
+        Raises:
+            ValueError: for an unknown task, observations of another width, or a one-hot that names no task.
+        """
+        if task is None:
+            return super().predict(observation, state, episode_start, deterministic)
+        rows, is_batch = self.task_spaces.rows(task, observation)
+        actions = self.task_spaces.actions(task, super().predict(rows, state, episode_start, deterministic)[0])
+        return (actions if is_batch else actions[0]), state
 
     # --- interaction --------------------------------------------------------------------------------------------------
 
@@ -327,6 +368,13 @@ class MTSAC(StoredWithoutPickle):
     def _sample_action(
         self, learning_starts: int, action_noise: Any = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
+        actions, scaled = self._drawn_action(learning_starts, action_noise, n_envs)
+        if self._action_mask is None:
+            return actions, scaled
+        scaled = scaled * self._action_mask
+        return self.policy.unscale_action(scaled), scaled
+
+    def _drawn_action(self, learning_starts: int, action_noise: Any, n_envs: int) -> tuple[np.ndarray, np.ndarray]:
         if self.exploration_noise is None:
             return super()._sample_action(learning_starts, action_noise, n_envs)
         noise = self.exploration_noise.draw()

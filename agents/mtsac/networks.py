@@ -41,13 +41,16 @@ class MultiTaskMLP(nn.Module):
             it, and the first layer stays one product over all tasks.
         standardize: use ``(x - input_mean) * input_scale`` as the input; these buffers ``[in]`` are 0 and 1 until they
             are set.
+        standardize_each: these buffers are each task's own, ``[T, 1, in]``.
 
     Attributes:
         width: width of the widest layer.
+        action_mask: of an actor whose tasks have different actions: ``[T, 1, A]``, 1 for those that a task has.
     """
 
     input_mean: Tensor
     input_scale: Tensor
+    action_mask: Tensor | None
 
     def __init__(
         self,
@@ -61,6 +64,7 @@ class MultiTaskMLP(nn.Module):
         one_hot_in_trunk: bool = False,
         alignment: bool = False,
         standardize: bool = False,
+        standardize_each: bool = False,
     ) -> None:
         super().__init__()
         self.n_tasks, self.n_nets = n_tasks, n_nets
@@ -69,8 +73,10 @@ class MultiTaskMLP(nn.Module):
         self.n_layers, self.width = len(hidden), max(hidden)
         self.standardized = standardize
         if standardize:
-            self.register_buffer("input_mean", torch.zeros(in_dim))
-            self.register_buffer("input_scale", torch.ones(in_dim))
+            shape = (n_tasks, 1, in_dim) if standardize_each else (in_dim,)
+            self.register_buffer("input_mean", torch.zeros(shape))
+            self.register_buffer("input_scale", torch.ones(shape))
+        self.register_buffer("action_mask", None, persistent=False)
         self.trunk = nn.ParameterDict()
         for layer, (fan_in, width) in enumerate(pairwise(widths)):
             self.trunk[f"weight{layer}"] = _uniform(n_nets, fan_in, width, fan_in=fan_in)
@@ -159,7 +165,7 @@ class MultiTaskMLP(nn.Module):
 
     def of_tasks(self, x: Tensor, tasks: Tensor) -> Tensor:
         """Output for single rows of any mixture of tasks: ``x [R, in]``, ``tasks [R]`` -> ``[N, R, out]``."""
-        x, heads = self._standardize(x.unsqueeze(0)), self.own_heads
+        x, heads = self._standardize(x.unsqueeze(0), tasks), self.own_heads
         if self.aligned:
             x = torch.einsum("ri,rnio->nro", x[0], heads["alignment"][tasks])
         if self.one_hot_in_trunk:
@@ -170,8 +176,14 @@ class MultiTaskMLP(nn.Module):
         out = torch.matmul(rows, heads["weight"][tasks]) + heads["bias"][tasks]
         return out.squeeze(2).transpose(0, 1)
 
-    def _standardize(self, x: Tensor) -> Tensor:
-        return (x - self.input_mean) * self.input_scale if self.standardized else x
+    def _standardize(self, x: Tensor, tasks: Tensor | None = None) -> Tensor:
+        """Standardise rows by task ``[..., T, B, in]``, or single rows ``[..., R, in]`` of ``tasks [R]``."""
+        if not self.standardized:
+            return x
+        mean, scale = self.input_mean, self.input_scale
+        if tasks is not None and mean.dim() == 3:
+            mean, scale = mean[tasks, 0], scale[tasks, 0]
+        return (x - mean) * scale
 
     def _layers(self, x: Tensor, trunk: Mapping[str, Tensor]) -> Tensor:
         for layer in range(self.n_layers):
@@ -190,6 +202,13 @@ class MultiTaskMLP(nn.Module):
             return torch.stack([F.layer_norm(one, one.shape[-1:], *affine) for one, *affine in whole])
         # addcmul would be slower: its backward multiplies by its factor of 1, twice.
         return (F.layer_norm(x, x.shape[-1:]) * _per_row(scale)).add_(_per_row(shift))
+
+
+def action_mask(shapes: Sequence[tuple[int, int]] | None, n_actions: int) -> Tensor | None:
+    """``MultiTaskMLP.action_mask`` of tasks with ``(D_t, A_t)`` features and actions; None: all have ``n_actions``."""
+    if shapes is None:
+        return None
+    return (torch.arange(n_actions) < torch.tensor([actions for _, actions in shapes]).view(-1, 1, 1)).float()
 
 
 class _ProductWithShares(torch.autograd.Function):

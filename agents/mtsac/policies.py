@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
@@ -16,8 +16,8 @@ from torch import Tensor
 
 from mtrl_transfer import AlignmentSchedule
 from mtrl_transfer.agents.declarations import Count, Fraction, Settings, checked, explained, json_able, section_of
-from mtrl_transfer.agents.mtsac.distributions import mean_and_log_std, squashed_sample
-from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, Activation, MultiTaskMLP
+from mtrl_transfer.agents.mtsac.distributions import squashed_mean, squashed_sample
+from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, Activation, MultiTaskMLP, action_mask
 from mtrl_transfer.agents.storage.archive import Target, read_archive, write_archive
 from mtrl_transfer.agents.storage.policy_archive import policy_from_archive, policy_to_archive
 from mtrl_transfer.agents.tasks import tasks_of
@@ -51,6 +51,8 @@ class MultiTaskPolicy(BasePolicy):
         action_space: box ``[A]``.
         lr_schedule: learning rate as a function of the remaining progress.
         n_tasks: ``T``.
+        shapes: ``(D_t, A_t)``, features and actions of each task, where the spaces are padded to the widest; None: all
+            tasks have the same.
         net_arch: widths of the shared trunks' layers: one list for actor and critics, or
             ``{pi: [...], qf: [...]}``. The default is the published one (Meta-World+, arXiv 2505.11289).
         activation_fn: activation of the trunks, by name or as a class of ``torch.nn``.
@@ -61,8 +63,8 @@ class MultiTaskPolicy(BasePolicy):
             `AlignmentSchedule`.
         alignment_period: updates of a turn.
         standardize_inputs: centre observations and divide them by their spread over all tasks, both measured on the
-            transitions that are stored at the first update. Meta-World's goals and objects differ by centimetres, which
-            networks otherwise learn to see late.
+            transitions that are stored at the first update; over each task alone if shapes differ. Meta-World's goals
+            and objects differ by centimetres, which networks otherwise learn to see late.
         actor_tau: deterministic actions are those of a running average of the actor, into which this share of it
             moves per update (Polyak and Juditsky, 1992): a policy swings far more than its average. None: those of the
             actor.
@@ -92,6 +94,7 @@ class MultiTaskPolicy(BasePolicy):
         n_critics: Count = 2,
         optimizer_class: Annotated[Literal["Adam", "AdamW", "SGD"], BeforeValidator(_name_of_class)] = "Adam",
         optimizer_kwargs: Settings | None = None,
+        shapes: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         given = locals()
         own: Any = checked(POLICY_ARGUMENTS, {name: given[name] for name in POLICY_ARGUMENTS.model_fields})
@@ -117,9 +120,12 @@ class MultiTaskPolicy(BasePolicy):
             "one_hot_in_trunk": one_hot_in_trunk,
             "alignment": alignment is not None,
             "standardize": standardize_inputs,
+            "standardize_each": shapes is not None,
         }
         self.alignment_schedule = None if alignment is None else AlignmentSchedule(alignment, alignment_period)
         self.actor = MultiTaskMLP(self.obs_dim, 2 * action_dim, widths["pi"], **common)
+        self.shapes = None if shapes is None else [(int(features), int(actions)) for features, actions in shapes]
+        self.actor.action_mask = action_mask(self.shapes, action_dim)
         self.critic = MultiTaskMLP(self.obs_dim + action_dim, 1, widths["qf"], n_nets=own.n_critics, **common)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_tau = actor_tau
@@ -144,19 +150,22 @@ class MultiTaskPolicy(BasePolicy):
     def standardize(self, observations: Tensor) -> None:
         """Take mean and spread of each dimension from observations ``[T, B, D]``, all tasks together.
 
-        Tasks share mean and spread, so differences between tasks stay. A dimension that hardly moves is not blown up:
+        Tasks share mean and spread, so differences between tasks stay; only tasks of different shapes have their own,
+        since a dimension means something else in each. Padding stays 0. A dimension that hardly moves is not blown up:
         its spread counts as at least `LEAST_SPREAD` of the widest one's. Values that are not finite are replaced
-        by the mean of the others.
+        by the mean of the others. Statistics that an agent has taken over stay.
         """
-        rows = observations.flatten(0, 1)
-        mean = torch.where(rows.isfinite(), rows, torch.nan).nanmean(dim=0).nan_to_num(0.0)
-        spread = torch.where(rows.isfinite(), rows, mean).std(dim=0, correction=0)
-        widest = spread.max()
+        rows = observations.flatten(0, 1) if self.shapes is None else observations
+        mean = torch.where(rows.isfinite(), rows, torch.nan).nanmean(dim=-2, keepdim=True).nan_to_num(0.0)
+        spread = torch.where(rows.isfinite(), rows, mean).std(dim=-2, correction=0, keepdim=True)
+        widest = spread.amax(dim=-1, keepdim=True)
         scale = torch.where(widest > 0, 1.0 / spread.clamp(min=LEAST_SPREAD * widest), 1.0)
         for network in (self.actor, self.actor_average, self.critic, self.critic_target):
             if network is not None:
-                network.input_mean[: self.obs_dim].copy_(mean)
-                network.input_scale[: self.obs_dim].copy_(scale)
+                own_mean, own_scale = (one[..., : self.obs_dim] for one in (network.input_mean, network.input_scale))
+                unset = ((own_mean == 0) & (own_scale == 1)).all(dim=-1, keepdim=True)
+                own_mean.copy_(torch.where(unset, mean.view_as(own_mean), own_mean))
+                own_scale.copy_(torch.where(unset, scale.view_as(own_scale), own_scale))
 
     @torch.no_grad()
     def move_averages(self, tau: float) -> None:
@@ -190,9 +199,9 @@ class MultiTaskPolicy(BasePolicy):
         assert isinstance(observation, Tensor)
         if deterministic:
             actor = self.actor if self.actor_average is None else self.actor_average
-            return torch.tanh(mean_and_log_std(self._outputs(actor, observation))[0])
-        out = self._outputs(self.actor, observation)
-        return squashed_sample(out, torch.randn_like(out.chunk(2, dim=-1)[0]))[0]
+            return squashed_mean(*self._outputs(actor, observation))
+        out, mask = self._outputs(self.actor, observation)
+        return squashed_sample(out, torch.randn_like(out.chunk(2, dim=-1)[0]), mask)[0]
 
     def obs_to_tensor(self, observation: Any) -> tuple[PyTorchObs, bool]:
         """Return observations of any number type as float32 ``[R, D + T]``, and True if they are a batch.
@@ -210,12 +219,14 @@ class MultiTaskPolicy(BasePolicy):
         """Scaled actions ``[R, A]`` at observations ``[R, D + T]`` by given standard normal noise ``[R, A]``."""
         rows, _ = self.obs_to_tensor(observations)
         assert isinstance(rows, Tensor)
-        out = self._outputs(self.actor, rows)
-        return squashed_sample(out, torch.as_tensor(noise, device=out.device))[0].cpu().numpy()
+        out, mask = self._outputs(self.actor, rows)
+        return squashed_sample(out, torch.as_tensor(noise, device=out.device), mask)[0].cpu().numpy()
 
-    def _outputs(self, actor: MultiTaskMLP, observations: Tensor) -> Tensor:
+    def _outputs(self, actor: MultiTaskMLP, observations: Tensor) -> tuple[Tensor, Tensor | None]:
+        """An actor's output ``[R, 2 A]`` and its tasks' action mask ``[R, A]``."""
         features, one_hot = observations.split([self.obs_dim, self.n_tasks], dim=-1)
-        return actor.of_tasks(features, one_hot.argmax(dim=-1)).squeeze(0)
+        tasks, mask = one_hot.argmax(dim=-1), actor.action_mask
+        return actor.of_tasks(features, tasks).squeeze(0), None if mask is None else mask[tasks, 0]
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Copy parameters and buffers, as in torch; ``assign`` copies too, because optimizers hold the parameters."""
@@ -223,7 +234,8 @@ class MultiTaskPolicy(BasePolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         spaces = {"observation_space": self.observation_space, "action_space": self.action_space}
-        return {**spaces, "lr_schedule": self._dummy_schedule, "n_tasks": self.n_tasks, **self.settings}
+        tasks = {"n_tasks": self.n_tasks} if self.shapes is None else {"n_tasks": self.n_tasks, "shapes": self.shapes}
+        return {**spaces, "lr_schedule": self._dummy_schedule, **tasks, **self.settings}
 
     def save(self, path: Target) -> None:
         """Save the policy alone as a zip of JSON and safetensors; no pickle.
@@ -244,7 +256,7 @@ class MultiTaskPolicy(BasePolicy):
         return policy_from_archive(cls, path, *read_archive(path), device)
 
 
-POLICY_ARGUMENTS = section_of(MultiTaskPolicy, without=("observation_space", "action_space", "lr_schedule", "n_tasks"))
+POLICY_ARGUMENTS = section_of(MultiTaskPolicy, without=("shapes",))
 """Arguments that ``policy_kwargs`` may hold."""
 
 

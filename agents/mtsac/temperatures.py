@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated
 
 import torch
@@ -36,8 +37,7 @@ class Temperatures:
 
     Args:
         ent_coef: a fixed number, or ``"auto"`` or ``"auto_0.1"``: trained, starting at 1 or 0.1.
-        target_entropy: in nats.
-        n_tasks: ``T``.
+        target_entropy: of each task, in nats.
         learning_rate: of Adam.
         device: where they live.
 
@@ -47,12 +47,12 @@ class Temperatures:
     """
 
     def __init__(
-        self, ent_coef: float | str, target_entropy: float, n_tasks: int, learning_rate: float, device: torch.device
+        self, ent_coef: float | str, target_entropy: Sequence[float], learning_rate: float, device: torch.device
     ) -> None:
-        self.target_entropy = target_entropy
+        self.target_entropy = torch.tensor(target_entropy, device=device)
         start = _start(ent_coef)
         log = math.log(start) if start else -math.inf
-        self.log_alpha = torch.nn.Parameter(torch.full((n_tasks,), log, device=device))
+        self.log_alpha = torch.nn.Parameter(torch.full_like(self.target_entropy, log))
         self.optimizer: torch.optim.Optimizer | None = None
         if isinstance(ent_coef, str):
             self.optimizer = torch.optim.Adam([self.log_alpha], lr=learning_rate, fused=True)

@@ -14,11 +14,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mtrl_transfer.agents.mtsac.distributions import mean_and_log_std
-from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, MultiTaskMLP
+from mtrl_transfer.agents.mtsac.distributions import squashed_mean
+from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, MultiTaskMLP, action_mask
 from mtrl_transfer.agents.storage.archive import box_from_json, box_to_json, copies
 from mtrl_transfer.agents.storage.archive_checks import blamed_on, check_parameters
 from mtrl_transfer.agents.storage.policy_archive import parameters_of
+from mtrl_transfer.agents.task_spaces import TaskSpaces
 from mtrl_transfer.agents.tasks import tasks_of
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Actor:
         task_names: the T tasks in the order of the one-hot.
         observation_space: box ``[D + T]``.
         action_space: box ``[A]``.
+        task_spaces: what each task has of them.
         num_timesteps: transitions that the agent was trained on.
         env: section ``env`` of a config, which says what it plays; None if the file does not tell.
     """
@@ -48,6 +50,10 @@ class Actor:
         self.task_names = list(about["task_names"])
         self.observation_space = box_from_json(about["observation_space"])
         self.action_space = box_from_json(about["action_space"])
+        self.task_spaces = TaskSpaces.from_json(
+            self.task_names, self.observation_space, self.action_space, about.get("task_spaces")
+        )
+        network.action_mask = action_mask(self.task_spaces.shapes, self.action_space.shape[0])
         self.num_timesteps = int(about["num_timesteps"])
         self.env: dict[str, Any] | None = about["env"]
 
@@ -72,9 +78,10 @@ class Actor:
             raise ValueError(f"observations have width {rows.shape[1]}; expected {width}")
         features, one_hots = np.split(rows, [width - len(self.task_names)], axis=1)
         tasks = torch.from_numpy(tasks_of(one_hots))
-        mean, _ = mean_and_log_std(self.network.of_tasks(torch.from_numpy(features), tasks).squeeze(0))
+        mask = None if self.network.action_mask is None else self.network.action_mask[tasks, 0]
+        scaled = squashed_mean(self.network.of_tasks(torch.from_numpy(features), tasks).squeeze(0), mask).numpy()
         low, high = self.action_space.low, self.action_space.high
-        actions = low + 0.5 * (torch.tanh(mean).numpy() + 1.0) * (high - low)
+        actions = low + 0.5 * (scaled + 1.0) * (high - low)
         return (actions if np.ndim(observation) == 2 else actions[0]), state
 
 
@@ -100,12 +107,14 @@ def save_actor(agent: MTSAC, path: str | Path, env: Mapping[str, Any] | None = N
         "num_timesteps": agent.num_timesteps,
         "observation_space": box_to_json(agent.observation_space),
         "action_space": box_to_json(agent.action_space),
+        "task_spaces": agent.task_spaces.to_json(),
         "network": {
             "activation": next(name for name, function in ACTIVATIONS.items() if function is network.activation),
             "layer_norm": network.layer_norm,
             "one_hot_in_trunk": network.one_hot_in_trunk,
             "alignment": network.aligned,
             "standardize": network.standardized,
+            "standardize_each": network.standardized and network.input_mean.dim() == 3,
         },
         "env": None if env is None else dict(env),
     }

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import reprlib
 import warnings
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.utils import check_for_correct_spaces
 from torch import Tensor
 
@@ -21,8 +23,10 @@ from mtrl_transfer.agents.storage.archive import (
     unflatten,
 )
 from mtrl_transfer.agents.storage.archive_checks import COUNTERS, blamed_on, check_archive
+from mtrl_transfer.agents.storage.extension import take_over
 from mtrl_transfer.agents.storage.policy_archive import class_of, parameters_of, usable_device
 from mtrl_transfer.agents.storage.schedules import OBJECT, schedule_from_json, schedule_to_json
+from mtrl_transfer.agents.task_spaces import TaskSpaces
 from mtrl_transfer.generators import restore_generator
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ def agent_to_archive(agent: MTSAC) -> tuple[dict[str, Any], dict[str, Tensor]]:
         "task_names": agent.task_names,
         "observation_space": box_to_json(agent.observation_space),
         "action_space": box_to_json(agent.action_space),
+        "task_spaces": agent.task_spaces.to_json(),
         "arguments": _arguments(agent),
         "counters": {name: getattr(agent, name) for name in COUNTERS},
         "state": tree,
@@ -111,13 +116,97 @@ def agent_from_archive(
             object or a policy class of your own and none is given.
         MemoryError: if the replay does not fit.
     """
+    stored = _read(cls, path, data, tensors, replaced)
+    agent = cls(stored.policy, env, device=usable_device(device), _init_setup_model=False)
+    # Names first: other tasks mostly mean another observation width too, and the names say more.
+    names = stored.task_spaces.names
+    agent.task_names, agent.n_tasks, agent.task_spaces = names, len(names), stored.task_spaces
+    agent._identify_tasks()
+    if agent.env is not None:
+        check_for_correct_spaces(agent.env, stored.observation_space, stored.action_space)
+    agent.observation_space, agent.action_space = stored.observation_space, stored.action_space
+    agent.n_envs = agent.n_tasks
+    with blamed_on(stored.subject):
+        stored.set_up(agent)
+        _restore(agent, unflatten(data["state"], to_device(tensors, agent.device)), stored.same_combiner)
+        agent.__dict__.update(data["counters"])
+    return agent
+
+
+def extended_from_archive(
+    cls: type[MTSAC],
+    path: Target,
+    data: dict[str, Any],
+    tensors: dict[str, Tensor],
+    env: Any,
+    device: torch.device | str,
+    replaced: dict[str, Any],
+) -> MTSAC:
+    """A new agent for the tasks of an environment, which takes over what the stored one has learned of them.
+
+    Arguments and errors are those of `agent_from_archive`; rows per task stay, unless ``batch_size`` is replaced.
+
+    Raises:
+        ValueError: also if there is no environment, or if it has none of the stored agent's tasks.
+    """
+    if env is None:
+        raise ValueError("tasks='extend' needs env, the environment with the tasks to train on")
+    stored = _read(cls, path, data, tensors, replaced)
+    agent = cls(stored.policy, env, device=usable_device(device), _init_setup_model=False)
+    agent._identify_tasks()
+    if "batch_size" not in replaced:
+        stored.arguments["batch_size"] = stored.arguments["batch_size"] // len(stored.task_spaces.names) * agent.n_tasks
+    with blamed_on(stored.subject):
+        stored.set_up(agent)
+        take_over(agent, stored.task_spaces, unflatten(data["state"], to_device(tensors, agent.device)))
+    return agent
+
+
+def take_over_from(agent: MTSAC, path: Target) -> list[str]:
+    """Give a new agent what the one in a file has learned of the tasks that both have; return these.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds no agent, or if `take_over` refuses it.
+    """
+    data, tensors = read_archive(path)
+    with blamed_on(f"{path} is damaged, or no agent of this version"):
+        _check_kind(path, data)
+        check_archive(data, tensors, stored_names(agent))
+        spaces, state = _spaces(data)[0], unflatten(data["state"], to_device(tensors, agent.device))
+        return take_over(agent, spaces, state)
+
+
+@dataclass
+class _Stored:
+    """An archive's description of an agent, checked, with arguments replaced."""
+
+    subject: str
+    """Begins errors."""
+    policy: Any
+    arguments: dict[str, Any]
+    same_combiner: bool
+    task_spaces: TaskSpaces
+    observation_space: spaces.Box
+    action_space: spaces.Box
+
+    def set_up(self, agent: MTSAC) -> None:
+        """Make the agent's parts by the arguments."""
+        for name, value in self.arguments.items():
+            setattr(agent, ATTRIBUTES.get(name, name), value)
+        agent._setup_model()
+
+
+def _read(
+    cls: type[MTSAC], path: Target, data: dict[str, Any], tensors: dict[str, Tensor], replaced: dict[str, Any]
+) -> _Stored:
     damaged = f"{path} is damaged, or no agent of this version"
     with blamed_on(damaged):
         _check_kind(path, data)
         check_archive(data, tensors, stored_names(cls))
         arguments: dict[str, Any] = dict(data["arguments"])
         arguments["learning_rate"] = schedule_from_json(arguments["learning_rate"])
-        observation_space, action_space = box_from_json(data["observation_space"]), box_from_json(data["action_space"])
+        found = _spaces(data)
     named = ", ".join(f"{name}={reprlib.repr(value)}" for name, value in replaced.items())
     with blamed_on(subject := f"{path} cannot be loaded with {named}" if replaced else damaged):
         given = dict(replaced)
@@ -127,20 +216,13 @@ def agent_from_archive(
             arguments["combiner_kwargs"] = None  # they are the stored one's
         arguments.update(given)
         _check_objects(arguments)
-    agent = cls(policy, env, device=usable_device(device), _init_setup_model=False)
-    # Names first: other tasks mostly mean another observation width too, and the names say more.
-    agent.task_names, agent.n_tasks = data["task_names"], len(data["task_names"])
-    agent._identify_tasks()
-    if agent.env is not None:
-        check_for_correct_spaces(agent.env, observation_space, action_space)
-    agent.observation_space, agent.action_space, agent.n_envs = observation_space, action_space, agent.n_tasks
-    with blamed_on(subject):
-        for name, value in arguments.items():
-            setattr(agent, ATTRIBUTES.get(name, name), value)
-        agent._setup_model()
-        _restore(agent, unflatten(data["state"], to_device(tensors, agent.device)), same_combiner)
-        agent.__dict__.update(data["counters"])
-    return agent
+    return _Stored(subject, policy, arguments, same_combiner, *found)
+
+
+def _spaces(data: dict[str, Any]) -> tuple[TaskSpaces, spaces.Box, spaces.Box]:
+    seen, taken = box_from_json(data["observation_space"]), box_from_json(data["action_space"])
+    # Older archives have tasks of one shape.
+    return TaskSpaces.from_json(data["task_names"], seen, taken, data.get("task_spaces")), seen, taken
 
 
 def stored_parameters(agent: MTSAC, path: Target) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -11,7 +11,13 @@ from stable_baselines3.common.utils import get_system_info
 
 from mtrl_transfer.agents.mtsac.arguments import refuse_unknown
 from mtrl_transfer.agents.storage import archive
-from mtrl_transfer.agents.storage.agent_archive import agent_from_archive, agent_to_archive, stored_parameters
+from mtrl_transfer.agents.storage.agent_archive import (
+    agent_from_archive,
+    agent_to_archive,
+    extended_from_archive,
+    stored_parameters,
+)
+from mtrl_transfer.choices import check_choice
 
 if TYPE_CHECKING:
     from mtrl_transfer.agents.mtsac.mtsac import MTSAC
@@ -41,17 +47,21 @@ class StoredWithoutPickle(OffPolicyAlgorithm):
         custom_objects: dict[str, Any] | None = None,
         print_system_info: bool = False,
         force_reset: bool = True,
+        tasks: Literal["same", "extend"] = "same",
         **kwargs: Any,
     ) -> MTSAC:
         """Load an agent. Opening a file runs no code from it.
 
         Args:
             path: what `save` wrote.
-            env: environment with the same tasks, to train on; not needed for prediction.
+            env: environment to train on; not needed for prediction.
             device: as in SB3.
             custom_objects: arguments that replace stored ones, as in SB3: unknown names are ignored.
             print_system_info: print the versions of the libraries here.
             force_reset: must be True: training always goes on from a reset environment.
+            tasks: ``same``: the environment has the agent's tasks, and training goes on where it was. ``extend``: it
+                may have others; trunks stay, and heads, temperatures, reward scales and input statistics of the tasks
+                that are still there, by name. New tasks begin anew, and so do optimizers, combiners, replay, counters.
             **kwargs: arguments that replace stored ones, such as ``combiner`` if the agent had an object, or ``policy``
                 if its policy was a class of your own. Another combiner, or one with other ``combiner_kwargs``, begins
                 anew.
@@ -70,7 +80,9 @@ class StoredWithoutPickle(OffPolicyAlgorithm):
         known = {"policy", "policy_class", *cls.arguments.model_fields}
         refuse_unknown(kwargs.keys() - known, known)
         replaced = {name: value for name, value in (custom_objects or {}).items() if name in known} | kwargs
-        return agent_from_archive(cls, path, *archive.read_archive(path), env, device, replaced)
+        load = {"same": agent_from_archive, "extend": extended_from_archive}
+        check_choice("tasks", tasks, load)
+        return load[tasks](cls, path, *archive.read_archive(path), env, device, replaced)
 
     @classmethod
     def from_hub(
