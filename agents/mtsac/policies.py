@@ -153,7 +153,7 @@ class MultiTaskPolicy(BasePolicy):
         Tasks share mean and spread, so differences between tasks stay; only tasks of different shapes have their own,
         since a dimension means something else in each. Padding stays 0. A dimension that hardly moves is not blown up:
         its spread counts as at least `LEAST_SPREAD` of the widest one's. Values that are not finite are replaced
-        by the mean of the others. Statistics that an agent has taken over stay.
+        by the mean of the others. Statistics that are there, taken over from another agent, stay.
         """
         rows = observations.flatten(0, 1) if self.shapes is None else observations
         mean = torch.where(rows.isfinite(), rows, torch.nan).nanmean(dim=-2, keepdim=True).nan_to_num(0.0)

@@ -86,7 +86,11 @@ def test_moments_are_over_all_tasks_and_bounded(make_agent: Make):
     scale, spread = agent.policy.actor.input_scale, (2 / 3) ** 0.5
     torch.testing.assert_close(scale[0].item(), 1 / spread, rtol=1e-5, atol=0)
     torch.testing.assert_close(scale[1:], torch.full_like(scale[1:], 1 / (LEAST_SPREAD * spread)))
-    agent.policy.standardize(torch.full_like(observations, 7.0))
+    constant = torch.full_like(observations, 7.0)
+    agent.policy.standardize(constant)
+    assert torch.equal(agent.policy.actor.input_scale, scale)  # statistics that are there stay
+    agent = make_agent(policy_kwargs=policy_kwargs())
+    agent.policy.standardize(constant)
     assert (agent.policy.actor.input_scale == 1).all()
     assert (agent.policy.actor.input_mean == 7).all()
 
