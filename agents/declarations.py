@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, create_model
 from pydantic_core import ErrorDetails
 
-from mtrl_transfer.choices import nearest
+from mtrl_transfer.choices import did_you_mean, nearest
 
 
 def _not_a_boolean(value: Any) -> Any:
@@ -178,8 +178,7 @@ def _expectation(detail: ErrorDetails) -> str:
     text = text[0].lower() + text[1:]
     if detail["type"] != "literal_error":
         return text
-    near = nearest(detail["input"], re.findall(r"'(.*?)'", detail["ctx"]["expected"]))
-    return f"{text}; did you mean {near}?" if near else text
+    return text + did_you_mean(detail["input"], re.findall(r"'(.*?)'", detail["ctx"]["expected"]))
 
 
 def _short(value: Any) -> str:
@@ -199,12 +198,12 @@ def _section_at(path: str, model: Any) -> type[Section]:
 
 
 def _nearest_key(path: str, model: type[Section]) -> str:
-    """Hint for an unknown key: the nearest at its level, or the same name elsewhere, or the nearest of all."""
+    """Hint for an unknown key: the nearest at its level, or the same name elsewhere, or all keys of its level."""
     parent, _, name = path.rpartition(".")
     if hint := _section_at(parent, model).hints.get(name):
         return f"; {hint}"
     siblings = {key.rpartition(".")[2]: key for key in _children(parent, model)}
+    anywhere = {key.rpartition(".")[2]: key for key in keys(model)}
     near = nearest(name, siblings)
-    elsewhere = (key for key in keys(model) if key.rpartition(".")[2] == name)
-    found = siblings[near] if near else next(elsewhere, nearest(path, keys(model)))
-    return f"; did you mean {found}?" if found else f" (known: {', '.join(siblings.values())})"
+    found = siblings[near] if near else anywhere.get(name if parent else nearest(name, anywhere) or "")
+    return f"; did you mean {found}?" if found else did_you_mean(name, siblings, f"{parent} has" if parent else "known")

@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
 
+from mtrl_transfer.choices import did_you_mean
 from mtrl_transfer.envs.custom_tasks import custom_env_fns, custom_protocol
 from mtrl_transfer.envs.gymnasium_suites import gymnasium_suite
 from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
@@ -107,7 +108,7 @@ def _metaworld_options(options: dict[str, Any]) -> MetaWorldOptions:
     known = [field.name for field in dataclasses.fields(MetaWorldOptions)]
     for name in options:
         if name not in known:
-            raise TypeError(f"{name!r} is not an option of Meta-World suites; they have: {', '.join(known)}")
+            raise TypeError(f"{name!r} is not an option of Meta-World suites{did_you_mean(name, known, 'they have')}")
     return MetaWorldOptions(**options)
 
 

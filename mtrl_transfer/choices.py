@@ -10,19 +10,30 @@ from typing import Any
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """Return the known name most like `name`, or None where nothing is near."""
-    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    """Return the known name most like `name`, in upper or lower case, or None where nothing is near."""
+    lowered = {choice.lower(): choice for choice in known}
+    matches = difflib.get_close_matches(str(name).lower(), lowered, n=1, cutoff=0.5)
+    return lowered[matches[0]] if matches else None
 
 
-def check_choice(name: str, value: object, choices: Iterable[str]) -> None:
+def did_you_mean(name: object, known: Iterable[str], listed: str = "known") -> str:
+    """Return a hint to append to an error: the nearest known name, or all of them where nothing is near.
+
+    Args:
+        name: what was given.
+        known: the valid names.
+        listed: how to call the list, e.g. `"presets"`.
+    """
+    known = sorted(known)
+    near = nearest(name, known)
+    return f"; did you mean {near}?" if near else f" ({listed}: {', '.join(known)})"
+
+
+def check_choice(name: str, value: object, choices: Iterable[str | None]) -> None:
     """Raise `ValueError` unless `value` is one of `choices`."""
-    known = sorted(choices)
-    if value in known:
-        return
-    near = nearest(value, known)
-    hint = f" Did you mean {near!r}?" if near else ""
-    raise ValueError(f"unknown {name}: {value!r}; choose one of {', '.join(map(repr, known))}.{hint}")
+    choices = list(choices)
+    if value not in choices:
+        raise ValueError(f"unknown {name}: {value!r}{did_you_mean(value, map(str, choices))}")
 
 
 def check_whole(name: str, value: object, least: int = 1) -> None:

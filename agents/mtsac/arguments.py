@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mtrl_transfer.agents.declarations import checked
 from mtrl_transfer.agents.mtsac.policies import checked_policy_kwargs
-from mtrl_transfer.choices import nearest
+from mtrl_transfer.choices import did_you_mean
 
 if TYPE_CHECKING:
     from mtrl_transfer.agents.mtsac.mtsac import MTSAC
@@ -48,9 +48,8 @@ def refuse_unknown(names: Iterable[str], known: Iterable[str]) -> None:
     """
     problems, known = [], list(known)
     for name in names:
-        near = nearest(name, known)
-        hint = HINTS.get(name) or (f"did you mean {near}?" if near else f"known: {', '.join(known)}")
-        problems.append(f"MTSAC has no argument {name}: {hint}")
+        hint = f"; {HINTS[name]}" if name in HINTS else did_you_mean(name, known)
+        problems.append(f"MTSAC has no argument {name}{hint}")
     if problems:
         raise TypeError("; ".join(problems))
 

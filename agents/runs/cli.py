@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtrl_transfer.agents.runs.config.yaml_files import comparisons, find_config, presets
-from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.choices import did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console

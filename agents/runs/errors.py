@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pydantic import ValidationError
-
-from mtrl_transfer.choices import nearest
 
 
 class InputError(ValueError):
@@ -44,16 +42,3 @@ def first_problem(error: ValidationError) -> str:
     detail = error.errors(include_url=False, include_context=False, include_input=False)[0]
     text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return ": ".join(part for part in (".".join(map(str, detail["loc"])), text) if part)
-
-
-def did_you_mean(name: object, known: Iterable[str], listed: str = "known") -> str:
-    """A hint to append to an error: the nearest known name, or else all of them.
-
-    Args:
-        name: what was given.
-        known: what would have been right.
-        listed: how to call the list, e.g. ``"presets"``.
-    """
-    known = sorted(known)
-    near = nearest(name, known)
-    return f"; did you mean {near}?" if near else f" ({listed}: {', '.join(known)})"

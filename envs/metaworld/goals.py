@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
+from mtrl_transfer.envs.metaworld.fast import fast_class
+
 BENCHMARK_GOALS = 50
 """Goals per task in every Meta-World benchmark."""
 
@@ -38,7 +40,7 @@ def unseen_goal_seed(goal_seed: int) -> int:
 
 
 def _draw_task_goals(name: str, n_goals: int, stream: Any) -> np.ndarray:
-    env = ALL_V3_ENVIRONMENTS[name]()
+    env = fast_class(ALL_V3_ENVIRONMENTS[name])()
     env.np_random, env.seeded_rand_vec, env._freeze_rand_vec = stream, True, False
     env.do_simulation = env._get_obs = env._get_curr_obs_combined_no_goal = lambda *_args: None
     goals = []

@@ -12,10 +12,11 @@ import numpy as np
 from metaworld.env_dict import ALL_V3_ENVIRONMENTS, MT10_V3, MT25_V3, MT50_V3
 from stable_baselines3.common.monitor import Monitor
 
+from mtrl_transfer.choices import check_choice
 from mtrl_transfer.envs.gymnasium_suites import SUITES as GYMNASIUM_SUITES
 from mtrl_transfer.envs.metaworld.goals import draw_goals, unseen_goal_seed
 from mtrl_transfer.envs.metaworld.task import GOAL_ORDERS, MAX_HORIZON, REWARD_VERSIONS, MetaWorldTask
-from mtrl_transfer.envs.names import checked_tasks, unknown_name
+from mtrl_transfer.envs.names import checked_tasks
 from mtrl_transfer.envs.protocol import goal_hash
 from mtrl_transfer.envs.task_env import TaskEnv
 
@@ -45,8 +46,7 @@ class MetaWorldOptions:
         if self.goal_seed < 0:
             raise ValueError(f"goal_seed must not be negative; got {self.goal_seed}")
         for key, known in _CHOICES.items():
-            if getattr(self, key) not in known:
-                raise unknown_name(key, getattr(self, key), map(str, known))
+            check_choice(key, getattr(self, key), known)
 
 
 _CHOICES: dict[str, tuple[str | None, ...]] = {
@@ -110,7 +110,8 @@ def parse_metaworld_suite(spec: str | Sequence[str]) -> MetaWorldSuite:
     if suite == "MT1" and chosen:
         return MetaWorldSuite(spec, checked_tasks([chosen], ALL_V3_ENVIRONMENTS))
     if suite not in SUITES:
-        raise unknown_name("suite", spec, [*SUITES, *OTHER_SUITES, *(f"MT1:{name}" for name in ALL_V3_ENVIRONMENTS)])
+        single = [f"MT1:{name}" for name in ALL_V3_ENVIRONMENTS]
+        check_choice("suite", spec, [*SUITES, *OTHER_SUITES, *single])
     tasks = checked_tasks(chosen.split(","), SUITES[suite]) if chosen else SUITES[suite]
     return MetaWorldSuite(spec, tasks, benchmark=SUITES[suite])
 

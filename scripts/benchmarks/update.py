@@ -16,8 +16,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.rows import Ours, UpdateOptions, table_rows
 from mtrl_transfer.agents.runs.config.loading import section
-from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
+from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
+from mtrl_transfer.choices import did_you_mean
 
 
 class Timing(NamedTuple):

@@ -36,17 +36,17 @@ def test_every_argument_of_sac_is_known_or_explained(make_agent: Make):
         "_init_setup_model",
         *MTSAC.arguments.model_fields,
     }:
-        with pytest.raises(TypeError, match=f"MTSAC has no argument {name}: (exploration|replay)"):
+        with pytest.raises(TypeError, match=f"MTSAC has no argument {name}; (exploration|replay)"):
             make_agent(**{name: None})
 
 
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"initial_alpha": 0.1}, "initial_alpha: use ent_coef='auto_0.1'"),
-        ({"measure_every": 5}, "measure_every: use the callback MeasureTransference"),
-        ({"net_arch": [8]}, "net_arch: use policy_kwargs"),
-        ({"gama": 0.9, "use_sde": True}, "gama: did you mean gamma.*; MTSAC has no argument use_sde: exploration"),
+        ({"initial_alpha": 0.1}, "initial_alpha; use ent_coef='auto_0.1'"),
+        ({"measure_every": 5}, "measure_every; use the callback MeasureTransference"),
+        ({"net_arch": [8]}, "net_arch; use policy_kwargs"),
+        ({"gama": 0.9, "use_sde": True}, "gama; did you mean gamma.*; MTSAC has no argument use_sde; exploration"),
     ],
 )
 def test_unknown_arguments_say_what_to_use(make_agent: Make, given: dict[str, Any], told: str):

@@ -293,8 +293,8 @@ def test_an_archive_holds_no_pickle(make_agent: Make, tmp_path: Path) -> None:
     [
         ({"batch_size": 25}, "batch_size=25 should be a multiple of the 3 tasks.*e.g. 24 or 27"),
         ({"batch_size": 2}, "e.g. 3"),
-        ({"combiner": "pcgrat"}, "'pcgrat'.*mean.*Did you mean 'pcgrad'"),
-        ({"combiner": "transference", "combiner_kwargs": {"evry": 2}}, "evry.*Did you mean 'every'"),
+        ({"combiner": "pcgrat"}, "'pcgrat'.*did you mean pcgrad"),
+        ({"combiner": "transference", "combiner_kwargs": {"evry": 2}}, "evry.*did you mean every"),
         ({"combiner": Transference(), "combiner_kwargs": {"every": 2}}, "set them in combiner=Transference"),
         ({"combiner": 3}, "combiner=3 should be a name, a mtrl_transfer.Combiner, or a dict"),
         ({"combiner": "transference", "combiner_kwargs": {"critic": 3}}, "dict of arguments for the critic"),

@@ -48,7 +48,7 @@ def test_arguments_of_a_measure_are_amended_one_by_one() -> None:
         (MIXED, {"decay": 1.0}, "combiner_kwargs=.* go with a combiner's name"),
         (PCGrad(), {"decay": 1.0}, "combiner_kwargs=.* go with a combiner's name"),
         ("mean", {"critic": 3}, "critic=3 must be a combiner's name, or a dict"),
-        ({"critic": "mean", "actor": "pcgrd"}, None, "Did you mean 'pcgrad'"),
+        ({"critic": "mean", "actor": "pcgrd"}, None, "did you mean pcgrad"),
     ],
 )
 def test_bad_roles(combiner: Any, kwargs: dict[str, Any] | None, message: str) -> None:

@@ -231,7 +231,7 @@ def test_unknown_custom_objects_are_ignored(trained: MTSAC, tmp_path: Path):
     trained.save(tmp_path / "agent")
     zoo = {"learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
     assert MTSAC.load(tmp_path / "agent", custom_objects=zoo, buffer_size=1).learning_rate == 0.0
-    with pytest.raises(TypeError, match="MTSAC has no argument gama: did you mean gamma"):
+    with pytest.raises(TypeError, match="MTSAC has no argument gama; did you mean gamma"):
         MTSAC.load(tmp_path / "agent", gama=0.5)
 
 

@@ -23,6 +23,13 @@ from mtrl_transfer.envs.metaworld.task import _encode
 pytestmark = pytest.mark.filterwarnings(r"ignore:Constant\(s\) may be too high:UserWarning")
 
 
+def test_copies_of_a_compiled_model_are_independent():
+    one, other, fresh = (fast_class(ALL_V3_ENVIRONMENTS["push-v3"])() for _ in range(3))
+    one.model.body_pos[:] = 9.0
+    assert np.array_equal(other.model.body_pos, fresh.model.body_pos)
+    assert not (other.model.body_pos == 9.0).any()
+
+
 def assert_equal_episode(original, fast, actions, context):
     """One episode in both; `actions` gives an action for each step from the observation."""
     expected, found = original.reset()[0], fast.reset()[0]

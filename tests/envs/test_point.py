@@ -249,9 +249,9 @@ def test_some_tasks_play_the_same_episodes():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("Point-4:point-a0,point-a9", r"unknown task of Point-4 'point-a9'; did you mean"),
+        ("Point-4:point-a0,point-a9", r"unknown task of Point-4: 'point-a9'; did you mean"),
         ("Point-4:noise,noise", "'noise' is listed twice"),
-        ("Point-4:", "unknown task of Point-4 ''"),
+        ("Point-4:", "unknown task of Point-4: ''"),
     ],
 )
 def test_tasks_that_a_suite_has_not(spec, message):

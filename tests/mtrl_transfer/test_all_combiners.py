@@ -173,9 +173,9 @@ def test_runs_on_the_gpu_without_waiting_for_it(name):
 
 
 def test_unknown_names_and_arguments():
-    with pytest.raises(ValueError, match=r"unknown combiner: 'pcgrd'; choose one of .*'mean'.*Did you mean 'pcgrad'"):
+    with pytest.raises(ValueError, match=r"unknown combiner: 'pcgrd'; did you mean pcgrad"):
         make_combiner("pcgrd")
-    with pytest.raises(ValueError, match=r"unknown argument of combiner 'transference': 'evry'.*Did you mean 'every'"):
+    with pytest.raises(ValueError, match=r"unknown argument of combiner 'transference': 'evry'.*did you mean every"):
         make_combiner("transference", evry=2)
 
     with pytest.raises(ValueError, match=r"argument 'lookahead_rows' .* is now measure=\{'rows': ...\}"):

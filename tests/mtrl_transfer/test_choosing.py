@@ -239,7 +239,7 @@ def test_lookahead_defaults_to_the_matched_step(problem):
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"candidates": ["pcgrd"]}, "unknown candidates: 'pcgrd'.*Did you mean 'pcgrad'"),
+        ({"candidates": ["pcgrd"]}, "unknown candidates: 'pcgrd'.*did you mean pcgrad"),
         ({"candidates": [0, 1]}, "candidates contains 0, no family.*a subset is a list"),
         ({"selector": {"smoothing": 1.0}}, "smoothing=1.0 must be"),
         ({"selector": {"name": "significant", "z": -1.0}}, "z=-1.0 must be"),

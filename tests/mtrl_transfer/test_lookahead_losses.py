@@ -88,7 +88,7 @@ def test_errors(problem):
     arguments = {**problem.form("mapped"), "batch": problem.batch, "step_size": 0.1}
     with pytest.raises(ValueError, match=r"must be \[K, 4\] .*got \[2, 3\]"):
         transference(**arguments, weights=torch.ones(2, 3).double())
-    with pytest.raises(ValueError, match=r"unknown scale: 'ratios'.*Did you mean 'ratio'"):
+    with pytest.raises(ValueError, match=r"unknown scale: 'ratios'.*did you mean ratio"):
         transference(**arguments, weights=torch.ones(2, 4).double(), scale="ratios")
 
 

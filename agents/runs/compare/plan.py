@@ -27,8 +27,9 @@ from mtrl_transfer.agents.runs.config.yaml_files import (
     read_mapping,
     read_tree,
 )
-from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
+from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.run_folder import HARMLESS, RUNS, flat, folder_problems
+from mtrl_transfer.choices import did_you_mean
 
 THE_METHOD = ("combiner",)
 """Sections in which methods may differ."""

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from mtrl_transfer import COMBINERS, make_combiner
 from mtrl_transfer.agents.mtsac.roles import ROLES, merged
 from mtrl_transfer.agents.runs.config.schema import CombinerConfig
-from mtrl_transfer.agents.runs.errors import did_you_mean
+from mtrl_transfer.choices import did_you_mean
 
 Settings = dict[str, tuple[str, Any]]
 """Name of a setting -> its dotted key in the config, and its value."""

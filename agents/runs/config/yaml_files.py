@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 import mtrl_transfer
-from mtrl_transfer.agents.runs.errors import InputError, did_you_mean
+from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.choices import did_you_mean
 
 Tree = dict[str, Any]
 

@@ -43,6 +43,7 @@ BAD_TRAININGS = [
     ("point base=mt10_mean.yaml", "unknown key base"),
     ("point lr=1", "unknown key lr"),
     ("point batch_size=256", "did you mean agent.batch_size?"),
+    ("point agent.lr=1e-3", "unknown key agent.lr (agent has: batch_size, "),
     ("point agent.seed=1", "did you mean seed?"),
     ("point agent.policy_kwargs.netarch=[3]", "did you mean agent.policy_kwargs.net_arch?"),
     ("point agent.tau.x=1", "agent.tau={'x': 1}"),
