@@ -15,7 +15,7 @@ ARROWS = {
     "scripts": {"mtrl_transfer.agents.runs", "mtrl_transfer.agents", "mtrl_transfer.envs", "mtrl_transfer"},
     "mtrl_transfer.agents.runs": {"mtrl_transfer.agents", "mtrl_transfer.envs", "mtrl_transfer"},
     "mtrl_transfer.agents": {"mtrl_transfer"},
-    "mtrl_transfer.envs": set(),
+    "mtrl_transfer.envs": {"mtrl_transfer"},
     "mtrl_transfer": set(),
 }
 SCRIPT_PACKAGES = ("benchmarks", "studies")
@@ -145,7 +145,7 @@ def test_every_part_has_sources():
         ("mtrl_transfer.agents.mtsac", "from .runs import config", {"mtrl_transfer.agents.runs"}),
         ("mtrl_transfer.agents.mtsac", "from mtrl_transfer import PCGrad", set()),
         ("mtrl_transfer.envs.point", "from mtrl_transfer.agents import MTSAC", {"mtrl_transfer.agents"}),
-        ("mtrl_transfer.envs.point", "import mtrl_transfer", {"mtrl_transfer"}),
+        ("mtrl_transfer.envs.point", "from mtrl_transfer.choices import nearest", set()),
         ("mtrl_transfer.combiners.mean", "import mtrl_transfer.agents.x", {"mtrl_transfer.agents.x"}),
         ("mtrl_transfer.combiners.mean", "from ..gradients import x", set()),
         ("mtrl_transfer.agents.runs.train", "from mtrl_transfer.agents import MTSAC", set()),
