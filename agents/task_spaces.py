@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_transfer.agents.storage.archive import box_from_json, box_to_json
 from mtrl_transfer.agents.tasks import attribute_of
-from mtrl_transfer.choices import nearest
+from mtrl_transfer.choices import did_you_mean
 
 
 class TaskSpace(NamedTuple):
@@ -127,9 +127,7 @@ class TaskSpaces:
 
     def _index(self, task: str) -> int:
         if task not in self.names:
-            near = nearest(task, self.names)
-            hint = f"did you mean {near}?" if near else f"known: {', '.join(self.names)}"
-            raise ValueError(f"this agent has no task {task!r}; {hint}")
+            raise ValueError(f"this agent has no task {task!r}{did_you_mean(task, self.names)}")
         return self.names.index(task)
 
 
