@@ -131,7 +131,7 @@ def checked(section: type[Section], arguments: Mapping[str, Any]) -> Section:
 def keys(model: type[Section], prefix: str = "") -> Iterator[str]:
     """Every dotted key of the schema, sections included."""
     for name, field in model.model_fields.items():
-        yield prefix + name
+        yield prefix + (field.alias or name)
         if is_section(field.annotation):
             yield from keys(field.annotation, f"{prefix}{name}.")  # type: ignore[arg-type]
 

@@ -31,6 +31,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
   mtrl-train mt10_quick                                        train a preset
   mtrl-train point seed=3 agent.learning_rate=1e-3             with other keys; --seed 3 works too
   mtrl-train runs/FOLDER/config.yaml resume=true               go on with a run
+  mtrl-train mine.yaml from=runs/FOLDER                        begin with what another run has learned
   mtrl-train --keys agent.policy_kwargs                        keys, defaults and their meaning
   mtrl-train --print-config point > mine.yaml                  a preset as a file
 

@@ -33,6 +33,7 @@ from mtrl_transfer.agents.runs.logs.wandb_run import WandbWriter
 from mtrl_transfer.agents.runs.outcome import continued_protocol, finished_step
 from mtrl_transfer.agents.runs.protocol import run_protocol
 from mtrl_transfer.agents.runs.streams import STDERR, say
+from mtrl_transfer.agents.storage.agent_archive import take_over_from
 from mtrl_transfer.agents.storage.archive import read_archive, unflatten
 from mtrl_transfer.agents.storage.archive_checks import INCONSISTENT_ARCHIVE_ERRORS
 from mtrl_transfer.agents.storage.training_state import restore_training_state, training_state
@@ -138,7 +139,7 @@ def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
         camera = None if config.log.videos_every is None else Camera(config)
         env = training_env(config)
         undo.callback(env.close)
-        model = make_agent(config, env) if checkpoint is None else _agent(config, env, checkpoint)
+        model = _new_agent(config, env) if checkpoint is None else _agent(config, env, checkpoint)
         apart = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
         undo.callback(apart.close)
         protocol = run_protocol(config, protocol_card(env), apart.protocol["horizon"], model.device.type)
@@ -180,6 +181,19 @@ def _begin(config: RunConfig, protocol: Mapping[str, Any]) -> Path:
         growing_files.cut_back(folder, {})
         (folder / run_folder.BEST_FILE).unlink(missing_ok=True)
     return run_folder.create(config, protocol)
+
+
+def _new_agent(config: RunConfig, env: VecEnv) -> MTSAC:
+    model = make_agent(config, env)
+    if config.begin_from is not None:
+        source = Path(config.begin_from)
+        path = source / run_folder.AGENT_FILE if source.is_dir() else source
+        try:
+            kept = take_over_from(model, path)
+        except (ValueError, OSError) as error:
+            raise InputError(f"from={source}: {error}") from None
+        _tell(f"Begins with what {path} has learned of {', '.join(kept)}")
+    return model
 
 
 def _agent(config: RunConfig, env: VecEnv, checkpoint: Checkpoint) -> MTSAC:

@@ -47,7 +47,12 @@ def keys_of(section: type[BaseModel], prefix: str = "") -> Iterator[Key]:
     """The documented keys of one section, without those of its own sections."""
     for name, field in section.model_fields.items():
         if not is_section(field.annotation) and field.description is not None:
-            yield Key(prefix + name, _kind(field.annotation, field.metadata), _default(field), _yaml(field.description))
+            yield Key(
+                prefix + (field.alias or name),
+                _kind(field.annotation, field.metadata),
+                _default(field),
+                _yaml(field.description),
+            )
 
 
 def _yaml(text: str) -> str:

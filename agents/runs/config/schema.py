@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -182,6 +182,8 @@ class RunConfig(Section):
     """The run folder; null: runs/<date-time>_<name>_s<seed>."""
     resume: bool = False
     """Continue the run in run_dir from its newest checkpoint."""
+    begin_from: Annotated[str | None, Field(alias="from")] = None
+    """A run folder or an agent's file: begin with what it has learned of the tasks that this run has too."""
     env: EnvConfig
     agent: AgentConfig = AgentConfig()
     combiner: CombinerConfig = CombinerConfig()
@@ -191,3 +193,7 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """The values by the keys of a file."""
+        return super().model_dump(by_alias=True, **options)
