@@ -56,6 +56,7 @@ def test_training_leaves_the_callers_settings(tmp_path: Path):
     assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == before
 
 
+@pytest.mark.slow
 def test_order_sensitive_tests_pass_twice_under_medium():
     training = "test_global_state.py::test_training_leaves_the_callers_settings"
     update = "agents/test_sb3_contract.py::test_losses_and_gradients_equal_sacs"

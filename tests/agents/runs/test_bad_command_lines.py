@@ -202,6 +202,7 @@ def test_a_required_key_that_is_missing(tmp_path: Path, capsys: pytest.CaptureFi
     assert "total_timesteps is missing" in printed
 
 
+@pytest.mark.slow
 def test_the_script_itself_exits_with_2():
     done = subprocess.run(
         [sys.executable, ROOT / "scripts" / "train.py", "point", "agent.tua=1", "agent.gama=1"],

@@ -86,19 +86,36 @@ def test_a_missing_wandb_is_told_before_training(
     assert not (tmp_path / "run").exists()
 
 
+def offline(command: str, *arguments: str) -> None:
+    line = [sys.executable, "-m", "mtrl_transfer", command, *arguments]
+    done = subprocess.run(
+        line, env={**os.environ, "WANDB_MODE": "offline"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def stored_ids(folder: Path) -> list[str]:
+    return [path.name.split("-")[-1] for path in (folder / "wandb").glob("offline-run-*")]
+
+
+needs_wandb = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="not installed: wandb")
+
+
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="not installed: wandb")
+@needs_wandb
 def test_a_run_and_its_continuation_stay_on_disk_offline(tmp_path: Path):
     folder = tmp_path / "run"
-    for line in (
-        arguments(folder, "log.wandb=mine", "total_timesteps=450"),
-        [str(folder / "config.yaml"), "resume=true", "total_timesteps=600"],
-    ):
-        command = [sys.executable, "-m", "mtrl_transfer", "train", *line]
-        done = subprocess.run(
-            command, env={**os.environ, "WANDB_MODE": "offline"}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    known = (folder / "wandb_id").read_text("utf-8")
-    written = sorted(path.name.split("-")[-1] for path in (folder / "wandb").glob("offline-run-*"))
-    assert written == [known, known]
+    offline("train", *arguments(folder, "log.wandb=mine", "total_timesteps=450"))
+    offline("train", str(folder / "config.yaml"), "resume=true", "total_timesteps=600")
+    assert stored_ids(folder) == [(folder / "wandb_id").read_text("utf-8")] * 2
+
+
+@pytest.mark.slow
+@needs_wandb
+def test_every_run_of_a_comparison_is_in_wandb(tmp_path: Path):
+    short = [line for line in arguments(tmp_path)[1:-1] if not line.startswith(("seed", "combiner", "total"))]
+    keys = [f"config.{line}" for line in (*short, "total_timesteps=300", "log.wandb=mine")]
+    offline("compare", "point", *keys, "seeds=[1]", f"folder={tmp_path / 'all'}")
+    runs = list((tmp_path / "all" / "runs").glob("*_s1"))
+    assert len(runs) == 3
+    assert all(len(stored_ids(run)) == 1 for run in runs)

@@ -120,6 +120,7 @@ def test_a_run_that_dies_before_it_tells_anything_stops_no_other(tmp_path: Path,
     assert [result.error for result in results] == ["ended with exit code 7", None]
 
 
+@pytest.mark.slow
 def test_a_run_records_the_commit_that_its_process_imported():
     program = """
 from mtrl_transfer.agents.runs.compare import preloaded
