@@ -47,7 +47,8 @@ def make_vec_env(
               one-hot; where action spaces differ, actions are in [-1, 1] and brought to each task's own bounds. Their
               own time limit applies (wrap with `gymnasium.wrappers.TimeLimit`);
             - `"Point-5"` (any number from 3): point reaching, see `envs.point.PointVecEnv`; in `"Point-5-rotated"`
-              every task sees through a different rotation. `"Point-5:point-a0,noise"`: some tasks of it;
+              every task sees through a different rotation, in `"Point-5-spread"` rewards are of unlike sizes.
+              `"Point-5:point-a0,noise"`: some tasks of it;
             - `"pendulums"`, `"locomotion"` (or `"locomotion:hopper,ant"`): gymnasium's own environments, see
               `envs.gymnasium_suites`.
         seed: Seeds every task differently; decides the order of random goals, but not the goals.
@@ -79,11 +80,12 @@ def make_vec_env(
         ValueError: If something does not exist or is out of range; the message names the nearest choice.
         TypeError: If an option does not apply to the suite.
     """
-    if isinstance(spec, str) and (match := re.fullmatch(r"Point-(\d+)(-rotated)?(?::(.*))?", spec)):
+    if isinstance(spec, str) and (match := re.fullmatch(r"Point-(\d+)(-rotated)?(-spread)?(?::(.*))?", spec)):
         _no_options(spec, options)
         if n_procs not in (None, 1):
             raise ValueError(f"{spec} steps all tasks at once in one process; n_procs must be 1, not {n_procs}")
-        return PointVecEnv(int(match[1]), seed, match[2] is not None, None if match[3] is None else match[3].split(","))
+        tasks = None if match[4] is None else match[4].split(",")
+        return PointVecEnv(int(match[1]), seed, match[2] is not None, tasks, match[3] is not None)
     if n_procs is None:
         n_procs = available_cores()
     if n_procs < 1:

@@ -22,6 +22,9 @@ SUCCESS_RADIUS = 0.15
 NOISE_STD = 5.4
 """Standard deviation of the harmful task's reward: ten times that of the others' reward under random actions, 0.54."""
 
+SPREAD = (0.1, 10.0)
+"""Least and largest factor of the rewards of reaching tasks under `spread`."""
+
 _WORLD_SEED = 20200515
 _GOAL_SPREAD = 0.3
 _EPISODE_ARRAYS = ("positions", "goals", "succeeded", "returns")
@@ -40,6 +43,9 @@ class PointVecEnv(VecEnv):
 
     With `rotated`, every task shows its state through a different matrix: all tasks need the same features of the
     state, but see it differently. They can share a trunk after alignment.
+
+    With `spread`, the rewards of the reaching tasks are of unlike sizes: they are multiplied by factors from 0.1 to 10,
+    in equal ratios from the first task to the last. Nothing else changes.
 
     - Observation: float32 `[4 + n_tasks]`, the one-hot code of the task last. Action: `[2]` in [-1, 1], a displacement
       in units of `STEP_LENGTH`.
@@ -63,19 +69,29 @@ class PointVecEnv(VecEnv):
         seed: Used at the first `reset`.
         rotated: Give each task a different matrix.
         tasks: Names of the tasks to make, in this order; None: all.
+        spread: Give the tasks' rewards unlike sizes.
     """
 
-    def __init__(self, n_tasks: int, seed: int = 0, rotated: bool = False, tasks: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        n_tasks: int,
+        seed: int = 0,
+        rotated: bool = False,
+        tasks: Sequence[str] | None = None,
+        spread: bool = False,
+    ) -> None:
         if n_tasks < 3:
             raise ValueError(f"Point needs at least 3 tasks (two families and the harmful one); got {n_tasks}")
         members = _families(n_tasks, rotated)
         everything = _task_attributes(members)
-        suite = f"Point-{n_tasks}" + "-rotated" * rotated
+        suite = f"Point-{n_tasks}" + "-rotated" * rotated + "-spread" * spread
         names = everything["task_name"]
         chosen = names if tasks is None else checked_tasks(tasks, names, f"task of {suite}")
         self._n_suite, self._chosen = n_tasks, [names.index(name) for name in chosen]
         self._attributes = {name: [values[index] for index in self._chosen] for name, values in everything.items()}
         self._scrambles, self._centres = (every[self._chosen] for every in _world(members))
+        sizes = np.append(np.geomspace(*SPREAD, n_tasks - 1), 1.0) if spread else np.ones(n_tasks)
+        self._reward_sizes = sizes[self._chosen]
         n_tasks, own = len(self._chosen), self._attributes["family"]
         known = sorted({family for family in own if family is not None})
         self.families = tuple(tuple(index for index in range(n_tasks) if own[index] == family) for family in known)
@@ -137,7 +153,7 @@ class PointVecEnv(VecEnv):
         distances_before = np.linalg.norm(self._goals - self._positions, axis=1)
         self._positions = np.clip(self._positions + STEP_LENGTH * self._actions, -1.0, 1.0)
         distances = np.linalg.norm(self._goals - self._positions, axis=1)
-        rewards = (distances_before - distances) / STEP_LENGTH
+        rewards = self._reward_sizes * (distances_before - distances) / STEP_LENGTH
         harmful, noise = list(self.harmful_tasks), NOISE_STD * self._generator.standard_normal()
         rewards[harmful] = noise
         near = distances <= SUCCESS_RADIUS

@@ -8,7 +8,7 @@ al. (2020), section 3.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtrl_transfer import scales
 from mtrl_transfer.lookahead import check_weights
-from mtrl_transfer.model import FunctionalModel
+from mtrl_transfer.model import FunctionalModel, Model
 from mtrl_transfer.precision import float32_products
 from mtrl_transfer.tasks import Shared, TaskLoss, Tree, count_tasks, is_frozen
 
@@ -68,21 +68,39 @@ def horizon_transference(
     if not (isinstance(scale, Tensor) or scale == "ratio"):
         raise ValueError(f"scale={scale!r} must be 'ratio' or a tensor [{n_tasks}]")
     model = FunctionalModel(task_loss, shared, heads, n_tasks=n_tasks)
-    trained = {name: value for name, value in shared.items() if not is_frozen(value)}
-    copies = {name: _copies(value, len(weights)) for name, value in trained.items()}
-    trunks = {
-        name: copies.get(name, value.detach().expand(len(weights), *value.shape)) for name, value in shared.items()
-    }
-    optimizer = _copied(step, trained, copies)
-    for batch in batches:
-        losses = model.losses(batch, trunks)
-        gradients = torch.autograd.grad((weights * losses).sum(), list(copies.values()), allow_unused=True)
-        for copy, gradient in zip(copies.values(), _clipped(gradients, max_grad_norm), strict=True):
-            copy.grad = gradient
-        optimizer.step()
+    trunks = trunks_after(model, batches, weights, step, max_grad_norm=max_grad_norm)
     with torch.no_grad():
         before, after = model.losses(held_out)[0], model.losses(held_out, trunks)
     return scales.divide(before - after, scale if isinstance(scale, Tensor) else before)
+
+
+@float32_products()
+def trunks_after(
+    model: Model[Any],
+    batches: Iterable[Any],
+    weights: Tensor,
+    step: float | Optimizer,
+    *,
+    max_grad_norm: float | None = None,
+) -> dict[str, Tensor]:
+    """Return the trunks `[K, *shape]` of K candidates after one step on each batch, each from the present trunk.
+
+    Arguments and errors are those of `horizon_transference`.
+    """
+    trained = {name: value for name, value in model.trunk.items() if not is_frozen(value)}
+    copies = {name: _copies(value, len(weights)) for name, value in trained.items()}
+    trunks = {
+        name: copies.get(name, value.detach().expand(len(weights), *value.shape)) for name, value in model.trunk.items()
+    }
+    optimizer = _copied(step, trained, copies)
+    for batch in batches:
+        with torch.enable_grad():
+            total = (weights * model.losses(batch, trunks)).sum()
+        gradients = torch.autograd.grad(total, list(copies.values()), allow_unused=True)
+        for copy, gradient in zip(copies.values(), _clipped(gradients, max_grad_norm), strict=True):
+            copy.grad = gradient
+        optimizer.step()
+    return {name: value.detach() for name, value in trunks.items()}
 
 
 def _copies(value: Tensor, n: int) -> Tensor:

@@ -123,7 +123,7 @@ class StepLookahead:
         The factor by which the gradient is clipped is held fixed.
         """
         optimizer, grads = self._trunk_optimizer(), self.tasks.shared_grads
-        factor = self._clipping(weights[None])[0]
+        factor = self.clipping(weights[None])[0]
         own = {name: self.model.trunk[name] for name in grads}
         moved, slope = functional_step_and_slope(optimizer, own, combine(grads, weights * factor))
         there = self.model.gradients(self.batch, {**self.model.trunk, **moved})[0]
@@ -157,7 +157,7 @@ class StepLookahead:
         return self._after_optimizer(weights, self.model.row_losses)
 
     def _after_optimizer(self, weights: Tensor, losses_of: Callable[..., Tensor]) -> Tensor:
-        optimizer, rows = self._trunk_optimizer(), weights * self._clipping(weights)
+        optimizer, rows = self._trunk_optimizer(), weights * self.clipping(weights)
         own = {name: self.model.trunk[name] for name in self.tasks.shared_grads}
         losses = [losses_of(self.batch)]
         for some in rows.split(CHUNK):
@@ -172,7 +172,7 @@ class StepLookahead:
             raise ValueError("step_size='optimizer' needs the trunk's optimizer; see `make_context`")
         return self.optimizer
 
-    def _clipping(self, weights: Tensor) -> Tensor:
+    def clipping(self, weights: Tensor) -> Tensor:
         """Factor `[K, 1]` by which the real step would clip each candidate's gradient, heads included."""
         if self.max_grad_norm is None:
             return torch.ones_like(weights[:, :1])

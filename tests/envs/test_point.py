@@ -76,6 +76,18 @@ def test_the_world_is_independent_of_the_seed():
     )
 
 
+def test_spread_multiplies_rewards_and_nothing_else():
+    env, plain = make_vec_env("Point-6-spread"), make_vec_env("Point-6")
+    assert protocol_card(env)["suite"] == "Point-6-spread"
+    for one in (env, plain):
+        one.seed(3)
+        one.reset()
+    rewards = [(env.step(actions)[1], plain.step(actions)[1]) for actions in [np.full((6, 2), 0.3)] * 5]
+    sizes = np.array([spread / equal for spread, equal in rewards]).mean(0)
+    np.testing.assert_allclose(sizes, [0.1, 10**-0.5, 1, 10**0.5, 10, 1], rtol=1e-4)
+    np.testing.assert_array_equal(env.hidden_state(), plain.hidden_state())
+
+
 def test_rewards_are_progress_and_large_noise():
     env = make_vec_env("Point-4", seed=3)
     env.reset()
