@@ -100,5 +100,6 @@ def test_numbers_are_plain_json_and_csv(tmp_path: Path):
 def test_interval_of_a_mean_is_students():
     found = mean_with_interval([1.0, 2.0, 3.0, 4.0])
     assert found.value == 2.5
-    assert found.high - found.value == found.value - found.low == pytest.approx(3.182446 * np.sqrt(5 / 3) / 2, rel=1e-5)
+    half = pytest.approx(3.182446 * np.sqrt(5 / 3) / 2, rel=1e-5)
+    assert (found.high - found.value, found.value - found.low) == (half, half)
     assert f"{found:.1f}" == "2.5 [0.4, 4.6]"
