@@ -12,7 +12,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, get_origin, get_type_hints
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WrapValidator, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WrapValidator,
+    create_model,
+)
 from pydantic_core import ErrorDetails
 
 from mtrl_transfer.choices import did_you_mean, nearest
@@ -64,10 +73,25 @@ def explained(expectation: str) -> WrapValidator:
     return WrapValidator(validate)
 
 
+def _split(seeds: Any) -> Any:
+    """Take ``1,2,3`` and ``1`` for lists."""
+    if isinstance(seeds, str):
+        return [seed.strip() for seed in seeds.split(",")]
+    return [seeds] if isinstance(seeds, int) else seeds
+
+
+def _all_different(seeds: tuple[int, ...]) -> tuple[int, ...]:
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("names a seed twice")
+    return seeds
+
+
 Int = Annotated[int, BeforeValidator(_not_a_boolean)]
 Float = Annotated[float, BeforeValidator(_not_a_boolean), Field(allow_inf_nan=False)]
 Count = Annotated[Int, Field(ge=1)]
 Seed = Annotated[Int, Field(ge=0, lt=2**32)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split), AfterValidator(_all_different), Field(min_length=1)]
+"""A list, or ``1,2,3``."""
 Positive = Annotated[Float, Field(gt=0)]
 Fraction = Annotated[Float, Field(gt=0, le=1)]
 Settings = Annotated[dict[str, Any], BeforeValidator(json_able)]

@@ -30,6 +30,7 @@ def train(arguments: Sequence[str] | None = None) -> int:
         f"""examples:
   mtrl-train mt10_quick                                        train a preset
   mtrl-train point seed=3 agent.learning_rate=1e-3             with other keys; --seed 3 works too
+  mtrl-train point seeds=1,2,3 run_dir=runs/mine               three runs, one after the other: runs/mine/s1, ...
   mtrl-train runs/FOLDER/config.yaml resume=true               go on with a run
   mtrl-train mine.yaml from=runs/FOLDER                        begin with what another run has learned
   mtrl-train --keys agent.policy_kwargs                        keys, defaults and their meaning
@@ -45,10 +46,11 @@ presets: {", ".join(presets())}""",
     parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys that win over the file")
 
     def work(of: argparse.Namespace) -> None:
-        from mtrl_transfer.agents.runs.run_folder import load_run
+        from mtrl_transfer.agents.runs.seeds import runs_to_do
         from mtrl_transfer.agents.runs.train import train as train_run
 
-        train_run(load_run(of.config, of.overrides), _console())
+        for config in runs_to_do(of.config, of.overrides):
+            train_run(config, _console())
 
     return run_command(parser, arguments, work)
 

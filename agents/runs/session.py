@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,15 @@ class Session:
             self.camera.close()
 
     def _stateful(self) -> dict[str, Any]:
-        return {type(one).__name__: one for one in self.callbacks if hasattr(one, "load_state_dict")}
+        """Callbacks with a state by name; the second of a class is called ``Class_2``."""
+        names = Counter[str]()
+        found = {}
+        for one in self.callbacks:
+            if hasattr(one, "load_state_dict"):
+                name = type(one).__name__
+                names[name] += 1
+                found[name if names[name] == 1 else f"{name}_{names[name]}"] = one
+        return found
 
 
 def checkpoint_to_resume(config: RunConfig, console: Console) -> Checkpoint | None:
@@ -125,12 +134,13 @@ def checkpoint_to_resume(config: RunConfig, console: Console) -> Checkpoint | No
     return newest
 
 
-def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
+def open_session(config: RunConfig, checkpoint: Checkpoint | None, own: Sequence[BaseCallback] = ()) -> Session:
     """Make a run, or bring one back. All that is read is checked before anything is written.
 
     Args:
         config: of the run.
         checkpoint: where to continue; None: a run that begins.
+        own: the user's callbacks.
 
     Raises:
         InputError: if the checkpoint, or the records beside it, are not this run's.
@@ -150,7 +160,7 @@ def open_session(config: RunConfig, checkpoint: Checkpoint | None) -> Session:
             protocol = continued_protocol(folder, protocol)
         evaluation = _evaluation(config, folder, apart)
         callbacks = [evaluation, LogEvery(config.log.every)]
-        callbacks += [*training_callbacks(config), *_watching(config, folder, env, camera)]
+        callbacks += [*training_callbacks(config), *_watching(config, folder, env, camera), *own]
         state = None if checkpoint is None else _training(checkpoint)
         time = TimeSplit(model, evaluation, 0.0 if state is None else state["seconds"])
         writer = CheckpointWriter(folder, config.checkpoint.keep, _tell, config.model_dump(mode="json"))

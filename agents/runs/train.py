@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 from mtrl_transfer.agents import Evaluation, evaluate
 from mtrl_transfer.agents.runs import run_folder, tables
@@ -20,6 +20,7 @@ from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import Failed, InputError, Interrupted
 from mtrl_transfer.agents.runs.estimate import estimate
 from mtrl_transfer.agents.runs.logs.wandb_run import wandb_problems
+from mtrl_transfer.agents.runs.own_callbacks import own_callbacks
 from mtrl_transfer.agents.runs.session import Session, checkpoint_to_resume, open_session
 from mtrl_transfer.agents.runs.stopping import SIGNALS, StopBetweenUpdates, Stopping, StopRequested, handled
 from mtrl_transfer.agents.runs.streams import say
@@ -48,13 +49,14 @@ def train(config: RunConfig, console: Console) -> Path:
     if problems := device_problems(config) or cuda_graph_problems(config) or wandb_problems(config):
         raise InputError(problems)
     run_folder.check_run_dir(config)
+    own = own_callbacks(config)
     with contextlib.ExitStack() as held:
         if config.run_dir is not None:
             held.enter_context(run_folder.locked(Path(config.run_dir)))
         held.enter_context(torch_settings(config.matmul_precision, config.threads))
         stopping = Stopping()
         held.enter_context(handled(SIGNALS, stopping.on_signal))
-        session = _begin(config, console, stopping)
+        session = _begin(config, console, stopping, own)
         if config.run_dir is None:  # nobody knew the folder before
             held.enter_context(run_folder.locked(session.folder))
         held.callback(session.close)
@@ -67,14 +69,14 @@ def train(config: RunConfig, console: Console) -> Path:
             raise Interrupted(_farewell(session), request.signal_number) from None
 
 
-def _begin(config: RunConfig, console: Console, stopping: Stopping) -> Session:
+def _begin(config: RunConfig, console: Console, stopping: Stopping, own: list[BaseCallback]) -> Session:
     try:
         with stopping.at_once():
             newest = checkpoint_to_resume(config, console) if config.resume else None
             done = 0 if newest is None else newest.step
             if config.log.progress:
                 tables.print_estimate(console, estimate(config, done), config.total_timesteps - done)
-            return open_session(config, newest)
+            return open_session(config, newest, own)
     except StopRequested as request:
         raise Interrupted("Stopped before training began.", request.signal_number) from None
 

@@ -41,7 +41,7 @@ def test_some_tasks_of_a_suite():
         make_vec_env("pendulums:length-2")
     with pytest.raises(TypeError, match="pendulums has no options, but 'n_goals'"):
         make_vec_env("pendulums", n_goals=2)
-    with pytest.raises(ValueError, match="did you mean 'pendulums'"):
+    with pytest.raises(ValueError, match="did you mean pendulums"):
         make_vec_env("pendulum")
 
 

@@ -125,8 +125,6 @@ def _names(config: CompareConfig) -> list[str]:
     if config.baseline not in config.methods:
         nearest = did_you_mean(config.baseline, config.methods)
         problems.append(f"baseline={config.baseline!r} is none of the methods{nearest}")
-    if len(set(config.seeds)) < len(config.seeds):
-        problems.append(f"seeds={list(config.seeds)} names a seed twice")
     return problems
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from mtrl_transfer.agents.declarations import Seed
+from mtrl_transfer.agents.declarations import Seeds
 from mtrl_transfer.agents.runs.compare.engine import EngineConfig
 from mtrl_transfer.agents.runs.config.schema import fit_for_a_folder
 
@@ -24,7 +24,7 @@ class CompareConfig(EngineConfig):
     """Keys of a run config that override the base, for all methods."""
     methods: Annotated[dict[Name, dict[str, Any]], Field(min_length=1)]
     """Methods by name: the keys of a run config in which each method differs."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)]
+    seeds: Seeds
     """Seeds, the same for every method."""
     baseline: str
     """The method that the others are measured against."""

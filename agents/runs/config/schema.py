@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from mtrl_transfer.agents.declarations import Count, Positive, Section, Seed, Settings, section_of
+from mtrl_transfer.agents.declarations import Count, Positive, Section, Seed, Settings, explained, section_of
 from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
 from mtrl_transfer.agents.mtsac.arguments import HINTS
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
@@ -82,7 +82,7 @@ class AgentConfig(section_of(MTSAC, ELSEWHERE)):  # type: ignore[misc]
 
 
 def with_name(settings: object) -> object:
-    """Return the settings of a role's combiner that is given by its name alone."""
+    """Return the settings of a combiner or a callback that is given by its name alone."""
     return {"name": settings} if isinstance(settings, str) else settings
 
 
@@ -165,6 +165,15 @@ class LogConfig(Section):
     """Show an estimate of the time beforehand, and a progress bar."""
 
 
+class CallbackConfig(Section):
+    """A callback of stable-baselines3's form, by its class."""
+
+    name: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$"), explained("should be module:Class")]
+    """The class as ``module:Class``."""
+    kwargs: Settings = {}  # noqa: RUF012 - frozen
+    """Arguments of the class."""
+
+
 class RunConfig(Section):
     """One training run. ``base: FILE`` in a file, relative to it, names the file that it amends."""
 
@@ -193,6 +202,8 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
+    callbacks: tuple[Annotated[CallbackConfig, BeforeValidator(with_name)], ...] = ()
+    """Callbacks of your own: ``module:Class``, or ``{name: module:Class, kwargs: {...}}`` with its arguments."""
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """The values by the keys of a file."""

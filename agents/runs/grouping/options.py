@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from mtrl_transfer.agents.declarations import Count, Float, Section, Seed
+from mtrl_transfer.agents.declarations import Count, Float, Section, Seeds
 from mtrl_transfer.agents.runs.compare.engine import EngineConfig, engine_problems
 from mtrl_transfer.agents.runs.config.checks import task_names
 from mtrl_transfer.agents.runs.config.loading import load_config, section
@@ -26,7 +26,7 @@ class GroupOptions(Section):
     """Folder of all files; null: runs/groups_<name>."""
     n_groups: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
     """Numbers of networks (at most) to train groups for."""
-    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0, 1, 2)
+    seeds: Seeds = (0, 1, 2)
     """Seeds of the groups' runs."""
     network: Literal["critic", "actor", "both"] = "both"
     """The network whose affinity decides; ``both``: the sum of the two, each standardized."""
