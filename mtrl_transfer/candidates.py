@@ -55,3 +55,9 @@ FAMILIES = {
     "power_set": power_set,
 }
 """Families by name; each maps the number of tasks to rows."""
+
+
+def check_weights(weights: Tensor, n_tasks: int) -> None:
+    """Raise `ValueError` if candidates are not `[K, T]`."""
+    if weights.ndim != 2 or weights.shape[1] != n_tasks:
+        raise ValueError(f"weights must be [K, {n_tasks}] (one candidate per row), got {list(weights.shape)}")

@@ -56,6 +56,9 @@ class Lookahead(Protocol):
     def rows_after_optimizer(self, weights: Tensor) -> Tensor:
         """Losses of single rows `[1 + K, T, rows]`, as `after_optimizer`."""
 
+    def after_horizon(self, weights: Tensor, steps: int) -> Tensor:
+        """Losses of single rows `[1 + K, T, rows]`: at `θ`, and after steps of the optimizer, on fresh rows each."""
+
     def gradients_at(self, weights: Tensor, step_size: Tensor | float | None = None) -> TaskGradients:
         """Losses and task gradients at the end of one candidate's step, `weights [T]`; zeros: at `θ`."""
 
@@ -102,7 +105,7 @@ class FunctionLookahead:
             "asks for more: see `make_context` or `FunctionLookahead`"
         )
 
-    row_losses = after_optimizer = rows_after_optimizer = gradients_at = _refuse
+    row_losses = after_optimizer = rows_after_optimizer = after_horizon = gradients_at = _refuse
     expand = expand_after_optimizer = held_out_gramian = predictions = loss_of = _refuse
 
 

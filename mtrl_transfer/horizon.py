@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mtrl_transfer import scales
-from mtrl_transfer.lookahead import check_weights
+from mtrl_transfer.candidates import check_weights
 from mtrl_transfer.model import FunctionalModel, Model
 from mtrl_transfer.precision import float32_products
 from mtrl_transfer.tasks import Shared, TaskLoss, Tree, count_tasks, is_frozen

@@ -11,9 +11,11 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from mtrl_transfer import scales
+from mtrl_transfer.candidates import check_weights
 from mtrl_transfer.choices import check_choice
 from mtrl_transfer.context import Context, Expansion
 from mtrl_transfer.gradients import TaskGradients, combine, gramian
+from mtrl_transfer.horizon import trunks_after
 from mtrl_transfer.model import FunctionalModel, Model
 from mtrl_transfer.optimizer_step import functional_step, functional_step_and_slope
 from mtrl_transfer.precision import float32_products
@@ -156,6 +158,20 @@ class StepLookahead:
         """Losses of single rows `[1 + K, T, rows]`, as `after_optimizer`."""
         return self._after_optimizer(weights, self.model.row_losses)
 
+    @float32_products()
+    @torch.no_grad()
+    def after_horizon(self, weights: Tensor, steps: int) -> Tensor:
+        """Losses of single rows `[1 + K, T, rows]`: as they are, and after so many steps along each candidate.
+
+        All candidates take their steps on the same batches. The trunk's gradient alone is clipped.
+        """
+        optimizer, batches = self._trunk_optimizer(), [self._rows_of(None, True) for _ in range(steps)]
+        tables = [self.model.row_losses(self.batch)]
+        for part in self._parts(len(weights)):
+            trunks = trunks_after(self.model, batches, weights[part], optimizer, max_grad_norm=self.max_grad_norm)
+            tables.append(self.model.row_losses(self.batch, trunks))
+        return torch.cat(tables)
+
     def _after_optimizer(self, weights: Tensor, losses_of: Callable[..., Tensor]) -> Tensor:
         optimizer, rows = self._trunk_optimizer(), weights * self.clipping(weights)
         own = {name: self.model.trunk[name] for name in self.tasks.shared_grads}
@@ -203,12 +219,6 @@ class StepLookahead:
         units = self.model.n_tasks * n_rows(self.batch) * width
         size = max(CPU_UNITS // units, 1) if self.gramian.device.type == "cpu" else n_candidates
         return [slice(first, first + size) for first in range(0, n_candidates, size)]
-
-
-def check_weights(weights: Tensor, n_tasks: int) -> None:
-    """Raise `ValueError` if candidates are not `[K, T]`."""
-    if weights.ndim != 2 or weights.shape[1] != n_tasks:
-        raise ValueError(f"weights must be [K, {n_tasks}] (one candidate per row), got {list(weights.shape)}")
 
 
 def make_context(

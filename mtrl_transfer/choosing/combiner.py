@@ -40,7 +40,7 @@ class Transference(Combiner):
             names, of combiners (by name or object) and of subsets (lists of task indices); or `weights`, the best
             weights of all within the full set's norm (needs a measure of all weights: any but `exact`).
             `power_set` of more than 16 tasks is searched locally by these measures.
-        measure: `exact`, `lookahead_gradient`, `basis` or `first_order`, see `choosing.measures`.
+        measure: `exact`, `lookahead_gradient`, `basis`, `first_order` or `horizon`, see `choosing.measures`.
         scale: divisor of an improvement: `ratio`, `ema`, or `auto`, which is `ema` where losses are signed and `ratio`
             otherwise, see `choosing.scales`.
         selector: `best` or `significant`, see `choosing.selection`.
@@ -171,8 +171,8 @@ class Transference(Combiner):
 
     @property
     def sync_free(self) -> bool:  # type: ignore[override]
-        """True if every combiner among the candidates is sync-free and none is a `Transference`."""
-        return all(one.sync_free and not isinstance(one, Transference) for one in self.asked)
+        """True if the measure and every combiner among the candidates are sync-free and none is a `Transference`."""
+        return self.measure.sync_free and all(one.sync_free and not isinstance(one, Transference) for one in self.asked)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Also the number of calls, which says when the next measurement is due."""

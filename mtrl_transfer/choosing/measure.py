@@ -82,6 +82,8 @@ class Measure:
     step_size: str | float = "matched"
 
     STEPS: ClassVar[tuple[str, ...]] = ("matched",)
+    sync_free: ClassVar[bool] = True
+    """False where a measurement cannot be part of a captured update."""
 
     def __post_init__(self) -> None:
         if self.rows is not None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from mtrl_transfer.choosing.measure import Measure, Table
+from mtrl_transfer.choices import check_whole
+from mtrl_transfer.choosing.measure import Measure, RowTable, Table
 from mtrl_transfer.choosing.quadratic import Quadratic, quadratic_from_predictions
 from mtrl_transfer.context import Context
 
@@ -19,9 +23,9 @@ class Exact(Measure):
         step_size: `matched`, a number, or `optimizer`, the true step of the trunk's optimizer.
     """
 
-    STEPS = ("matched", "optimizer")
+    STEPS: ClassVar[tuple[str, ...]] = ("matched", "optimizer")
 
-    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Table:
+    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Table | RowTable:
         """Return the losses of the candidates `rows [K, T]`."""
         lookahead = self.look(context)
         if self.step_size == "optimizer":
@@ -29,6 +33,43 @@ class Exact(Measure):
         else:
             table = lookahead(torch.cat([torch.zeros_like(rows[:1]), rows]), step_size)
         return Table(table[0], table[1:])
+
+
+@dataclass
+class Horizon(Exact):
+    """Lookahead over several steps of the trunk's own optimizer, on fresh rows each: for choices that stand for long.
+
+    One step is mostly noise; over a horizon effects add up and noise averages out. Targets, heads and whatever else
+    travels in a batch stay fixed. With `Transference(every=n)` a measurement decides a phase of n updates; it takes
+    `steps` forward and backward passes for each candidate.
+
+    Args:
+        rows: number of rows a task on which losses are compared before and after; many, so that they are not noise.
+        held_out: see `Measure`.
+        step_size: `optimizer`; there is no other.
+        steps: steps of the horizon.
+    """
+
+    rows: int | None = 200
+    step_size: str | float = "optimizer"
+    steps: int = 10
+
+    STEPS: ClassVar[tuple[str, ...]] = ("optimizer",)
+    sync_free: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_whole("steps", self.steps)
+        if self.step_size != "optimizer":
+            raise ValueError(f"step_size={self.step_size!r} must be 'optimizer': a horizon's steps are the optimizer's")
+
+    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> RowTable:
+        """Return the losses of single rows before and after the steps along candidates `rows [K, T]`."""
+        return self.by_row(context, rows, step_size)
+
+    def by_row(self, context: Context, rows: Tensor, step_size: Tensor) -> RowTable:
+        """Return the same."""
+        return RowTable(self.look(context).after_horizon(rows, self.steps))
 
 
 class ModelMeasure(Measure):
@@ -77,7 +118,7 @@ class LookaheadGradient(ModelMeasure):
         step_size: `matched`, a number, or `optimizer`, the true step of the trunk's optimizer.
     """
 
-    STEPS = ("matched", "optimizer")
+    STEPS: ClassVar[tuple[str, ...]] = ("matched", "optimizer")
 
     def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Quadratic:
         """Return losses that are quadratic in the weights; `rows[0]` is the full set."""
@@ -90,5 +131,11 @@ class LookaheadGradient(ModelMeasure):
         return Quadratic(near.before, near.slopes - 2 * (bend * own)[:, None] * near.shares, curvature, offset)
 
 
-MEASURES = {"exact": Exact, "first_order": FirstOrder, "basis": Basis, "lookahead_gradient": LookaheadGradient}
+MEASURES = {
+    "exact": Exact,
+    "first_order": FirstOrder,
+    "basis": Basis,
+    "lookahead_gradient": LookaheadGradient,
+    "horizon": Horizon,
+}
 """Measures by the name that configs use."""

@@ -319,6 +319,9 @@ def extreme_context(gram, losses, step_norm):
             rows_after_optimizer=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0)[
                 ..., None
             ].expand(-1, -1, 3),
+            after_horizon=lambda weights, steps: after(torch.cat([torch.zeros_like(weights[:1]), weights]), steps)[
+                ..., None
+            ].expand(-1, -1, 3),
             expand=expand,
             expand_after_optimizer=lambda weights: expand(weights, 1.0),
             after_optimizer=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0),

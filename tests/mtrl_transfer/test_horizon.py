@@ -7,7 +7,19 @@ import copy
 import pytest
 import torch
 
-from mtrl_transfer import candidates, horizon_transference, transference
+from mtrl_transfer import (
+    FunctionalModel,
+    Horizon,
+    SignificantLead,
+    Transference,
+    Update,
+    candidates,
+    gramian,
+    horizon_transference,
+    make_context,
+    per_task_gradients,
+    transference,
+)
 
 OPTIMIZERS = {
     "sgd": (torch.optim.SGD, {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
@@ -122,3 +134,55 @@ def test_frozen_layers_stay_over_the_horizon(problem):
     del arguments["losses"]
     found = horizon_transference(**arguments, held_out=problem.held_out)
     torch.testing.assert_close(found, literal(problem, batches, weights, optimizer))
+
+
+def test_the_measure_equals_the_function(problem):
+    optimizer, batches = warmed_up(problem, "adam"), batches_of(problem, 3)
+    arguments = problem.form("mapped")
+    grads = per_task_gradients(**arguments, batch=problem.batch)
+    drawn = iter(batches)
+    context = make_context(
+        **arguments,
+        batch=problem.batch,
+        grads=grads,
+        lookahead_batch=lambda rows: next(drawn) if rows is None else problem.held_out,
+        optimizer=optimizer,
+    )
+    combiner = Transference(["leave_one_out", "singletons"], Horizon(steps=3))
+    combiner(gramian(grads.shared_grads), context)
+    del arguments["losses"]
+    found = horizon_transference(
+        **arguments, batches=batches, weights=combiner.last.candidates, step=optimizer, held_out=problem.held_out
+    )
+    torch.testing.assert_close(combiner.last.transference, found)
+
+
+def test_phases_continue_bit_for_bit(problem):
+    form, batches = problem.form("mapped"), batches_of(problem, 12)
+    made = lambda model, optimizer: Update(  # noqa: E731
+        model,
+        optimizer,
+        Transference(["leave_one_out", "singletons"], Horizon(steps=2), selector=SignificantLead(z=0.5), every=4),
+        seed=1,
+    )
+
+    def draw(rows, generator):
+        x = problem.batch[0]
+        shapes = [(len(x), rows, x.shape[-1]), (len(x), rows)]
+        return tuple(torch.randn(shape, generator=generator, dtype=x.dtype) for shape in shapes)
+
+    optimizer = torch.optim.Adam(problem.model.trunk.parameters(), lr=0.02)
+    whole = made(FunctionalModel(form["task_loss"], form["shared"], form["heads"]), optimizer)
+    fresh = []
+    for batch in batches[:6]:
+        whole.step(batch, draw)
+        fresh.append(whole.combiner.last.fresh)
+    assert fresh == [True, False, False, False, True, False]
+    continued = made(*copy.deepcopy((whole.model, whole.optimizer)))  # between two decisions
+    continued.load_state_dict(whole.state_dict())
+    for batch in batches[6:]:
+        for one in (whole, continued):
+            one.step(batch, draw)
+    assert continued.combiner.last.fresh == whole.combiner.last.fresh
+    for name, value in whole.model.trunk.items():
+        assert torch.equal(value, continued.model.trunk[name])
