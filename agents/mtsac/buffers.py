@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
+import torch.nn.functional as F
 from gymnasium import spaces
 from safetensors import SafetensorError
 from stable_baselines3.common.buffers import BaseBuffer, ReplayBuffer
@@ -77,6 +79,8 @@ class MultiTaskReplayBuffer(ReplayBuffer):
 
     Attributes:
         added: vector steps added so far. The ``k``-th lies at ``k % buffer_size`` until it is overwritten.
+        starts: vector step of each task's first transition, ``[T]``: tasks that were added later have none before.
+        task_names: of the agent, in order; stored with the transitions.
 
     Raises:
         MemoryError: if the device has no room for ``buffer_size`` transitions.
@@ -96,7 +100,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         # ReplayBuffer's own constructor would allocate its numpy arrays: only its base is set up.
         BaseBuffer.__init__(self, max(buffer_size // n_envs, 1), observation_space, action_space, device, n_envs=n_envs)
         self.pos: int = 0
-        self.added = 0
+        self.added, self.starts, self.task_names = 0, [0] * n_envs, list[str]()
         self.obs_dim = self.obs_shape[0] - n_envs
         self.gamma, self.n_steps = gamma, n_steps
         self.optimize_memory_usage = False
@@ -155,7 +159,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         """
         generator = self.generator if generator is None else generator
         shape = (self.n_envs, batch_size // self.n_envs)
-        first = torch.randint(self.size(), shape, generator=generator, device=self.device)
+        first = self._drawn(shape, generator)
         rewards, discounts, last = self._returns(first)
         batch = TaskBatch(
             observations=self._at(self.storage.observations, first),
@@ -165,6 +169,16 @@ class MultiTaskReplayBuffer(ReplayBuffer):
             discounts=discounts,
         )
         return batch if env is None else self._normalized(batch, env)
+
+    def _drawn(self, shape: tuple[int, int], generator: torch.Generator) -> Tensor:
+        """Slots ``[T, B]`` of transitions that each task has."""
+        size, oldest = self.size(), self.added - self.size()
+        missing = [max(start - oldest, 0) for start in self.starts]
+        if not any(missing):
+            return torch.randint(size, shape, generator=generator, device=self.device)
+        skipped = torch.tensor(missing, device=self.device).unsqueeze(1)
+        share = torch.rand(shape, generator=generator, device=self.device, dtype=torch.float64)
+        return (oldest + skipped + (share * (size - skipped)).long()) % self.buffer_size
 
     def _at(self, column: Tensor, slots: Tensor) -> Tensor:
         """Values ``[..., T, B, ...]`` of a column ``[size, T, ...]`` at slots ``[..., T, B]``."""
@@ -240,6 +254,7 @@ class MultiTaskReplayBuffer(ReplayBuffer):
         """
         stored = self.rows(self.added - self.size(), self.added)
         stored |= {"generator": self.generator.get_state(), "added": torch.tensor(self.added)}
+        stored |= {"starts": torch.tensor(self.starts), "task_names": _as_tensor(self.task_names)}
         if isinstance(target, io.BufferedIOBase):
             target.write(safetensors.torch.save(stored))
         else:
@@ -247,11 +262,12 @@ class MultiTaskReplayBuffer(ReplayBuffer):
                 safetensors.torch.save_file(stored, path)
 
     def load(self, source: Target) -> None:
-        """Read what `save` wrote into this buffer.
+        """Read what `save` wrote into this buffer: of all tasks, or of those that are still there, by name.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it holds something else, transitions of other shapes, or more than fit.
+            ValueError: if it holds something else, no task of this buffer, transitions of other shapes, or more than
+                fit (of the same tasks).
         """
         try:
             if isinstance(source, io.BufferedIOBase):
@@ -260,18 +276,51 @@ class MultiTaskReplayBuffer(ReplayBuffer):
                 stored = safetensors.torch.load_file(source)
             generator, size = stored.pop("generator"), len(stored["rewards"])
             # Buffers of another capacity have other slots; they count as if nothing had been overwritten.
-            added = int(stored.pop("added")) if size == self.buffer_size else size
+            before = int(stored.pop("added"))
+            added = before if size == self.buffer_size else size
+            starts = [max(start - before + added, 0) for start in stored.pop("starts", torch.zeros(1)).long().tolist()]
+            names = _as_names(stored.pop("task_names", None)) or self.task_names
             restore_generator(self.generator, generator)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"{source} is no replay saved by MTSAC ({error}); replay pickled by stable-baselines3 is not opened, "
                 "because a pickle can run any code"
             ) from None
+        if names != self.task_names:
+            stored, starts, size = self._of_own_tasks(stored, starts, names, added - size)
+            added = size
         try:
             self.put_rows(added - size, stored)
         except (ValueError, RuntimeError) as error:
             raise ValueError(f"{source}: {error}: other tasks, or a smaller buffer_size") from None
         self.place_cursor(added)
+        self.starts = starts
+
+    def _of_own_tasks(
+        self, stored: dict[str, Tensor], starts: list[int], names: list[str], oldest: int
+    ) -> tuple[dict[str, Tensor], list[int], int]:
+        """The newest stored steps that fit, of this buffer's tasks; with their tasks' starts and number."""
+        kept = [name for name in self.task_names if name in names]
+        if not kept:
+            raise ValueError(f"stored are {', '.join(names)}; none of them is one of {', '.join(self.task_names)}")
+        new, old = [self.task_names.index(name) for name in kept], [names.index(name) for name in kept]
+        size = min(len(stored["rewards"]), self.buffer_size)
+        dropped = oldest + len(stored["rewards"]) - size
+        found = {name: torch.zeros(size, *column.shape[1:]) for name, column in self.storage._asdict().items()}
+        for name, values in found.items():
+            rows = stored[name][len(stored[name]) - size :, old]
+            # Observations and actions may be padded to another width.
+            values[:, new] = rows if rows.dim() == 2 else F.pad(rows, (0, values.shape[2] - rows.shape[2]))
+        begins = dict(zip(new, (max(starts[task] - dropped, 0) for task in old), strict=True))
+        return found, [begins.get(task, size) for task in range(self.n_envs)], size
+
+
+def _as_tensor(names: list[str]) -> Tensor:
+    return torch.tensor(list(json.dumps(names).encode()), dtype=torch.uint8)
+
+
+def _as_names(stored: Tensor | None) -> list[str]:
+    return [] if stored is None else [str(name) for name in json.loads(bytes(stored.tolist()))]
 
 
 def _tensor(values: np.ndarray) -> Tensor:

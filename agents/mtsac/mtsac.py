@@ -225,6 +225,7 @@ class MTSAC(StoredWithoutPickle):
             self.gamma,
             self.n_steps,
         )
+        self.replay_buffer.task_names = self.task_names
         shapes = self.task_spaces.shapes
         known: dict[str, Any] = {"n_tasks": tasks} if shapes is None else {"n_tasks": tasks, "shapes": shapes}
         self.policy = self.policy_class(

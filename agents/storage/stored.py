@@ -121,7 +121,7 @@ class StoredWithoutPickle(OffPolicyAlgorithm):
         self.replay_buffer.save(path)
 
     def load_replay_buffer(self, path: archive.Target, truncate_last_traj: bool = True) -> None:
-        """Read stored transitions.
+        """Read stored transitions: of all tasks, or of those that the agent still has (``load(tasks="extend")``).
 
         Args:
             path: file or binary stream that `save_replay_buffer` wrote.
@@ -129,7 +129,7 @@ class StoredWithoutPickle(OffPolicyAlgorithm):
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it holds something else.
+            ValueError: if it holds something else, or none of the agent's tasks.
         """
         self.replay_buffer.load(path)
         self.rewards.take_stored(self.replay_buffer)

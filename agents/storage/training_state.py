@@ -34,6 +34,7 @@ def training_state(agent: MTSAC) -> dict[str, Any]:
         "action_space": _numpy_state(agent.action_space.np_random.bit_generator.state),
         "exploration": None if noise is None else noise.state_dict(),
         "replay_generator": agent.replay_buffer.generator.get_state(),
+        "replay_starts": agent.replay_buffer.starts,
         "generators": _global_generators(),
     }
 
@@ -49,6 +50,7 @@ def restore_training_state(agent: MTSAC, state: dict[str, Any]) -> None:
     if agent.exploration_noise is not None:
         agent.exploration_noise.load_state_dict(state["exploration"])
     restore_generator(agent.replay_buffer.generator, state["replay_generator"])
+    agent.replay_buffer.starts = state.get("replay_starts", agent.replay_buffer.starts)
     _restore_global_generators(state["generators"])
 
 

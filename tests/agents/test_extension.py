@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,11 +99,35 @@ def test_tasks_of_one_shape_get_a_wider_companion():
     assert after.policy.actor.input_mean.shape == (5, 1, 5)
 
 
+def test_replay_of_common_tasks_is_loaded(tmp_path: Path):
+    few = {name: TASKS[name] for name in ("two", "one")}
+    before = make_shaped(few, buffer_size=60).learn(100)
+    before.save_replay_buffer(tmp_path / "replay")
+    env = make_vec_env(TASKS, seed=1)
+    after = MTSAC.load(saved(before), env=env, tasks="extend", buffer_size=75)  # 25 steps of each task
+    after.load_replay_buffer(tmp_path / "replay")
+    old, new = before.replay_buffer, after.replay_buffer
+    assert (new.size(), new.starts) == (25, [0, 0, 25])
+    assert torch.equal(new.storage.rewards[:25, :2], old.rows(old.added - 25, old.added)["rewards"][:, [1, 0]])
+    assert torch.equal(new.storage.actions[:25, 0, :1], old.rows(old.added - 25, old.added)["actions"][:, 1, :1])
+    after.learn(18)
+    batch = new.sample(3 * 200)
+    assert (batch.observations[2] != 0).any(dim=-1).all()  # none of the steps before it came
+    assert len(batch.rewards[0].unique()) > len(batch.rewards[2].unique()) == 6
+    after.save_replay_buffer(tmp_path / "again")
+    again = MTSAC.load(saved(after))
+    again.load_replay_buffer(tmp_path / "again")
+    assert again.replay_buffer.starts == [0, 0, 25]
+    foreign = make_shaped({"four": TASKS["four"]})
+    with pytest.raises(ValueError, match="stored are two, one; none of them is one of four"):
+        foreign.load_replay_buffer(tmp_path / "replay")
+
+
 def test_refused_extensions(make_agent: Any):
     file = saved(make_agent(BEFORE))
     with pytest.raises(ValueError, match="tasks='extend' needs env"):
         MTSAC.load(file, tasks="extend")
-    with pytest.raises(ValueError, match=r"unknown tasks: 'extended'.*Did you mean 'extend'"):
+    with pytest.raises(ValueError, match=r"unknown tasks: 'extended'.*[Dd]id you mean .?extend"):
         MTSAC.load(file, tasks="extended")
     with pytest.raises(
         ValueError, match="no task in common: trained were point-a0, point-b0, noise, now one, two, four"
