@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Video
 from tqdm import tqdm
 
-from mtrl_transfer.agents import MultiTaskEvalCallback
+from mtrl_transfer.agents import Evaluation, MultiTaskEvalCallback
 from mtrl_transfer.agents.monitoring.callbacks import logged_alone
 from mtrl_transfer.agents.monitoring.layout import TENSORBOARD_ONLY
+from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.logs.videos import FPS, Camera
 from mtrl_transfer.agents.runs.streams import STDERR
 
@@ -85,41 +88,76 @@ class ClipsEvery(_EveryTransitions):
                     self.logger.record(f"video/{clip.task_name}", video, exclude=TENSORBOARD_ONLY)
 
 
-class ProgressBar(BaseCallback):
-    """Progress bar of transitions, with the mean success of training and of the last evaluation.
+class TimeLeft:
+    """Estimate of a run's time left, from its pace since learning began and that of its evaluations.
 
     Args:
-        total: budget in transitions.
-        evaluation: the callback that evaluates in training, or None.
-        shown: False shows no bar.
+        config: of the run.
     """
 
-    def __init__(self, total: int, evaluation: MultiTaskEvalCallback | None, shown: bool) -> None:
+    def __init__(self, config: RunConfig) -> None:
+        self._total, self._random = config.total_timesteps, config.agent.learning_starts
+        self._evaluations = config.evaluation.final_n_goals / config.evaluation.n_goals
+        self._began: tuple[int, float] | None = None
+
+    def seconds(self, done: int, now: float, evaluation: float) -> float | None:
+        """Return the seconds left; None before learning.
+
+        Args:
+            done: transitions.
+            now: time in seconds.
+            evaluation: seconds of an evaluation in training; the final one has other numbers of goals.
+        """
+        if done <= self._random or self._began is None:
+            self._began = (done, now)
+            return None
+        began, start = self._began
+        return (now - start) / max(done - began, 1) * (self._total - done) + self._evaluations * evaluation
+
+
+class ProgressBar(BaseCallback):
+    """Progress bar of transitions: time left, success in training, and the tasks that the last evaluation solved.
+
+    Args:
+        config: of the run.
+        evaluation: the callback that evaluates in training.
+    """
+
+    def __init__(self, config: RunConfig, evaluation: MultiTaskEvalCallback) -> None:
         super().__init__()
-        self._total, self._evaluation, self._shown = total, evaluation, shown
+        self._total, self._shown, self._evaluation = config.total_timesteps, config.log.progress, evaluation
+        self._left = TimeLeft(config)
+        self._last: Evaluation | None = None
+        self._evaluation_seconds = 0.0
 
     def _on_training_start(self) -> None:
-        done = self.model.num_timesteps
         # A log file gets a line twice a minute, a terminal one that moves.
         interval = 0.5 if STDERR.isatty() else 30.0
+        self._evaluated_before = self._evaluation.seconds
         self.bar = tqdm(
             total=self._total,
-            initial=done,
+            initial=self.model.num_timesteps,
             file=STDERR,
-            unit=" transitions",
             unit_scale=True,
             disable=not self._shown,
             mininterval=interval,
             dynamic_ncols=True,
+            bar_format="{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]",
         )
 
     def _on_step(self) -> bool:
+        if self._evaluation.last is not self._last:
+            self._last = self._evaluation.last
+            self._evaluation_seconds = self._evaluation.seconds - self._evaluated_before
+        self._evaluated_before = self._evaluation.seconds
+        left = self._left.seconds(self.model.num_timesteps, time.perf_counter(), self._evaluation_seconds)
         if self.bar.update(self.training_env.num_envs):
-            self.bar.set_postfix(self._success(), refresh=False)
+            shown = [] if left is None else [f"{tqdm.format_interval(left)} left"]
+            self.bar.set_postfix_str(", ".join([*shown, *self._success()]), refresh=False)
         return True
 
     def _on_training_end(self) -> None:
-        self.bar.set_postfix(self._success())
+        self.bar.set_postfix_str(", ".join(self._success()))
         self.close()
 
     def close(self) -> None:
@@ -127,9 +165,14 @@ class ProgressBar(BaseCallback):
         if hasattr(self, "bar"):
             self.bar.close()
 
-    def _success(self) -> dict[str, str]:
+    def _success(self) -> list[str]:
         finished = self.model.ep_success_buffer
-        shown = {"success": f"{sum(finished) / len(finished):.2f}"} if finished else {}
-        if self._evaluation is not None and self._evaluation.last is not None:
-            shown["evaluated"] = f"{self._evaluation.last.mean_success:.2f}"
+        shown = [f"success={sum(finished) / len(finished):.2f}"] if finished else []
+        if self._last is not None:
+            shown.append(f"evaluated={self._last.mean_success:.2f} {solved(self._last.success)}".rstrip())
         return shown
+
+
+def solved(success: np.ndarray) -> str:
+    """Return one glyph per task: all of its episodes are solved, some, or none. Empty for more than 20 tasks."""
+    return "".join("●" if one == 1 else "◐" if one > 0 else "○" for one in success) if len(success) <= 20 else ""

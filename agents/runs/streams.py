@@ -21,8 +21,12 @@ class Unfailing:
 
     def write(self, text: str) -> int:
         """Write, if possible. Returns the length."""
+        stream = getattr(sys, self._name)
         with contextlib.suppress(OSError):
-            getattr(sys, self._name).write(text)
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:
+                stream.write(text.encode("ascii", "replace").decode())
         return len(text)
 
     def flush(self) -> None:

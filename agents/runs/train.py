@@ -86,7 +86,7 @@ def _learn(session: Session, stopping: Stopping) -> None:
     remaining = config.total_timesteps - model.num_timesteps
     if remaining <= 0:
         return
-    bar = ProgressBar(config.total_timesteps, session.evaluation, config.log.progress)
+    bar = ProgressBar(config, session.evaluation)
     callbacks = [*session.callbacks, bar]
     if config.checkpoint.every is not None:
         callbacks.append(CheckpointEvery(config.checkpoint.every, session.save))

@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mtrl_transfer.agents import MTSAC, evaluate
 from mtrl_transfer.agents.declarations import Section, keys
 from mtrl_transfer.agents.runs import cli, estimate
-from mtrl_transfer.agents.runs.callbacks import LogEvery
+from mtrl_transfer.agents.runs.callbacks import LogEvery, TimeLeft, solved
 from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.config.reference import sections
 from mtrl_transfer.agents.runs.config.schema import RunConfig
@@ -367,7 +367,21 @@ def test_what_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for part in ("environment", "update", "transference", "evaluation", "other"):
         assert part in captured.out
     assert "900/900" in captured.err
-    assert f"evaluated={made.metrics[-1]['success/mean']:.2f}" in captured.err
+    last = made.metrics[-1]
+    glyphs = solved(np.array([last[f"success/{task}"] for task in TASKS]))
+    assert f"evaluated={last['success/mean']:.2f} {glyphs}" in captured.err
+
+
+def test_glyphs_show_solved_tasks():
+    assert solved(np.array([1.0, 0.8, 0.0])) == "●◐○"
+
+
+def test_time_left_follows_the_pace_of_learning(tmp_path: Path):
+    config = load_config("point", arguments(tmp_path, "agent.learning_starts=100", "total_timesteps=1100")[1:])
+    left = TimeLeft(config)
+    assert [left.seconds(done, now, 0.0) for done, now in ((50, 0.5), (100, 1.0))] == [None, None]
+    assert left.seconds(200, 11.0, 0.0) == pytest.approx(90.0)  # ten transitions a second
+    assert left.seconds(600, 101.0, 4.0) == pytest.approx(106.0)  # five, and an evaluation of 3 goals instead of 2
 
 
 def test_new_folders_sort_by_time_and_do_not_collide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
