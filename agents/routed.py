@@ -13,6 +13,7 @@ from mtrl_transfer.agents.storage import archive
 from mtrl_transfer.agents.storage.agent_archive import agent_from_archive, agent_to_archive
 from mtrl_transfer.agents.storage.archive_checks import blamed_on
 from mtrl_transfer.agents.tasks import tasks_of
+from mtrl_transfer.choices import check_choice
 
 
 class RoutedAgent:
@@ -53,12 +54,19 @@ class RoutedAgent:
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
+        task: str | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Actions ``[R, A]`` for observations ``[R, D + T]``, one-hot last; as SB3's, also for a single ``[D + T]``.
 
+        With a task's name, its own actions ``[R, A_t]`` for its own observations ``[R, D_t]``.
+
         Raises:
-            ValueError: for observations of another width, or whose one-hot names no task.
+            ValueError: for observations of another width, or an unknown task.
         """
+        if task is not None:
+            check_choice("task", task, self.task_names)
+            agent = self.agents[self.assignment[self.task_names.index(task)]]
+            return agent.predict(observation, deterministic=deterministic, task=task)[0], state
         rows = np.atleast_2d(np.asarray(observation, np.float32))
         if rows.shape[1] != self.obs_dim + self.n_tasks:
             raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,28 +81,33 @@ class TaskSpaces:
             if trained != now:
                 raise ValueError(f"this agent was trained on {name} with {trained}; the environment's has {now}")
 
-    def rows(self, task: str, observation: Any) -> tuple[np.ndarray, bool]:
-        """A task's own observations ``[R, D_t]`` or ``[D_t]`` as rows ``[R, D + T]``, and True for a batch.
+    def predict(self, task: str, observation: Any, predict: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        """A task's own actions ``[R, A_t]``, within its own bounds, for its own observations ``[R, D_t]``.
+
+        Args:
+            task: its name.
+            observation: a batch, or a single ``[D_t]`` for a single ``[A_t]``.
+            predict: common actions ``[R, A]`` for rows ``[R, D + T]``.
 
         Raises:
             ValueError: for an unknown task, or observations of another width.
         """
         index, given = self._index(task), np.asarray(observation, np.float32)
-        features = self.own[index].features
+        features, space = self.own[index]
         if given.ndim not in (1, 2) or given.shape[-1] != features:
             raise ValueError(f"observations of {task} should have {features} features; got shape {list(given.shape)}")
         rows = np.zeros((len(given) if given.ndim == 2 else 1, self.common.features + len(self.names)), np.float32)
         rows[:, :features] = given
         rows[:, self.common.features + index] = 1.0
-        return rows, given.ndim == 2
+        actions = self._own_actions(predict(rows), space)
+        return actions if given.ndim == 2 else actions[0]
 
-    def actions(self, task: str, actions: np.ndarray) -> np.ndarray:
-        """A task's own actions ``[..., A_t]``, within its own bounds, from the common ones ``[..., A]``."""
-        own, common = self.own[self._index(task)].action_space, self.common.action_space
+    def _own_actions(self, actions: np.ndarray, own: spaces.Box) -> np.ndarray:
+        common = self.common.action_space
         if own == common:
             return actions
         size = own.shape[0]
-        share = (actions[..., :size] - common.low[:size]) / (common.high - common.low)[:size]
+        share = (actions[:, :size] - common.low[:size]) / (common.high - common.low)[:size]
         return (own.low + share * (own.high - own.low)).astype(own.dtype)
 
     def to_json(self) -> list[dict[str, Any]] | None:

@@ -306,9 +306,8 @@ class MTSAC(StoredWithoutPickle):
         """
         if task is None:
             return super().predict(observation, state, episode_start, deterministic)
-        rows, is_batch = self.task_spaces.rows(task, observation)
-        actions = self.task_spaces.actions(task, super().predict(rows, state, episode_start, deterministic)[0])
-        return (actions if is_batch else actions[0]), state
+        by_rows = lambda rows: self.predict(rows, deterministic=deterministic)[0]  # noqa: E731
+        return self.task_spaces.predict(task, observation, by_rows), state
 
     # --- interaction --------------------------------------------------------------------------------------------------
 

@@ -64,14 +64,19 @@ class Actor:
         state: tuple[np.ndarray, ...] | None = None,
         episode_start: np.ndarray | None = None,
         deterministic: bool = True,
+        task: str | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         """Actions ``[R, A]`` for observations ``[R, D + T]``, one-hot last; as SB3's, also for a single ``[D + T]``.
 
+        With a task's name, its own actions ``[R, A_t]`` for its own observations ``[R, D_t]``.
+
         Raises:
-            ValueError: for observations of another width, a one-hot that names no task, or ``deterministic=False``.
+            ValueError: for observations of another width, an unknown task, or ``deterministic=False``.
         """
         if not deterministic:
             raise ValueError("an Actor has only the deterministic policy; load the agent's archive to sample actions")
+        if task is not None:
+            return self.task_spaces.predict(task, observation, lambda rows: self.predict(rows)[0]), state
         rows = np.atleast_2d(np.asarray(observation, np.float32))
         (width,) = self.observation_space.shape
         if rows.shape[1] != width:

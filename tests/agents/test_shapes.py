@@ -121,8 +121,10 @@ def test_target_entropy_is_each_tasks_own():
 # --- the agent
 
 
-def test_an_agent_of_different_shapes_learns_and_plays(tmp_path: Path):
-    agent = make(combiner="transference", exploration_correlation=0.5)
+@pytest.mark.parametrize("alignment", [None, "joint"])
+def test_an_agent_of_different_shapes_learns_and_plays(tmp_path: Path, alignment: str | None):
+    policy = {"net_arch": [8, 8], "standardize_inputs": True, "alignment": alignment}
+    agent = make(combiner="transference", exploration_correlation=0.5, policy_kwargs=policy)
     agent.learn(60)
     stored = agent.replay_buffer.storage
     for task, (features, n_actions) in enumerate(SHAPES):
@@ -141,6 +143,8 @@ def test_an_agent_of_different_shapes_learns_and_plays(tmp_path: Path):
     assert (actions[0, 1:] == 0).all()
     np.testing.assert_array_equal(loaded.predict(observations, deterministic=True)[0], actions)
     np.testing.assert_allclose(actor.predict(observations)[0], actions, atol=1e-6)
+    by_name = (one.predict(observations[1, :5], deterministic=True, task="two")[0] for one in (agent, actor))
+    np.testing.assert_allclose(*by_name, atol=1e-5)
     assert evaluate(loaded, make_vec_env(TASKS, seed=1), n_eval_episodes=1).episodes == 1
     loaded.learn(12)
 
@@ -196,6 +200,8 @@ def test_groups_of_different_shapes_are_routed(tmp_path: Path):
     actions, _ = routed.predict(observations, deterministic=True)
     own, _ = routed.agents[0].predict(observations[0, :3], deterministic=True, task="one")
     np.testing.assert_allclose(actions[0], [own[0] / 2, 0, 0, 0], rtol=1e-6)
+    by_name, _ = routed.predict(observations[0, :3], deterministic=True, task="one")
+    np.testing.assert_array_equal(by_name, own)
     np.testing.assert_array_equal(loaded.predict(observations, deterministic=True)[0], actions)
     assert evaluate(loaded, env, n_eval_episodes=1).episodes == 1
 
