@@ -17,6 +17,7 @@ from mtrl_transfer.agents.runs.checkpoint import checkpoints
 from mtrl_transfer.agents.runs.checkpoint.manifest import read_manifest
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.choosing.measure import RowTable
+from mtrl_transfer.decision import Decision
 from mtrl_transfer.gradients import gramian
 from mtrl_transfer.horizon import trunks_after
 from mtrl_transfer.lookahead import StepLookahead
@@ -28,6 +29,7 @@ from studies.decisions.settings import Settings
 
 ONE_STEP = ("exact", "first_order", "basis", "lookahead_gradient")
 OF_ALL_WEIGHTS = ("first_order", "basis", "lookahead_gradient")
+BY_OPTIMIZER = ("exact", "lookahead_gradient")
 HORIZON = "horizon"
 
 
@@ -110,43 +112,51 @@ class _Judge:
             losses=tasks.losses, scales=spread, signed=model.signed, step_norm=lookahead.step_norm, lookahead=lookahead
         )
         self._truth = lookahead.on(settings.truth_rows)
-        self._known: dict[bytes, Tensor] = {}
 
     def one_step(self) -> Iterator[Judged]:
-        """Judge all one-step measures; every rows' number is drawn once, for all of them."""
-        for measure in ONE_STEP:
-            for listed in ("leave_one_out", *(["weights"] if measure in OF_ALL_WEIGHTS else [])):
-                for rows in self.settings.rows:
-                    for selector in ("best", {"name": "significant", "z": self.settings.z}):
-                        yield self._judged(measure, listed, rows, selector)
+        """Judge all one-step measures; every number of rows is drawn once, for all of them."""
+        selectors: tuple[Any, ...] = ("best", {"name": "significant", "z": self.settings.z})
+        made = [
+            (measure, listed, rows, selector != "best", self._decision(measure, listed, rows, selector))
+            for measure in ONE_STEP
+            for listed in ("leave_one_out", *(["weights"] if measure in OF_ALL_WEIGHTS else []))
+            for rows in self.settings.rows
+            for selector in selectors
+        ]
+        everything = torch.cat([decision.candidates for *_, decision in made])
+        different, place = everything.unique(dim=0, return_inverse=True)
+        true = self._true(different)[place].split([len(decision.candidates) for *_, decision in made])
+        for (measure, listed, rows, significant, decision), of in zip(made, true, strict=True):
+            alike = listed == "leave_one_out"
+            yield Judged(
+                role=self.role,
+                measure=measure,
+                candidates=listed,
+                rows=rows,
+                significant=significant,
+                differs=bool(decision.choice),
+                lead=float(of[decision.choice] - of[0]),
+                gain=float(of[0]),
+                headroom=float(of.max() - of[0]) if alike else None,
+                rank=float(spearmanr(decision.scores, of).statistic) if alike else None,
+            )
 
-    def _judged(self, measure: str, listed: str, rows: int, selector: Any) -> Judged:
-        combiner = Transference(listed, {"name": measure, "rows": rows}, selector=selector)
+    def _decision(self, measure: str, listed: str, rows: int, selector: Any) -> Decision:
+        settings = {"name": measure, "rows": rows}
+        if self.settings.step == "optimizer" and measure in BY_OPTIMIZER:
+            settings["step_size"] = "optimizer"
+        combiner = Transference(listed, settings, selector=selector)
         combiner(self.gramian, self.context)
-        last = combiner.last
-        assert last is not None
-        true = self._true(last.candidates)
-        alike = listed == "leave_one_out"
-        return Judged(
-            role=self.role,
-            measure=measure,
-            candidates=listed,
-            rows=rows,
-            significant=selector != "best",
-            differs=bool(last.choice),
-            lead=float(true[last.choice] - true[0]),
-            gain=float(true[0]),
-            headroom=float(true.max() - true[0]) if alike else None,
-            rank=float(spearmanr(last.scores, true).statistic) if alike else None,
-        )
+        assert combiner.last is not None
+        return combiner.last
 
     def _true(self, rows: Tensor) -> Tensor:
         """True total transference `[K]`."""
-        key = rows.numpy().tobytes()
-        if key not in self._known:
+        if self.settings.step == "optimizer":
+            table = self._truth.rows_after_optimizer(rows)
+        else:
             table = self._truth.row_losses(torch.cat([torch.zeros_like(rows[:1]), rows]))
-            self._known[key] = total_transference(table, self.context.signed)
-        return self._known[key]
+        return total_transference(table, self.context.signed)
 
 
 def total_transference(table: Tensor, signed: bool) -> Tensor:

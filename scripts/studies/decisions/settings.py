@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,9 @@ class Settings(Section):
     """Held-out rows of each task on which it is decided."""
     truth_rows: Count = 400
     """Other rows of each task on which decisions are judged."""
+    step: Literal["optimizer", "matched"] = "optimizer"
+    """The true step, and that of the measures which can take it: the trunk optimizer's own; or a gradient step of its
+    length, which all measures take."""
     z: Annotated[Float, Field(ge=0)] = 2.0
     """Standard errors that a significant lead exceeds."""
     horizon: Count = 10
