@@ -177,6 +177,7 @@ def table_rows(options: UpdateOptions) -> dict[str, Row]:
     """Return the rows by name; the plain update comes first."""
     rows, half = options.lookahead_rows, max(options.lookahead_rows // 2, 1)
     gradient = {"measure": {"name": "lookahead_gradient", "rows": rows}}
+    by_optimizer = {"measure": {"name": "lookahead_gradient", "rows": rows, "step_size": "optimizer"}}
     basis = {"measure": {"name": "basis", "rows": rows}, "candidates": "power_set"}
     return {
         "plain": Ours(),
@@ -187,6 +188,8 @@ def table_rows(options: UpdateOptions) -> dict[str, Row]:
         "exact leave-one-out, every 10": _transference(measure={"rows": rows}, every=10),
         f"lookahead gradient, leave-one-out, {rows} held-out rows": _transference(**gradient),
         f"lookahead gradient, best weights, {rows} held-out rows": _transference(**gradient, candidates="weights"),
+        f"lookahead gradient, optimizer's step, {rows} held-out rows": _transference(**by_optimizer),
+        f"lookahead gradient, significant, {rows} held-out rows": _transference(**gradient, selector="significant"),
         f"basis, best of all subsets, {rows} held-out rows": _transference(**basis),
         "plain, aligned": Ours(alignment="joint"),
         "plain, affinity measured": Ours(affinity_every=1),
