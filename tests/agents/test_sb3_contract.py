@@ -799,6 +799,7 @@ def test_whole_updates_equal_sacs(monkeypatch: pytest.MonkeyPatch):
     drawn = iter([noise[None] for actor, target in noises for noise in (target, actor)])
     monkeypatch.setattr("mtrl_transfer.agents.mtsac.minibatches._noise", lambda batch, generator: next(drawn))
     ours.replay_buffer.sample = lambda *args, **kwargs: task_batch(next(sampled))  # type: ignore[method-assign]
+    ours.replay_buffer.size = lambda: rows  # type: ignore[method-assign]
     sampled = iter(batches)
     ours.set_logger(configure(None, []))
     ours.train(n_updates, rows)
