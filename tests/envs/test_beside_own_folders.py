@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import agents
@@ -41,6 +43,7 @@ class Walk(gym.Env):
 """
 
 
+@pytest.mark.slow
 def test_own_envs_and_agents_shadow_nothing(tmp_path: Path):
     files = {
         "train.py": SCRIPT,
