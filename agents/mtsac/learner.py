@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
 from mtrl_transfer.agents.mtsac.buffers import Sample
+from mtrl_transfer.agents.mtsac.compiling import CompiledGradients, compiled, compiler, has_compiler
 from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates, is_capturable
-from mtrl_transfer.agents.mtsac.losses import ActorLoss, ActorRows, CriticLoss, CriticRows
+from mtrl_transfer.agents.mtsac.losses import ActorLoss, ActorRows, CriticLoss, CriticRows, td_targets
 from mtrl_transfer.agents.mtsac.minibatches import Minibatches
 from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
 from mtrl_transfer.agents.mtsac.temperatures import Temperatures
@@ -65,6 +66,8 @@ class Learner:
             for role, loss in self.losses.items()
         }
         self.means = RunningMeans()
+        self.compiled_rows: int | None = None
+        self.td_targets: Callable[..., Tensor] = td_targets
         self._recorded: RecordedUpdates | None = None
 
     def take(self, update: int, batch_size: int, tau: float, measuring: MeasureTransference) -> None:
@@ -95,7 +98,7 @@ class Learner:
         batches, noise = self.batches, self.noise_generator
         rows = sample(batch_size, None)
         critic = self.updates["critic"].step(
-            batches.critic(rows, noise), batches.drawing(batches.critic, sample), **asked
+            batches.critic(rows, noise, self.td_targets), batches.drawing(batches.critic, sample), **asked
         )
         actor = self.updates["actor"].step(batches.actor(rows, noise), batches.drawing(batches.actor, sample), **asked)
         self.temperatures.update(actor.log_probs.squeeze(0))
@@ -150,6 +153,23 @@ class Learner:
                 name = type(update.combiner).__name__
                 raise ValueError(f"the {role}'s combiner, {name}, cannot be captured: leave cuda_graph False")
         self._recorded = RecordedUpdates(self.batches.sample, self.generators) if on else None
+
+    def compile(self, rows: int | None) -> None:
+        """Compile gradients and TD targets of updates on that many rows a task; None: take them as they are.
+
+        Raises:
+            ValueError: without a C++ compiler.
+        """
+        if rows is not None and self.device.type == "cpu" and not has_compiler():
+            raise ValueError(
+                f"compile=True needs a C++ compiler, and {compiler()} is not there: install it, name another in the "
+                "environment variable CXX, or leave compile False"
+            )
+        if rows != self.compiled_rows:
+            self.compiled_rows = rows
+            for loss in self.losses.values():
+                loss.compiled = None if rows is None else CompiledGradients(loss, rows)
+            self.td_targets = td_targets if rows is None else compiled(td_targets)
 
     def generators(self) -> list[torch.Generator]:
         """Random streams that updates draw from, rows of the batch excepted."""

@@ -15,10 +15,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from mtrl_transfer.agents.mtsac.compiling import CompiledGradients
 from mtrl_transfer.agents.mtsac.distributions import squashed_sample
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
 from mtrl_transfer.gradients import TaskGradients, gradients_of, per_task_gradients
 from mtrl_transfer.shared_linear import SharedWeight
+from mtrl_transfer.tasks import n_rows
 
 Parameters = Mapping[str, Tensor]
 
@@ -73,6 +75,8 @@ class NetworkLoss(ABC):
     """
 
     signed: ClassVar[bool]
+    compiled: CompiledGradients | None = None
+    """Takes the gradients on batches of its number of rows; None: they are not compiled."""
 
     def __init__(self, network: MultiTaskMLP, weights: Tensor | None = None) -> None:
         self.network, self.weights = network, weights
@@ -117,6 +121,8 @@ class NetworkLoss(ABC):
 
     def gradients(self, batch: Any, trunk: Parameters | None = None) -> tuple[TaskGradients, Any]:
         """Task gradients in one backward pass, and the detached result of the loss."""
+        if trunk is None and (compiled := self._compiled_for(batch)):
+            return compiled.by_task(batch)
         rows: list[Any] = []
 
         def losses(trunk: Parameters, heads: Parameters, batch: Any) -> Tensor:
@@ -134,10 +140,16 @@ class NetworkLoss(ABC):
         """
         if weights is not None and self.network.aligned:
             return None
-        rows = self(batch, trunk_shares=None if weights is None else weights * self.n_tasks)
+        shares = None if weights is None else weights * self.n_tasks
+        if compiled := self._compiled_for(batch):
+            return compiled.mean(batch, shares)
+        rows = self(batch, trunk_shares=shares)
         parameters = (*self.trunk.values(), *self.heads.values())
         gradients = gradients_of(rows.losses.mean(), [one for one in parameters if one.requires_grad])
         return gradients, detached(rows)
+
+    def _compiled_for(self, batch: Any) -> CompiledGradients | None:
+        return self.compiled if self.compiled is not None and self.compiled.rows == n_rows(batch) else None
 
     def losses(self, batch: Any, trunks: Mapping[str, Any] | None = None, heads: Parameters | None = None) -> Tensor:
         """Losses ``[K, T]`` at trunks ``[K, N, ...]``."""

@@ -45,7 +45,9 @@ class Minibatches:
         batch = self.replay.sample(batch_size, self.normalizer(), generator)
         return batch._replace(rewards=self.rewards.scaled(batch.rewards))
 
-    def critic(self, batch: TaskBatch, generator: torch.Generator) -> CriticBatch:
+    def critic(
+        self, batch: TaskBatch, generator: torch.Generator, td_targets: Callable[..., Tensor] = td_targets
+    ) -> CriticBatch:
         """Rows with their TD targets; the noise of the next actions is drawn by the generator."""
         targets = td_targets(
             self.policy.actor,

@@ -219,9 +219,12 @@ class _ProductWithShares(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, weight: Tensor, shares: Tensor) -> Tensor:
-        ctx.save_for_backward(features, weight, shares)
+    def forward(features: Tensor, weight: Tensor, shares: Tensor) -> Tensor:
         return torch.matmul(features, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:

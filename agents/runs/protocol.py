@@ -33,7 +33,11 @@ PACKAGES = {
 
 
 def run_protocol(
-    config: RunConfig, environment: Mapping[str, Any], evaluation_horizon: int | None, device: str
+    config: RunConfig,
+    environment: Mapping[str, Any],
+    evaluation_horizon: int | None,
+    device: str,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """Return what a reader needs to compare this run with another.
 
@@ -42,10 +46,12 @@ def run_protocol(
         environment: the training environments' own account (`envs.protocol_card`).
         evaluation_horizon: steps of an evaluation episode.
         device: where the agent runs.
+        compiled: True if its updates are compiled.
 
     Returns:
         JSON-able: ``started``, ``versions``, ``commit`` (or None), ``seeds``, ``environment``, ``evaluation``,
-        ``precision`` (of matrix products in updates: ``float32``, ``tf32`` or ``bf16``), ``machine``.
+        ``precision`` (of matrix products in updates: ``float32``, ``tf32`` or ``bf16``), ``compiled``,
+        ``machine``.
     """
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -63,6 +69,7 @@ def run_protocol(
             "environments": "separate from the training's",
         },
         "precision": product_precision(device),
+        "compiled": compiled,
         "machine": {
             "cpu": _cpu_model(),
             "cores": available_cores(),

@@ -152,7 +152,9 @@ def open_session(config: RunConfig, checkpoint: Checkpoint | None, own: Sequence
         model = _new_agent(config, env) if checkpoint is None else _agent(config, env, checkpoint)
         apart = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
         undo.callback(apart.close)
-        protocol = run_protocol(config, protocol_card(env), apart.protocol["horizon"], model.device.type)
+        protocol = run_protocol(
+            config, protocol_card(env), apart.protocol["horizon"], model.device.type, bool(model.compile)
+        )
         if checkpoint is None:
             folder = _begin(config, protocol)
         else:

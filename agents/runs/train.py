@@ -15,7 +15,7 @@ from mtrl_transfer.agents import Evaluation, evaluate
 from mtrl_transfer.agents.runs import run_folder, tables
 from mtrl_transfer.agents.runs.build import evaluation_env
 from mtrl_transfer.agents.runs.callbacks import CheckpointEvery, ProgressBar
-from mtrl_transfer.agents.runs.config.checks import cuda_graph_problems, device_problems
+from mtrl_transfer.agents.runs.config.checks import compile_problems, cuda_graph_problems, device_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import Failed, InputError, Interrupted
 from mtrl_transfer.agents.runs.estimate import estimate
@@ -46,7 +46,8 @@ def train(config: RunConfig, console: Console) -> Path:
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         Failed: when losses are not finite for too long, or when the agent or its evaluation cannot be written.
     """
-    if problems := device_problems(config) or cuda_graph_problems(config) or wandb_problems(config):
+    checks = (device_problems, cuda_graph_problems, compile_problems, wandb_problems)
+    if problems := next(filter(None, (check(config) for check in checks)), None):
         raise InputError(problems)
     run_folder.check_run_dir(config)
     own = own_callbacks(config)
@@ -62,6 +63,9 @@ def train(config: RunConfig, console: Console) -> Path:
         held.callback(session.close)
         say(console, f"Run folder: {session.folder}")
         say(console, f"Matrix products of updates: {session.precision} (matmul_precision: {config.matmul_precision})")
+        if config.agent.compile:
+            compiled = "compiled, the first takes half a minute" if session.model.compile else "not compiled"
+            say(console, f"Updates: {compiled} (agent.compile: {config.agent.compile})")
         try:
             _learn(session, stopping)
             return _finish(session, console, stopping)

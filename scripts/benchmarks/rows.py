@@ -17,6 +17,7 @@ from mtrl_transfer import COMBINERS
 from mtrl_transfer.agents import MTSAC, MeasureTransference
 from mtrl_transfer.agents.declarations import Count, Section
 from mtrl_transfer.agents.mtsac.losses import detached
+from mtrl_transfer.agents.mtsac.networks import Activation
 from mtrl_transfer.gradients import TaskGradients
 from mtrl_transfer.update import Update
 
@@ -35,6 +36,8 @@ class UpdateOptions(Section):
     """Widths of the trunk."""
     layer_norm: bool = False
     """LayerNorm in the trunk."""
+    activation: Activation = "relu"
+    """Activation of the trunk."""
     lookahead_rows: Count = 32
     """Held-out rows of a task."""
     matmul_precision: Literal["highest", "high", "medium"] = "medium"
@@ -104,6 +107,7 @@ class Ours:
         engine: computes the task gradients.
         alignment: mode of alignment.
         affinity_every: updates between measurements of affinity.
+        compile: take compiled updates.
     """
 
     combiner: str = "mean"
@@ -111,11 +115,13 @@ class Ours:
     engine: type[Update[Any]] = Update
     alignment: str | None = None
     affinity_every: int | None = None
+    compile: bool = False
 
     def update(self, options: UpdateOptions) -> Callable[[], object]:
         """Make a function that takes one update."""
         agent = random_agent(options, self.combiner, self.settings, self.alignment)
         agent.measuring = MeasureTransference(affinity_every=self.affinity_every)
+        agent.learner.compile(options.rows if self.compile else None)
         for update in agent.updates.values():
             update.__class__ = self.engine
         return lambda: agent.train(1, options.rows * options.tasks)
@@ -143,7 +149,8 @@ def random_agent(
         combiner_kwargs=dict(settings),
         buffer_size=STORED * n_tasks,
         batch_size=options.rows * n_tasks,
-        policy_kwargs={"net_arch": list(options.hidden), "layer_norm": options.layer_norm, "alignment": alignment},
+        policy_kwargs={"net_arch": list(options.hidden), "layer_norm": options.layer_norm, "alignment": alignment}
+        | {"activation_fn": options.activation},
         seed=0,
         **{"device": "cpu", **arguments},
     )
@@ -191,6 +198,11 @@ def table_rows(options: UpdateOptions) -> dict[str, Row]:
         f"lookahead gradient, optimizer's step, {rows} held-out rows": _transference(**by_optimizer),
         f"lookahead gradient, significant, {rows} held-out rows": _transference(**gradient, selector="significant"),
         f"basis, best of all subsets, {rows} held-out rows": _transference(**basis),
+        "plain, compiled": Ours(compile=True),
+        "pcgrad, compiled": Ours("pcgrad", compile=True),
+        "exact leave-one-out, every 10, compiled": Ours(
+            "transference", {"measure": {"rows": rows}, "every": 10}, compile=True
+        ),
         "plain, aligned": Ours(alignment="joint"),
         "plain, affinity measured": Ours(affinity_every=1),
         "SB3's SAC, same sizes": SB3(),

@@ -33,7 +33,7 @@ from mtrl_transfer.choices import did_you_mean
 
 THE_METHOD = ("combiner",)
 """Sections in which methods may differ."""
-NOT_THE_PROTOCOL = (*HARMLESS, "name", "seed", "agent.cuda_graph")
+NOT_THE_PROTOCOL = (*HARMLESS, "name", "seed", "agent.cuda_graph", "agent.compile")
 """Keys and sections that may differ between runs that are compared."""
 
 

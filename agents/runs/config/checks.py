@@ -11,6 +11,7 @@ import torch
 from stable_baselines3.common.utils import get_device
 
 from mtrl_transfer.agents.mtsac.arguments import RELATIONS, ROWS_PER_TASK
+from mtrl_transfer.agents.mtsac.compiling import compiler, has_compiler
 from mtrl_transfer.agents.mtsac.cuda_graph import is_capturable
 from mtrl_transfer.agents.mtsac.roles import role_combiners
 from mtrl_transfer.agents.runs.build import combiner_kwargs, env_options, is_metaworld, is_point
@@ -188,6 +189,14 @@ def cuda_graph_problems(config: RunConfig) -> list[str]:
     return [
         f"agent.cuda_graph=true: combiner {config.combiner.label}, as it is set, cannot be captured; leave it false"
     ]
+
+
+def compile_problems(config: RunConfig) -> list[str]:
+    """Problem of compiling updates here; as for `cuda_graph_problems`, only training asks."""
+    on_cpu = get_device(config.agent.device).type == "cpu"
+    if config.agent.compile is not True or not on_cpu or has_compiler():
+        return []
+    return [f"agent.compile=true needs a C++ compiler, and {compiler()} is not there: install it, or set auto or false"]
 
 
 def _combiner(config: RunConfig) -> list[str]:
