@@ -25,7 +25,7 @@ class Fragile(gym.Env):
     """Counts its steps; action 1 raises, action 2 raises what cannot be pickled."""
 
     observation_space = spaces.Box(-1, 100, (1,), np.float32)
-    action_space = spaces.Discrete(3)
+    action_space = spaces.Box(0, 2, (1,), np.float32)
     metadata = {"render_modes": []}  # noqa: RUF012
 
     def reset(self, *, seed=None, options=None):
@@ -58,7 +58,7 @@ def fragile(n_procs=2):
 
 
 def actions_for(task, action):
-    actions = np.zeros(3, int)
+    actions = np.zeros((3, 1), np.float32)
     actions[task] = action
     return actions
 
@@ -126,7 +126,7 @@ def test_an_exception_has_its_task_and_traceback():
     with pytest.raises(KeyError, match="broken on purpose"):
         env.step(actions_for(0, 1))
     np.testing.assert_array_equal(env.reset()[:, 0], np.zeros(3))
-    np.testing.assert_array_equal(env.step(np.zeros(3, int))[0][:, 0], np.ones(3))
+    np.testing.assert_array_equal(env.step(np.zeros((3, 1), np.float32))[0][:, 0], np.ones(3))
     env.close()
 
 
