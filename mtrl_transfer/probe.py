@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from mtrl_transfer import candidates
 from mtrl_transfer.gradients import expand_over_tasks, gradients_of, gramian
+from mtrl_transfer.horizon import Optimizer, trunks_after
 from mtrl_transfer.lookahead import StepLookahead
 from mtrl_transfer.low_rank import SteppedWeight, TappedWeight, low_rank_gramian
 from mtrl_transfer.model import Model
@@ -166,6 +168,25 @@ def effects_alone(model: Model[Any], batch: Any, others: Any, step_norm: Tensor)
     alone = candidates.singletons(model.n_tasks).to(gram)
     table = StepLookahead(model, tasks, gram, lambda *_: others, step_norm)(torch.cat([0 * alone[:1], alone]))
     return table[0], table[1:], given
+
+
+@float32_products()
+def effects_over_horizon(
+    model: Model[Any], batches: Sequence[Any], others: Any, optimizer: Optimizer, max_grad_norm: float | None
+) -> Tensor:
+    """Losses of single other rows `[1 + T giver, T, rows]`, before and after an optimizer step on each batch.
+
+    Args:
+        model: whose trunk would step, along each task alone with weight `1/T`.
+        batches: rows of every task, one batch a step.
+        others: the rows to compare losses on.
+        optimizer: of the trunk; a copy of it takes the steps.
+        max_grad_norm: norm to which each gradient of the trunk is clipped; None: it is not.
+    """
+    alone = candidates.singletons(model.n_tasks).to(next(iter(model.trunk.values())))
+    with torch.no_grad():
+        trunks = trunks_after(model, batches, alone, optimizer, max_grad_norm=max_grad_norm)
+        return torch.cat([model.row_losses(others), model.row_losses(others, trunks)])
 
 
 @float32_products()

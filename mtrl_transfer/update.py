@@ -20,7 +20,7 @@ from mtrl_transfer.gradients import TaskGradients, combine, gramian, is_sync_fre
 from mtrl_transfer.lookahead import CLIP_EPSILON, RowsOf, StepLookahead
 from mtrl_transfer.model import Model
 from mtrl_transfer.precision import float32_products
-from mtrl_transfer.probe import Measurement, effects_alone
+from mtrl_transfer.probe import Measurement, effects_alone, effects_over_horizon
 from mtrl_transfer.running_stats import RunningMeans
 from mtrl_transfer.steps import step_norm
 from mtrl_transfer.tasks import first_rows, is_frozen, n_rows
@@ -87,6 +87,7 @@ class Update(Generic[Given]):
         *,
         measure: bool = False,
         affinity: int | None = None,
+        affinity_horizon: int = 1,
         note_step: bool = True,
     ) -> Given:
         """Take one optimizer step.
@@ -98,6 +99,7 @@ class Update(Generic[Given]):
             draw: gives other rows for lookahead and measurement; None: these look at the batch's own rows.
             measure: also measure transference, under any combiner; it changes nothing.
             affinity: also measure pairwise transference alone, on that many rows of each task; it changes nothing.
+            affinity_horizon: optimizer steps along each task alone whose effect that is.
             note_step: note the length of the trunk's step, for a measurement in the next update.
 
         Returns:
@@ -113,7 +115,7 @@ class Update(Generic[Given]):
         if measure:
             self._timed(self._predict, given, batch, partial(rows_of, "measurement"), weights)
         if affinity is not None:
-            self._timed(self._measure_affinity, batch, partial(rows_of, "affinity"), affinity)
+            self._timed(self._measure_affinity, batch, partial(rows_of, "affinity"), affinity, affinity_horizon)
         self._apply(gradients, norm, note_step or self.combiner.measures_next)
         if measure:
             self._timed(self.measurement.after_step)
@@ -192,7 +194,13 @@ class Update(Generic[Given]):
         lookahead = self._lookahead(tasks, self._gramian(tasks), rows_of)
         self.measurement.before_step(lookahead, weights, self._scales(given))
 
-    def _measure_affinity(self, batch: Any, rows_of: RowsOf, rows: int) -> None:
+    def _measure_affinity(self, batch: Any, rows_of: RowsOf, rows: int, horizon: int) -> None:
+        if horizon > 1:
+            batches = [rows_of(None, True) for _ in range(horizon)]
+            table = effects_over_horizon(self.model, batches, rows_of(rows, True), self.optimizer, self.max_grad_norm)
+            scale = table[0].std(-1) if self.model.signed else None
+            self.measurement.affinity(table[0].mean(-1), table[1:].mean(-1), scale)
+            return
         if not self._knows_step_norm:  # before the first real step a matched one has no length
             return
         few, others = rows_of(rows, False), rows_of(rows, True)

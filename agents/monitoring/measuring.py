@@ -9,6 +9,16 @@ from mtrl_transfer.agents.declarations import Count
 AFFINITY_SHARE = 16
 """By default affinity is measured on one sixteenth of an update's rows, at least 2 of each task."""
 
+HORIZON_ROWS = 200
+"""By default affinity over a horizon compares losses on so many rows of each task."""
+
+
+def affinity_problem(wanted: int | None, horizon: int, rows: int) -> str | None:
+    """Return what is wrong with the rows of affinity, for updates of ``rows`` rows of each task; None: nothing."""
+    if wanted is None or 2 <= wanted <= rows or (horizon > 1 and wanted > rows):
+        return None
+    return f"affinity_rows={wanted} should be 2 to {rows}, an update's rows of each task"
+
 
 class MeasureTransference(BaseCallback):
     """Measure transference around updates of an [mtrl_transfer.agents.MTSAC][], without changing the training.
@@ -21,24 +31,34 @@ class MeasureTransference(BaseCallback):
         affinity_every: updates between measurements of pairwise transference alone, for choosing groups of tasks; None:
             never.
         affinity_rows: rows of each task for the latter, from 2 to the update's; None: a sixteenth of the update's.
+            Over a horizon they are those on which losses are compared, any number from 2; None: 200.
+        affinity_horizon: optimizer steps along each task alone whose effect is the affinity. One step is mostly noise;
+            ten cost ten forward and backward passes for each task, so a few times a run.
 
     Raises:
         ValueError: at the start of training, if ``affinity_rows`` is out of range.
     """
 
     def __init__(
-        self, every: Count | None = None, affinity_every: Count | None = None, affinity_rows: Count | None = None
+        self,
+        every: Count | None = None,
+        affinity_every: Count | None = None,
+        affinity_rows: Count | None = None,
+        affinity_horizon: Count = 1,
     ) -> None:
         super().__init__()
         for name, value in (("every", every), ("affinity_every", affinity_every)):
             if value is not None and value < 1:
                 raise ValueError(f"{name}={value} should be at least 1 update, or None for never")
+        if affinity_horizon < 1:
+            raise ValueError(f"affinity_horizon={affinity_horizon} should be at least 1 step")
         self.every, self.affinity_every, self.affinity_rows = every, affinity_every, affinity_rows
+        self.affinity_horizon = affinity_horizon
 
     def _on_training_start(self) -> None:
         rows = self.model.batch_size // self.model.n_tasks
-        if self.affinity_rows is not None and not 2 <= self.affinity_rows <= rows:
-            raise ValueError(f"affinity_rows={self.affinity_rows} should be 2 to {rows}, an update's rows of each task")
+        if problem := affinity_problem(self.affinity_rows, self.affinity_horizon, rows):
+            raise ValueError(problem)
         self.model.measuring = self
 
     def _on_step(self) -> bool:
@@ -52,6 +72,8 @@ class MeasureTransference(BaseCallback):
         """Rows of each task on which update ``n``, which takes ``rows`` of each, measures affinity; None: not."""
         if self.affinity_every is None or update % self.affinity_every:
             return None
+        if self.affinity_horizon > 1:
+            return self.affinity_rows or HORIZON_ROWS
         return self.affinity_rows or min(max(rows // AFFINITY_SHARE, 2), rows)
 
     def needs_step_before(self, update: int) -> bool:

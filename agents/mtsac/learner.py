@@ -87,6 +87,7 @@ class Learner:
         if schedule is not None:
             self.policy.train_in_turn(trains)
         asked = {"measure": measures, "affinity": affinity, "note_step": note}
+        asked["affinity_horizon"] = measuring.affinity_horizon
         work = functools.partial(self._step, batch_size, tau, asked)
         if self._recorded is None or measures or affinity is not None:
             work(self.batches.sample)

@@ -89,7 +89,7 @@ def test_affinity_is_mean_decrease_over_mean_loss(make_agent: Callable[..., MTSA
     seen: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {"critic": [], "actor": []}
     for role, update in agent.updates.items():
 
-        def watched(batch, rows_of, n_rows, update=update, role=role, measure=update._measure_affinity):
+        def watched(batch, rows_of, n_rows, horizon, update=update, role=role, measure=update._measure_affinity):
             assert n_rows == 2  # a sixteenth of 32 rows a task
             drawn = {}
 
@@ -97,7 +97,7 @@ def test_affinity_is_mean_decrease_over_mean_loss(make_agent: Callable[..., MTSA
                 drawn[held_out] = rows_of(rows, held_out)
                 return drawn[held_out]
 
-            measure(batch, rows_noting, n_rows)
+            measure(batch, rows_noting, n_rows, horizon)
             if drawn:
                 few = batch._make(part[:, :2] if part.shape[1] > 1 else part for part in batch)
                 before, after, rows = one_by_one(update, few, drawn[True])
@@ -143,8 +143,11 @@ def test_steps_alone_are_those_of_stepped_copies(
         torch.testing.assert_close(found[1] - before, after - before, rtol=1e-3, atol=2e-6)
 
 
-def test_measuring_affinity_changes_nothing(make_agent: Callable[..., MTSAC], tmp_path: Path) -> None:
-    one = make_agent(combiner="pcgrad").learn(150, MeasureTransference(affinity_every=2))
+@pytest.mark.parametrize("of", [{"affinity_every": 2}, {"affinity_every": 20, "affinity_horizon": 2}])
+def test_measuring_affinity_changes_nothing(
+    make_agent: Callable[..., MTSAC], tmp_path: Path, of: dict[str, int]
+) -> None:
+    one = make_agent(combiner="pcgrad").learn(150, MeasureTransference(**of))
     other = make_agent(combiner="pcgrad").learn(150)
     for ours, theirs in zip(one.policy.parameters(), other.policy.parameters(), strict=True):
         assert ours.equal(theirs)
@@ -163,5 +166,7 @@ def test_bad_period() -> None:
 def test_bad_affinity_period(make_agent: Callable[..., MTSAC]) -> None:
     with pytest.raises(ValueError, match="affinity_every=0 should be at least 1"):
         MeasureTransference(affinity_every=0)
+    with pytest.raises(ValueError, match="affinity_horizon=0 should be at least 1 step"):
+        MeasureTransference(affinity_horizon=0)
     with pytest.raises(ValueError, match="affinity_rows=9 should be 2 to 8"):
         make_agent().learn(30, MeasureTransference(affinity_every=5, affinity_rows=9))

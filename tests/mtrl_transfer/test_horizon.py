@@ -16,6 +16,7 @@ from mtrl_transfer import (
     candidates,
     gramian,
     horizon_transference,
+    make_combiner,
     make_context,
     per_task_gradients,
     transference,
@@ -186,3 +187,16 @@ def test_phases_continue_bit_for_bit(problem):
     assert continued.combiner.last.fresh == whole.combiner.last.fresh
     for name, value in whole.model.trunk.items():
         assert torch.equal(value, continued.model.trunk[name])
+
+
+def test_affinity_over_a_horizon_is_each_task_alone(problem):
+    optimizer, drawn = warmed_up(problem, "adam"), [*batches_of(problem, 3), problem.held_out]
+    form = problem.form("mapped")
+    update = Update(FunctionalModel(form["task_loss"], form["shared"], form["heads"]), optimizer, make_combiner("mean"))
+    del form["losses"]
+    alone = candidates.singletons(4).double()
+    expected = horizon_transference(**form, batches=drawn[:3], weights=alone, step=optimizer, held_out=problem.held_out)
+    rest = iter(drawn)
+    update.step(problem.batch, lambda rows, generator: next(rest), affinity=5, affinity_horizon=3)
+    found = update.measurement.history.flush()
+    torch.testing.assert_close(found["decrease"] / found["scale"], expected, check_dtype=False)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from stable_baselines3.common.utils import get_device
 
+from mtrl_transfer.agents.monitoring.measuring import affinity_problem
 from mtrl_transfer.agents.mtsac.arguments import RELATIONS, ROWS_PER_TASK
 from mtrl_transfer.agents.mtsac.compiling import compiler, has_compiler
 from mtrl_transfer.agents.mtsac.cuda_graph import is_capturable
@@ -133,9 +134,8 @@ def _affinity_rows(config: RunConfig) -> list[str]:
     if wanted is None or tasks is None:
         return []
     rows = ROWS_PER_TASK if size is None else max(size // tasks, 1)
-    if 2 <= wanted <= rows:
-        return []
-    return [f"measure.affinity_rows={wanted} should be 2 to {rows}, an update's rows of each task"]
+    problem = affinity_problem(wanted, config.measure.affinity_horizon, rows)
+    return [] if problem is None else [f"measure.{problem}"]
 
 
 def _reweighting(config: RunConfig) -> list[str]:
@@ -214,7 +214,7 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
     (("total_timesteps", "agent.learning_starts"), _budget),
     (("env", "evaluation"), _goals),
     *((("env.id", *(f"agent.{name}" for name in names)), partial(_agent, check)) for names, check in RELATIONS),
-    (("env.id", "agent.batch_size", "measure.affinity_rows"), _affinity_rows),
+    (("env.id", "agent.batch_size", "measure.affinity_rows", "measure.affinity_horizon"), _affinity_rows),
     (("env.id", "reweighting.rank"), _reweighting),
     (("agent.device",), _device),
     (("combiner",), _combiner),
