@@ -133,9 +133,11 @@ def test_quaternion_is_scipys(values):
 
 
 def test_scipy_gets_a_matrix_that_is_no_rotation():
-    stretched = np.diag([1.0, 1.0, 1.1])
-    np.testing.assert_array_equal(
-        fast_math.QuickRotation.from_matrix(stretched).as_quat(), Rotation.from_matrix(stretched).as_quat()
-    )
-    with pytest.raises(ValueError, match="determinant"):
-        fast_math.QuickRotation.from_matrix(-np.eye(3))
+    def outcome(rotation, matrix):
+        try:
+            return rotation.from_matrix(matrix).as_quat().tolist()
+        except ValueError as error:  # of a determinant below 0, in newer versions
+            return str(error)
+
+    for matrix in (np.diag([1.0, 1.0, 1.1]), -np.eye(3)):
+        assert outcome(fast_math.QuickRotation, matrix) == outcome(Rotation, matrix)

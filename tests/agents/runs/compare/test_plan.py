@@ -54,7 +54,7 @@ def test_the_presets_are_fair():
         differs = OTHER_THAN_COMBINERS.get(name)
         assert all(differs is not None and difference.startswith(differs) for difference in made.differences)
         assert bool(made.differences) == (differs is not None)
-        few = {"point": 3, "mt10": 3, "mt10_laptop": 3}
+        few = {"point": 3, "mt10": 3, "mt10_laptop": 3, "pendulums": 5, "when": 10}
         assert len(set(made.config.seeds)) == few.get(name, 30 if differs is None else 5)
         assert made.folder == Path("runs") / f"compare_{name}"
     assert {run.method for run in load_plan("mt10").runs} == {"mean", "pcgrad", "transference", "random_drop"}
