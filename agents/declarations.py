@@ -227,7 +227,8 @@ def _nearest_key(path: str, model: type[Section]) -> str:
     if hint := _section_at(parent, model).hints.get(name):
         return f"; {hint}"
     siblings = {key.rpartition(".")[2]: key for key in _children(parent, model)}
-    anywhere = {key.rpartition(".")[2]: key for key in keys(model)}
+    inner_first = sorted(keys(model), key=lambda key: -key.count("."))
+    anywhere = {key.rpartition(".")[2]: key for key in inner_first}
     near = nearest(name, siblings)
     found = siblings[near] if near else anywhere.get(name if parent else nearest(name, anywhere) or "")
     return f"; did you mean {found}?" if found else did_you_mean(name, siblings, f"{parent} has" if parent else "known")

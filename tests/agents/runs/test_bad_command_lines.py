@@ -29,7 +29,7 @@ BAD_TRAININGS = [
     ("--print-config pont", "did you mean point?"),
     ("pont", "did you mean point?"),
     ("mt10quick", "did you mean mt10_quick?"),
-    ("zzz", "presets: mt10_laptop, mt10_mean"),
+    ("zzz", "presets: locomotion, mt10_laptop"),
     ("nowhere/point.yaml", "no config 'nowhere/point.yaml'"),
     (f"{ROOT}/configs/mt10_men.yaml", "mt10_mean.yaml?"),
     (f"{ROOT}/configs", "is a folder"),
