@@ -278,7 +278,9 @@ class MultiTaskReplayBuffer(ReplayBuffer):
             # Buffers of another capacity have other slots; they count as if nothing had been overwritten.
             before = int(stored.pop("added"))
             added = before if size == self.buffer_size else size
-            starts = [max(start - before + added, 0) for start in stored.pop("starts", torch.zeros(1)).long().tolist()]
+            starts = [
+                max(start - before + added, 0) for start in stored.pop("starts", torch.zeros(self.n_envs)).tolist()
+            ]
             names = _as_names(stored.pop("task_names", None)) or self.task_names
             restore_generator(self.generator, generator)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -286,13 +288,15 @@ class MultiTaskReplayBuffer(ReplayBuffer):
                 f"{source} is no replay saved by MTSAC ({error}); replay pickled by stable-baselines3 is not opened, "
                 "because a pickle can run any code"
             ) from None
-        if names != self.task_names:
-            stored, starts, size = self._of_own_tasks(stored, starts, names, added - size)
-            added = size
         try:
+            if names != self.task_names:
+                stored, starts, size = self._of_own_tasks(stored, starts, names, added - size)
+                added = size
             self.put_rows(added - size, stored)
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, IndexError, KeyError) as error:
             raise ValueError(f"{source}: {error}: other tasks, or a smaller buffer_size") from None
+        if len(starts) != self.n_envs:
+            raise ValueError(f"{source} has first steps of {len(starts)} tasks; this replay is of {self.n_envs}")
         self.place_cursor(added)
         self.starts = starts
 
