@@ -47,6 +47,7 @@ def test_functions_to_compile_give_the_same_update(
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler calls old functions
 @pytest.mark.skipif(not compiling.has_compiler(), reason="needs a C++ compiler")
 @pytest.mark.parametrize("settings", SETTINGS[:2], ids=["mean", "task gradients"])
 def test_compiled_training_repeats_itself(settings: dict[str, Any], make_agent: Callable[..., MTSAC]):
