@@ -7,11 +7,10 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure as MatplotlibFigure
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Figure, Logger, TensorBoardOutputFormat
 from stable_baselines3.common.vec_env import VecEnv
@@ -19,12 +18,14 @@ from stable_baselines3.common.vec_env import VecEnv
 from mtrl_transfer import Record, Recorder
 from mtrl_transfer.agents.evaluation import Evaluation, check_evaluation_env, evaluate
 from mtrl_transfer.agents.monitoring.features import covariance_similarities, rank_correlation
-from mtrl_transfer.agents.monitoring.figures import heatmap, left_out_shares, scatter
 from mtrl_transfer.agents.monitoring.layout import TENSORBOARD_ONLY, scalar_layout
 from mtrl_transfer.agents.monitoring.timing import counted
 from mtrl_transfer.agents.storage.outage import Outage, Tell
 from mtrl_transfer.scales import divide
 from mtrl_transfer.update import Update
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
 
 
 @contextlib.contextmanager
@@ -147,9 +148,12 @@ class TransferenceFigures(BaseCallback):
     """
 
     def __init__(self, every: int) -> None:
+        from mtrl_transfer.agents.monitoring import figures  # matplotlib takes long to import
+
         super().__init__()
         if every < 1:
             raise ValueError(f"every={every} must be at least 1 vector step")
+        self._figures = figures
         self.every = every
         self.seconds = 0.0
         self._steps: list[int] = []
@@ -203,10 +207,12 @@ class TransferenceFigures(BaseCallback):
             return
         generator = torch.Generator(self.model.device).manual_seed(self.num_timesteps)
         found, names = covariance_similarities(self.model, generator), self.model.task_names
-        figure = heatmap(found["inputs"], names, "Covariance similarity of observations", "", "")
+        figure = self._figures.heatmap(found["inputs"], names, "Covariance similarity of observations", "", "")
         self._record("1_what_helps_what/input_similarity", figure)
         for role, transference in pairwise.items():
-            figure = heatmap(found[role], names, f"{role.capitalize()}: covariance similarity of features", "", "")
+            figure = self._figures.heatmap(
+                found[role], names, f"{role.capitalize()}: covariance similarity of features", "", ""
+            )
             self._record(f"1_what_helps_what/{role}_feature_similarity", figure)
             for kind, similarity in (("input", found["inputs"]), ("feature", found[role])):
                 tag = f"transference/{role}_{kind}_similarity_correlation"
@@ -216,10 +222,12 @@ class TransferenceFigures(BaseCallback):
         names = self.model.task_names
         if "pairwise" in maps:
             title = f"{role.capitalize()}: who helps (blue) or harms (red) whom"
-            figure = heatmap(maps["pairwise"].numpy(), names, title, "this task's step ...", "... helps that task")
+            figure = self._figures.heatmap(
+                maps["pairwise"].numpy(), names, title, "this task's step ...", "... helps that task"
+            )
             self._record(f"1_what_helps_what/{role}_transference", figure)
             title = f"{role.capitalize()}: cosine of task gradients"
-            figure = heatmap(maps["cosine"].numpy(), names, title, "", "")
+            figure = self._figures.heatmap(maps["cosine"].numpy(), names, title, "", "")
             self._record(f"1_what_helps_what/{role}_gradient_cosine", figure)
 
     def _draw_left_out(self, role: str, update: Update[Any]) -> None:
@@ -230,7 +238,7 @@ class TransferenceFigures(BaseCallback):
         history = self._left_out.setdefault(role, [])
         history.append(shares)
         if np.any(history):
-            figure = left_out_shares(
+            figure = self._figures.left_out_shares(
                 self._steps, np.stack(history), self.model.task_names, f"{role.capitalize()} left out"
             )
             self._record(f"3_left_out/{role}", figure)
@@ -240,7 +248,7 @@ class TransferenceFigures(BaseCallback):
         if pairs:
             predicted, realised = torch.stack(list(pairs)).cpu().numpy().swapaxes(0, 1)
             title = f"{role.capitalize()}: did predictions come true?"
-            figure = scatter(predicted, realised, self.model.task_names, title)
+            figure = self._figures.scatter(predicted, realised, self.model.task_names, title)
             self._record(f"2_predicted_realised/{role}", figure)
 
     def _record_choices(self, role: str, update: Update[Any]) -> None:

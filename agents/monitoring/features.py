@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from mtrl_transfer import pairwise_covariance_similarity
@@ -62,4 +61,6 @@ def rank_correlation(similarity: np.ndarray, transference: np.ndarray) -> float:
     x, y = similarity[pairs], transference[pairs]
     if len(x) < 3 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
+    from scipy.stats import spearmanr  # takes long to import
+
     return float(spearmanr(x, y).statistic)

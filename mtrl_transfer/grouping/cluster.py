@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
 
 from mtrl_transfer.grouping.affinity import Affinity, standardized
 from mtrl_transfer.grouping.groups import Grouping
@@ -16,6 +14,9 @@ def linkage(affinity: Affinity) -> np.ndarray:
     Distances are how far the mean of both directions, each in its receiver's standard deviations (`standardized`),
     lies below the largest one.
     """
+    from scipy.cluster import hierarchy  # takes long to import
+    from scipy.spatial.distance import squareform
+
     matrix = standardized(affinity)
     if len(matrix) < 2:
         return np.zeros((0, 4))
@@ -36,6 +37,8 @@ def cluster(affinity: Affinity, n_groups: int) -> Grouping:
     Raises:
         ValueError: for another number of groups.
     """
+    from scipy.cluster import hierarchy
+
     tree = linkage(affinity)
     n_tasks = len(tree) + 1
     if not 1 <= n_groups <= n_tasks:

@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike
 from mtrl_transfer.grouping.affinity import Affinity, checked_affinity
 from mtrl_transfer.grouping.constraints import Constraints, make_constraints
 from mtrl_transfer.grouping.groups import Grouping, membership, scores_of, serve_best, singleton_scores, task_scores
-from mtrl_transfer.grouping.many_tasks import bound_by_sizes, generated_groups
-from mtrl_transfer.grouping.program import best_groups
 
 MAX_LISTED = 2**14
 """At most this many groups are enumerated; the optimum is then exact. All groups of 14 tasks, or small ones of more."""
@@ -70,6 +68,8 @@ def best_selection(
     Raises:
         ValueError: for arguments out of range, or demands that no grouping meets.
     """
+    from mtrl_transfer.grouping.many_tasks import bound_by_sizes, generated_groups  # scipy takes long to import
+
     matrix = checked_affinity(affinity)
     n_tasks = len(matrix)
     if n_tasks > MAX_TASKS:
@@ -97,6 +97,8 @@ def _solved(
 
     Such a score (TAG's is -1e6) says "only if there is no other way"; beside it, a program finds no real differences.
     """
+    from mtrl_transfer.grouping.program import best_groups
+
     last_resort = _last_resorts(table, sizes)
     if last_resort.any():
         solved = best_groups(np.where(last_resort[:, None], -np.inf, table), sizes, n_groups, max_total)

@@ -31,6 +31,14 @@ def test_help_needs_no_heavy_imports(command: str):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_agents_import_nothing_that_draws():
+    done = python("-c", "import sys; from mtrl_transfer.agents import MTSAC; print(sorted(sys.modules))")
+    assert "'stable_baselines3'" in done.stdout
+    assert not {"'matplotlib'", "'scipy.stats'", "'scipy.optimize'", "'metaworld'"} & set(
+        done.stdout.strip("[]\n").split(", ")
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
