@@ -278,10 +278,11 @@ class MultiTaskReplayBuffer(ReplayBuffer):
             # Buffers of another capacity have other slots; they count as if nothing had been overwritten.
             before = int(stored.pop("added"))
             added = before if size == self.buffer_size else size
-            starts = [
-                max(start - before + added, 0) for start in stored.pop("starts", torch.zeros(self.n_envs)).tolist()
-            ]
+            first = stored.pop("starts", torch.tensor([0] * self.n_envs))
+            starts = [max(start - before + added, 0) for start in first.tolist()]
             names = _as_names(stored.pop("task_names", None)) or self.task_names
+            if len(names or starts) != len(starts):
+                raise ValueError(f"it has {len(names)} names of tasks, and first steps of {len(starts)}")
             restore_generator(self.generator, generator)
         except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(
@@ -295,8 +296,6 @@ class MultiTaskReplayBuffer(ReplayBuffer):
             self.put_rows(added - size, stored)
         except (ValueError, RuntimeError, IndexError, KeyError) as error:
             raise ValueError(f"{source}: {error}: other tasks, or a smaller buffer_size") from None
-        if len(starts) != self.n_envs:
-            raise ValueError(f"{source} has first steps of {len(starts)} tasks; this replay is of {self.n_envs}")
         self.place_cursor(added)
         self.starts = starts
 
