@@ -199,10 +199,10 @@ def _sentence(path: str, details: list[ErrorDetails], model: type[Section]) -> s
 
 def _expectation(detail: ErrorDetails) -> str:
     text = detail["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    text = text[0].lower() + text[1:]
+    text = (text[0].lower() + text[1:]).replace("valid tuple", "list").replace("valid dictionary", "mapping of keys")
     if detail["type"] != "literal_error":
         return text
-    return text + did_you_mean(detail["input"], re.findall(r"'(.*?)'", detail["ctx"]["expected"]))
+    return text + did_you_mean(detail["input"], re.findall(r"'(.*?)'", detail["ctx"]["expected"]), None)
 
 
 def _short(value: Any) -> str:
@@ -227,8 +227,7 @@ def _nearest_key(path: str, model: type[Section]) -> str:
     if hint := _section_at(parent, model).hints.get(name):
         return f"; {hint}"
     siblings = {key.rpartition(".")[2]: key for key in _children(parent, model)}
-    inner_first = sorted(keys(model), key=lambda key: -key.count("."))
-    anywhere = {key.rpartition(".")[2]: key for key in inner_first}
     near = nearest(name, siblings)
-    found = siblings[near] if near else anywhere.get(name if parent else nearest(name, anywhere) or "")
+    elsewhere = (key for key in keys(model) if key.rpartition(".")[2] == name)
+    found = siblings[near] if near else next(elsewhere, None if parent else nearest(path, keys(model)))
     return f"; did you mean {found}?" if found else did_you_mean(name, siblings, f"{parent} has" if parent else "known")

@@ -16,16 +16,18 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     return lowered[matches[0]] if matches else None
 
 
-def did_you_mean(name: object, known: Iterable[str], listed: str = "known") -> str:
+def did_you_mean(name: object, known: Iterable[str], listed: str | None = "known") -> str:
     """Return a hint to append to an error: the nearest known name, or all of them where nothing is near.
 
     Args:
         name: what was given.
         known: the valid names.
-        listed: how to call the list, e.g. `"presets"`.
+        listed: how to call the list, e.g. `"presets"`; None: it is not given.
     """
     known = sorted(known)
     near = nearest(name, known)
+    if near is None and listed is None:
+        return ""
     return f"; did you mean {near}?" if near else f" ({listed}: {', '.join(known)})"
 
 

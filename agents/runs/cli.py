@@ -43,7 +43,7 @@ presets: {", ".join(presets())}""",
         "--print-config", action=_Print, text=_config, metavar="PRESET", help="print a preset, and exit"
     )
     parser.add_argument("config", metavar="CONFIG", type=_first, help="a YAML file, or a preset's name")
-    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys that win over the file")
+    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help="keys that win over the file")
 
     def work(of: argparse.Namespace) -> None:
         from mtrl_transfer.agents.runs.seeds import runs_to_do
@@ -69,6 +69,7 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
         "options",
         metavar="key=value",
         nargs="*",
+        default=[],
         help="episodes=50, goals=train or goals=unseen, video=true for a clip of each task",
     )
 
@@ -92,7 +93,7 @@ def compare(arguments: Sequence[str] | None = None) -> int:
 presets: {", ".join(comparisons())}""",
     )
     parser.add_argument("comparison", metavar="COMPARISON", type=_first, help="a YAML file, or a preset's name")
-    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", help="keys that win over the file")
+    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help="keys that win over the file")
 
     def work(of: argparse.Namespace) -> None:
         from mtrl_transfer.agents.runs.compare.command import compare as compare_methods
@@ -115,7 +116,7 @@ def group(arguments: Sequence[str] | None = None) -> int:
         "config", metavar="CONFIG", type=_first, help="of the joint run: a YAML file, or a preset's name"
     )
     parser.add_argument(
-        "overrides", metavar="key=value", nargs="*", help="of the config, or groups.n_groups=[2,3] and such"
+        "overrides", metavar="key=value", nargs="*", default=[], help="of the config, or groups.n_groups=[2,3] and such"
     )
 
     def work(of: argparse.Namespace) -> None:
@@ -137,6 +138,7 @@ def demo(arguments: Sequence[str] | None = None) -> int:
         "options",
         metavar="key=value",
         nargs="*",
+        default=[],
         help="video=false for the table alone, episodes=1 per task, out=demo for demo.gif and demo.mp4, agent=FILE",
     )
 
@@ -157,7 +159,9 @@ def push(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("repo", metavar="REPO", type=_first, help="user/name; made if it is new")
     parser.add_argument("folder", metavar="RUN_FOLDER", type=_first, help="of a finished run")
-    parser.add_argument("options", metavar="key=value", nargs="*", help="private=true for a private repository")
+    parser.add_argument(
+        "options", metavar="key=value", nargs="*", default=[], help="private=true for a private repository"
+    )
 
     def work(of: argparse.Namespace) -> None:
         from mtrl_transfer.agents.runs.push import push as push_run

@@ -47,6 +47,11 @@ def exit_code(program: str, work: Callable[[], object]) -> int:
     except Failed as error:
         print(f"{program}: {error}", file=STDERR)
         return FAILED
+    except OSError as error:
+        if error.filename is None:  # no file's fault
+            raise
+        print(f"{program}: {error}", file=STDERR)
+        return FAILED
     except KeyboardInterrupt:
         print("Interrupted; what is not in a checkpoint is lost.", file=STDERR)
         return INTERRUPTED

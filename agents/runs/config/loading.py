@@ -33,7 +33,8 @@ def load_config(argument: str, overrides: Sequence[str] = ()) -> RunConfig:
     above, unreadable = parse_overrides(overrides)
     config, problems = validated(merge(read_tree(find_config(argument)), above))
     if config is None or unreadable:
-        raise InputError([*unreadable, *problems])
+        origin = "" if overrides else f"{argument}: "
+        raise InputError([*unreadable, *(f"{origin}{problem}" for problem in problems)])
     return config
 
 

@@ -168,7 +168,7 @@ class LogConfig(Section):
 class CallbackConfig(Section):
     """A callback of stable-baselines3's form, by its class."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$"), explained("should be module:Class")]
+    name: Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$")]
     """The class as ``module:Class``."""
     kwargs: Settings = {}  # noqa: RUF012 - frozen
     """Arguments of the class."""
@@ -185,7 +185,7 @@ class RunConfig(Section):
     """Budget in transitions."""
     matmul_precision: Literal["highest", "high", "medium"] = "highest"
     """For ``torch.set_float32_matmul_precision``; below ``highest`` it may permit tf32 or bf16 products."""
-    threads: Count | None = None
+    threads: Annotated[Count, Field(le=1024)] | None = None
     """Threads of torch; null: torch's own choice."""
     run_dir: str | None = None
     """The run folder; null: runs/<date-time>_<name>_s<seed>."""
@@ -202,7 +202,10 @@ class RunConfig(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
-    callbacks: tuple[Annotated[CallbackConfig, BeforeValidator(with_name)], ...] = ()
+    callbacks: Annotated[
+        tuple[Annotated[CallbackConfig, BeforeValidator(with_name)], ...],
+        explained("should be a list of module:Class or {name: module:Class, kwargs: {...}}"),
+    ] = ()
     """Callbacks of your own: ``module:Class``, or ``{name: module:Class, kwargs: {...}}`` with its arguments."""
 
     def model_dump(self, **options: Any) -> dict[str, Any]:

@@ -48,8 +48,9 @@ def test_callbacks_of_a_config_are_called(tmp_path: Path, monkeypatch: pytest.Mo
         ("[json:Stop]", "has no attribute 'Stop'"),
         (f"[{STOP}]", "missing 1 required positional argument: 'max_episodes'"),
         ("[json:JSONDecoder]", "should be a class derived from"),
-        ("[json]", "should be module:Class"),
+        ("[json]", "should be a list of module:Class"),
         ("3", "callbacks=3"),
+        ("[{}]", "callbacks=[{}] should be a list of"),
     ],
 )
 def test_bad_callbacks(callbacks: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
