@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mtrl_transfer import COMBINERS, candidates, gradients, update
 from mtrl_transfer.agents import MTSAC, MeasureTransference
 from mtrl_transfer.agents.monitoring import training_log
+from mtrl_transfer.choosing import combiner as choosing
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 
 WAIT_FOR_NOTHING = sorted(name for name, kind in COMBINERS.items() if not issubclass(kind, TorchJDWeighting))
@@ -48,7 +49,7 @@ def no_waiting() -> Iterator[None]:
             patch.setattr(torch.Tensor, name, refuse)
         for family in candidates.FAMILIES:  # made on the CPU, to be brought over once
             patch.setattr(candidates, family, refuse)
-        for module in (gradients, training_log, update):  # as on a GPU
+        for module in (gradients, training_log, update, choosing):  # as on a GPU
             patch.setattr(module, "is_sync_free", lambda device: False)
         yield
 
@@ -84,6 +85,7 @@ def test_no_combiner_waits(make_agent: Callable[..., MTSAC], combiner: str) -> N
         {"measure": "basis", "candidates": "power_set"},
         {"measure": "lookahead_gradient"},
         {"measure": "lookahead_gradient", "candidates": "weights"},
+        {"measure": {"name": "lookahead_gradient", "step_size": "optimizer"}, "selector": "significant"},
         {"measure": "basis", "candidates": "weights"},
         {"measure": {"step_size": "optimizer"}},
         {"inner": "pcgrad"},
