@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from mtrl_transfer.gradients import TaskGradients, expand_over_tasks
 from mtrl_transfer.tasks import is_frozen
 
 if TYPE_CHECKING:
@@ -51,16 +50,18 @@ def compiling_pays(policy: MultiTaskPolicy, batch_size: int) -> bool:
 
 
 class CompiledGradients:
-    """Gradients of a loss as compiled graphs, forward and backward in one.
+    """Plain gradients of a loss as one compiled graph, forward and backward.
+
+    Task gradients are not compiled: torch 2.13 compiles those of a weight with a task axis wrongly.
 
     Args:
         loss: whose gradients.
-        rows: of a task in a batch. Lookahead on other numbers of rows is not compiled.
+        rows: of a task in a batch; others are not compiled.
     """
 
     def __init__(self, loss: NetworkLoss, rows: int) -> None:
         self.loss, self.rows = loss, rows
-        self._mean, self._by_task = compiled(self._mean_gradients), compiled(self._task_gradients)
+        self._mean = compiled(self._mean_gradients)
 
     @torch.no_grad()
     def mean(self, batch: Any, shares: Tensor | None) -> tuple[list[Tensor], Any]:
@@ -68,28 +69,12 @@ class CompiledGradients:
         (trunk, heads), rows = self._mean(dict(self.loss.trunk), dict(self.loss.heads), batch, shares)
         return [*_trained(trunk, self.loss.trunk).values(), *_trained(heads, self.loss.heads).values()], rows
 
-    @torch.no_grad()
-    def by_task(self, batch: Any) -> tuple[TaskGradients, Any]:
-        """As :meth:`NetworkLoss.gradients`."""
-        (trunk, heads), losses, rows = self._by_task(dict(self.loss.trunk), dict(self.loss.heads), batch)
-        return TaskGradients(losses, _trained(trunk, self.loss.trunk), _trained(heads, self.loss.heads)), rows
-
     def _mean_gradients(self, trunk: Any, heads: Any, batch: Any, shares: Tensor | None) -> Any:
         def mean_loss(trunk: Any, heads: Any) -> Any:
             rows = self.loss(batch, trunk, heads, shares)
             return rows.losses.mean(), rows
 
         return torch.func.grad(mean_loss, argnums=(0, 1), has_aux=True)(trunk, heads)
-
-    def _task_gradients(self, trunk: Any, heads: Any, batch: Any) -> Any:
-        def total(trunk: Any, heads: Any) -> Any:
-            rows = self.loss(batch, trunk, heads)
-            losses = rows.losses.squeeze(0).mean(dim=-1)
-            return losses.sum(), (losses, rows)
-
-        expanded = expand_over_tasks(trunk, self.loss.n_tasks)
-        gradients, (losses, rows) = torch.func.grad(total, argnums=(0, 1), has_aux=True)(expanded, heads)
-        return gradients, losses, rows
 
 
 def _trained(gradients: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -156,7 +156,7 @@ class Learner:
         self._recorded = RecordedUpdates(self.batches.sample, self.generators) if on else None
 
     def compile(self, rows: int | None) -> None:
-        """Compile gradients and TD targets of updates on that many rows a task; None: take them as they are.
+        """Compile plain gradients and TD targets of updates on that many rows a task; None: take them as they are.
 
         Raises:
             ValueError: without a C++ compiler.

@@ -121,8 +121,6 @@ class NetworkLoss(ABC):
 
     def gradients(self, batch: Any, trunk: Parameters | None = None) -> tuple[TaskGradients, Any]:
         """Task gradients in one backward pass, and the detached result of the loss."""
-        if trunk is None and (compiled := self._compiled_for(batch)):
-            return compiled.by_task(batch)
         rows: list[Any] = []
 
         def losses(trunk: Parameters, heads: Parameters, batch: Any) -> Tensor:
@@ -141,15 +139,12 @@ class NetworkLoss(ABC):
         if weights is not None and self.network.aligned:
             return None
         shares = None if weights is None else weights * self.n_tasks
-        if compiled := self._compiled_for(batch):
-            return compiled.mean(batch, shares)
+        if self.compiled is not None and self.compiled.rows == n_rows(batch):
+            return self.compiled.mean(batch, shares)
         rows = self(batch, trunk_shares=shares)
         parameters = (*self.trunk.values(), *self.heads.values())
         gradients = gradients_of(rows.losses.mean(), [one for one in parameters if one.requires_grad])
         return gradients, detached(rows)
-
-    def _compiled_for(self, batch: Any) -> CompiledGradients | None:
-        return self.compiled if self.compiled is not None and self.compiled.rows == n_rows(batch) else None
 
     def losses(self, batch: Any, trunks: Mapping[str, Any] | None = None, heads: Parameters | None = None) -> Tensor:
         """Losses ``[K, T]`` at trunks ``[K, N, ...]``."""

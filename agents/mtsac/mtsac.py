@@ -112,9 +112,9 @@ class MTSAC(StoredWithoutPickle):
             update, so results differ.
         cuda_graph: replay updates from CUDA graphs; needs a CUDA device and combiners that can be recorded. Updates
             that are measured are taken normally.
-        compile: take gradients and TD targets through ``torch.compile``, which takes half a minute in the first update
-            and needs a C++ compiler; ``auto``: on a CPU with a compiler, for networks of SiLU units that are small
-            enough to gain by it. Results differ in their last bits.
+        compile: take plain gradients and TD targets through ``torch.compile``, which takes half a minute in the first
+            update and needs a C++ compiler; ``auto``: on a CPU with a compiler, for networks of SiLU units that are
+            small enough to gain by it. Results differ in their last bits.
 
     Raises:
         TypeError: for an argument that MTSAC does not have; it says what to use instead.

@@ -199,7 +199,6 @@ def table_rows(options: UpdateOptions) -> dict[str, Row]:
         f"lookahead gradient, significant, {rows} held-out rows": _transference(**gradient, selector="significant"),
         f"basis, best of all subsets, {rows} held-out rows": _transference(**basis),
         "plain, compiled": Ours(compile=True),
-        "pcgrad, compiled": Ours("pcgrad", compile=True),
         "exact leave-one-out, every 10, compiled": Ours(
             "transference", {"measure": {"rows": rows}, "every": 10}, compile=True
         ),

@@ -14,7 +14,7 @@ from mtrl_transfer.agents.storage.agent_archive import agent_to_archive
 
 SETTINGS: list[dict[str, Any]] = [
     {"combiner": "mean", "max_grad_norm": 0.1},
-    {"combiner": {"critic": "pcgrad", "actor": {"name": "transference", "every": 3}}},
+    {"combiner": {"critic": {"name": "transference", "every": 3}, "actor": "pcgrad"}},
     {"policy_kwargs": {"net_arch": [8], "alignment": "alternating", "alignment_period": 3}},
 ]
 
@@ -30,7 +30,7 @@ def same_up_to_rounding(found: dict[str, torch.Tensor], expected: dict[str, torc
     return all(torch.allclose(found[name].double(), expected[name].double(), atol=1e-4) for name in expected)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=["mean", "task gradients", "aligned"])
+@pytest.mark.parametrize("settings", SETTINGS, ids=["mean", "weights", "aligned"])
 def test_functions_to_compile_give_the_same_update(
     settings: dict[str, Any], make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch
 ):
@@ -49,7 +49,7 @@ def test_functions_to_compile_give_the_same_update(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler calls old functions
 @pytest.mark.skipif(not compiling.has_compiler(), reason="needs a C++ compiler")
-@pytest.mark.parametrize("settings", SETTINGS[:2], ids=["mean", "task gradients"])
+@pytest.mark.parametrize("settings", SETTINGS[:2], ids=["mean", "weights"])
 def test_compiled_training_repeats_itself(settings: dict[str, Any], make_agent: Callable[..., MTSAC]):
     eager, first, second = (trained(make_agent, compile=one, **settings) for one in (False, True, True))
     assert same_up_to_rounding(first, eager)
