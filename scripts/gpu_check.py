@@ -3,8 +3,8 @@
 ``scripts/gpu_check.py [device=cuda] [out=results/gpu] [rounds=30] [steps=12000]``
 
 Runs the tests marked ``cuda``, moves an agent between devices, looks for host synchronisation in an update, times
-updates eager and as CUDA graphs, and trains the published setting for a moment. Writes ``gpu.json`` and ``gpu.md``.
-It needs no network. With ``device=cpu`` it measures the CPU and leaves out what only a GPU can do.
+updates eager, compiled and as CUDA graphs, and trains the published setting for a moment. Writes ``gpu.json`` and
+``gpu.md``. It needs no network. With ``device=cpu`` it measures the CPU and leaves out what only a GPU can do.
 """
 
 from __future__ import annotations
@@ -45,6 +45,8 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "transference, lookahead gradient": ("transference", {"measure": "lookahead_gradient"}),
     "transference, exact on 32 rows": ("transference", {"measure": {"name": "exact", "rows": 32}}),
 }
+COMPILED = ("plain",)
+"""Methods whose updates are compiled, too; task gradients are not."""
 
 
 class Options(Section):
@@ -147,9 +149,10 @@ def updates(options: Options) -> dict[str, Any]:
     for size, settings in SIZES.items():
         rows = table[size] = {}
         for name, method in METHODS.items():
-            for way in ("eager", "CUDA graph") if on_gpu else ("eager",):
+            ways = ["eager", *(["CUDA graph"] if on_gpu else []), *(["compiled"] if name in COMPILED else [])]
+            for way in ways:
                 try:
-                    rows[f"{name}, {way}"] = _timed(settings, method, options, way == "CUDA graph")
+                    rows[f"{name}, {way}"] = _timed(settings, method, options, way)
                 except Exception as error:
                     rows[f"{name}, {way}"] = {"error": f"{type(error).__name__}: {error}"}
         plain = rows["plain, eager"].get("ms")
@@ -159,14 +162,15 @@ def updates(options: Options) -> dict[str, Any]:
     return table
 
 
-def _timed(size: UpdateOptions, method: tuple[str, dict[str, Any]], options: Options, graph: bool) -> dict[str, float]:
+def _timed(size: UpdateOptions, method: tuple[str, dict[str, Any]], options: Options, way: str) -> dict[str, float]:
     agent = random_agent(size, *method, device=options.device)
-    agent.learner.record(graph)
+    agent.learner.record(way == "CUDA graph")
+    agent.learner.compile(size.rows if way == "compiled" else None)
     on_gpu = torch.device(options.device).type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     times = []
-    for _ in range(8 + options.rounds):  # graphs are captured after a few updates
+    for _ in range(8 + options.rounds):  # the first compiles; graphs are captured after a few
         start = time.perf_counter()
         agent.train(1, agent.batch_size)
         if on_gpu:

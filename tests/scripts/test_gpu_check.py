@@ -14,6 +14,7 @@ from benchmarks.rows import UpdateOptions
 def test_every_part_is_written_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     small = UpdateOptions(tasks=3, rows=8, hidden=(8,))
     monkeypatch.setattr(gpu_check, "SIZES", dict.fromkeys(gpu_check.SIZES, small))
+    monkeypatch.setattr(gpu_check, "COMPILED", ())  # it takes half a minute
     monkeypatch.setattr(gpu_check, "METHODS", {"plain": ("mean", {}), "PCGrad": ("pcgrad", {})})
     for part in ("tests", "training"):  # a whole test session and a whole run
         monkeypatch.setattr(gpu_check, part, lambda options: {"left out": "here"})
