@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from benchmarks.rows import SeparateCalls, TorchJD, UpdateOptions, random_agent
+from benchmarks.rows import SeparateCalls, TorchJD, UpdateOptions, random_agent, table_rows
 from benchmarks.update import benchmark_update, peak_megabytes, plain_operations
 from mtrl_transfer import COMBINERS, Update
 from mtrl_transfer.agents.runs.errors import InputError
@@ -29,15 +29,24 @@ def test_other_engines_find_the_same_gradients(engine: type[Update]):
             torch.testing.assert_close(theirs.head_grads[name], gradient, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler calls old functions
+COMPILED = tuple(name for name in table_rows(SMALL) if "compiled" in name)
+
+
 def test_table_has_one_row_per_case():
-    timings = benchmark_update(SMALL)
+    timings = benchmark_update(SMALL.model_copy(update={"only": tuple(table_rows(SMALL).keys() - COMPILED)}))
     assert timings[0].name == "plain"
     assert timings[0].ratio == 1.0
     assert len({timing.name for timing in timings}) == len(timings)
     assert {timing.name for timing in timings} >= COMBINERS.keys() - {"mean", "transference"}
     for timing in timings:
         assert timing.ratio == pytest.approx(timing.milliseconds / timings[0].milliseconds)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler calls old functions
+def test_compiled_rows_are_timed():
+    timings = benchmark_update(SMALL.model_copy(update={"only": COMPILED}))
+    assert [timing.name for timing in timings] == ["plain", *COMPILED]
 
 
 def test_rows_can_be_chosen():
