@@ -171,8 +171,7 @@ def take_over_from(agent: MTSAC, path: Target) -> list[str]:
     """
     data, tensors = read_archive(path)
     with blamed_on(f"{path} is damaged, or no agent of this version"):
-        _check_kind(path, data)
-        check_archive(data, tensors, stored_names(agent))
+        _check(agent, path, data, tensors)
         spaces, state = _spaces(data)[0], unflatten(data["state"], to_device(tensors, agent.device))
         return take_over(agent, spaces, state)
 
@@ -202,8 +201,7 @@ def _read(
 ) -> _Stored:
     damaged = f"{path} is damaged, or no agent of this version"
     with blamed_on(damaged):
-        _check_kind(path, data)
-        check_archive(data, tensors, stored_names(cls))
+        _check(cls, path, data, tensors)
         arguments: dict[str, Any] = dict(data["arguments"])
         arguments["learning_rate"] = schedule_from_json(arguments["learning_rate"])
         found = _spaces(data)
@@ -238,13 +236,20 @@ def stored_parameters(agent: MTSAC, path: Target) -> dict[str, Any]:
     """
     data, tensors = read_archive(path)
     with blamed_on(f"{path} is damaged, or no agent of this version"):
-        _check_kind(path, data)
-        check_archive(data, tensors, stored_names(agent))
+        _check(agent, path, data, tensors)
         state = unflatten(data["state"], to_device(tensors, agent.device))
         optimizers = {f"policy.{name}": state[name] for name in ("actor_optimizer", "critic_optimizer")}
         if state["temperatures"] is not None:
             optimizers["temperatures.optimizer"] = state["temperatures"]["optimizer"]
         return {"policy": state["policy"], **optimizers}
+
+
+def _check(owner: MTSAC | type[MTSAC], path: Target, data: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Refuse what is no agent; arguments that did not exist when it was stored get their defaults."""
+    _check_kind(path, data)
+    fields = owner.arguments.model_fields
+    data["arguments"] = {name: fields[name].default for name in stored_names(owner)} | data["arguments"]
+    check_archive(data, tensors, stored_names(owner))
 
 
 def _check_kind(path: Target, data: dict[str, Any]) -> None:

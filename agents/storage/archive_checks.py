@@ -48,7 +48,7 @@ def check_archive(data: Mapping[str, Any], tensors: Mapping[str, Tensor], known:
     Args:
         data: data of the archive.
         tensors: tensors of the archive.
-        known: names of the stored arguments, all of which must be there.
+        known: names of the stored arguments.
 
     Raises:
         ValueError: naming what is wrong.
@@ -58,8 +58,6 @@ def check_archive(data: Mapping[str, Any], tensors: Mapping[str, Tensor], known:
     unknown = sorted(set(arguments) - known) + sorted(set(data["counters"]) - set(COUNTERS))
     if unknown:
         raise ValueError(f"it sets {', '.join(map(repr, unknown))}, which agents do not have")
-    if missing := sorted(known - set(arguments)):
-        raise ValueError(f"it lacks {', '.join(missing)}")
     if not 1 <= len(names) <= MAX_TASKS or not all(isinstance(name, str) for name in names):
         raise ValueError(f"task_names should be 1 to {MAX_TASKS} names")
     if not isinstance(data["policy"], str):

@@ -139,6 +139,19 @@ def test_lies_are_refused(saved: bytes, path: str, value: object, told: str):
         MTSAC.load(packed(changed(data, path, value), tensors))
 
 
+def test_arguments_newer_than_an_archive_have_defaults(saved: bytes):
+    data, tensors = parts(saved)
+    newer = ("compile", "overlap", "learning_rate", "n_steps")
+    for name in newer:
+        del data["arguments"][name]
+    with zipfile.ZipFile(io.BytesIO(saved)) as archive:
+        kept = json.loads(archive.read(DATA))["arguments"]
+    loaded = MTSAC.load(packed(data, tensors))
+    assert {name: getattr(loaded, name) for name in newer} == {name: kept[name] for name in newer}
+    MTSAC.load(packed(data, tensors), env=make_vec_env("Point-4"), tasks="extend")
+    loaded.set_parameters(packed(data, tensors))
+
+
 def test_nan_weights_and_wrong_shapes_are_refused(saved: bytes):
     data, tensors = parts(saved)
     name = next(name for name in tensors if name.startswith("agent.policy.actor"))
