@@ -179,6 +179,8 @@ class MultiTaskPolicy(BasePolicy):
     def renew(self, seed: int, share: float = 1.0) -> None:
         """Move all networks a ``share`` of the way to new random parameters, and forget the optimizers' moments.
 
+        Parameters with ``requires_grad=False`` stay, in averages and targets too.
+
         Args:
             seed: of the new parameters; no other random stream is touched.
             share: 1: the parameters are the new ones.
@@ -186,10 +188,20 @@ class MultiTaskPolicy(BasePolicy):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             new = type(self)(**self._get_constructor_parameters()).to(self.device)
-        torch._foreach_lerp_(list(self.parameters()), list(new.parameters()), share)
+        pairs = [
+            pair for pair in zip(self.named_parameters(), new.parameters(), strict=True) if self._trains(pair[0][0])
+        ]
+        torch._foreach_lerp_([own for (_, own), _ in pairs], [one for _, one in pairs], share)
         for optimizer in (self.actor_optimizer, self.critic_optimizer):
             for moment in (value for state in optimizer.state.values() for value in state.values()):
                 moment.zero_()
+
+    def _trains(self, name: str) -> bool:
+        """Return True if a parameter is trained, or the one that it follows."""
+        if self.alignment_schedule is not None:  # trunks and alignments are frozen in turn
+            return True
+        online = name.replace("critic_target.", "critic.").replace("actor_average.", "actor.")
+        return self.get_parameter(online).requires_grad
 
     def forward(self, obs: PyTorchObs, deterministic: bool = False) -> Tensor:
         """Scaled actions ``[R, A]`` in (-1, 1) for observations ``[R, D + T]``."""

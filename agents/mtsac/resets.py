@@ -8,6 +8,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_transfer.agents.declarations import Count, Fraction
+from mtrl_transfer.choices import check_whole
 
 
 class ResetNetworks(BaseCallback):
@@ -23,18 +24,24 @@ class ResetNetworks(BaseCallback):
         share: of the new parameters, above 0 to 1.
 
     Raises:
-        ValueError: if the times do not increase.
+        ValueError: if the times do not increase, or a value is out of range.
     """
 
     def __init__(self, at: Sequence[Count], updates: Count = 2_000, share: Fraction = 1.0) -> None:
         super().__init__()
+        for time in at:
+            check_whole("at", time)
+        check_whole("updates", updates)
+        if not 0 < share <= 1:
+            raise ValueError(f"share={share} should be above 0 and at most 1")
         if sorted(set(at)) != list(at):
             raise ValueError(f"at={at} should be increasing numbers of transitions")
         self.at, self.updates, self.share = at, updates, share
         self._done: int | None = None
 
     def _on_training_start(self) -> None:
-        if self._done is None:
+        begins_anew = self._done is None or self._due(self.model.num_timesteps) < self._done
+        if begins_anew:
             self._done = self._due(self.model.num_timesteps - 1)
 
     def _on_rollout_start(self) -> None:

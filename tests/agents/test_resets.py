@@ -54,6 +54,36 @@ def test_reset_adds_updates_once(make_agent: Make, monkeypatch: pytest.MonkeyPat
     assert agent._n_updates == plain._n_updates + 8
 
 
-def test_times_out_of_order_are_refused():
-    with pytest.raises(ValueError, match=r"at=\[20, 10\] should be increasing"):
-        ResetNetworks(at=[20, 10])
+def test_next_training_resets_at_its_own_times(make_agent: Make, monkeypatch: pytest.MonkeyPatch):
+    renewed: list[int] = []
+    monkeypatch.setattr(MultiTaskPolicy, "renew", lambda _, seed, share: renewed.append(seed))
+    agent, callback = make_agent(), ResetNetworks(at=[75, 90], updates=1)
+    for _ in range(2):
+        agent.learn(93, callback)
+    assert renewed == [75, 90] * 2
+
+
+def test_frozen_parameters_are_not_renewed(make_agent: Make):
+    agent = make_agent(policy_kwargs={"net_arch": [8, 8], "actor_tau": 0.1})
+    agent.policy.critic.trunk["weight0"].requires_grad_(False)
+    agent.policy.actor.trunk["weight1"].requires_grad_(False)
+    before = dict(zip(agent.policy.state_dict(), parameters(agent), strict=True))
+    agent.policy.renew(7)
+    stayed = {name for name, value in agent.policy.named_parameters() if torch.equal(value, before[name])}
+    roles = {"critic": "weight0", "critic_target": "weight0", "actor": "weight1", "actor_average": "weight1"}
+    assert {f"{role}.trunk.{name}" for role, name in roles.items()} <= stayed
+    assert not any(name.endswith("heads.weight") for name in stayed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"at": [20, 10]}, r"at=\[20, 10\] should be increasing"),
+        ({"at": [0]}, "at=0 must be a whole number"),
+        ({"at": [20], "updates": -1}, "updates=-1 must be a whole number"),
+        ({"at": [20], "share": 2.0}, "share=2.0 should be above 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(arguments: dict, told: str):
+    with pytest.raises(ValueError, match=told):
+        ResetNetworks(**arguments)
