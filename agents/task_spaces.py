@@ -64,7 +64,8 @@ class TaskSpaces:
         if not (_is_vector(seen) and _is_vector(taken)):
             raise ValueError(
                 f"observations {seen} and actions {taken} should both be Box vectors (of any length per task); "
-                "Discrete, Dict and pixels are not supported: see gymnasium.wrappers.FlattenObservation"
+                "Discrete, Dict and pixels are not supported. gymnasium.wrappers.FlattenObservation makes a vector of "
+                "observations; actions have to be continuous"
             )
         common = TaskSpace(seen.shape[0] - env.num_envs, taken)
         own = [TaskSpace(*space) for space in attribute_of(env, "task_space", [common] * env.num_envs)]

@@ -1,7 +1,7 @@
 """Parts of the guide that are written by the code itself, so that they cannot differ from it.
 
 A page asks for a part by a line `<!-- generated: PART -->`, and for the API reference of a package by
-`<!-- api: PACKAGE -->`.
+`<!-- api: PACKAGE -->`. A line *Made by `make docs` ...* below it is for readers of the source, and is replaced too.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.config.yaml_files import comparisons, presets
 
 DOCS = Path(__file__).parent
-REQUEST = re.compile(r"^<!-- (generated|api): ([\w.]+) -->$", re.MULTILINE)
+REQUEST = re.compile(r"^<!-- (generated|api): ([\w.]+) -->(?:\n\*Made by `make docs`.*)?$", re.MULTILINE)
 DIRECTIVE = re.compile(r"^::: mtrl_transfer\.(?:combiners|choosing)\.(\w+)$", re.MULTILINE)
 
 

@@ -98,8 +98,12 @@ def _check_spaces(name: str, observations: spaces.Space, actions: spaces.Space) 
     if not (numbers and vectors):
         raise ValueError(
             f"task {name!r} must have a Box of numbers as observations and a Box vector with finite bounds as actions; "
-            f"it has {observations} and {actions}. Discrete, Dict and pixels are not supported: wrap it, for example "
-            "with gymnasium.wrappers.FlattenObservation"
+            f"it has {observations} and {actions}. Discrete, Dict and pixels are not supported: "
+            + (
+                "gymnasium.wrappers.FlattenObservation makes a vector of observations"
+                if vectors
+                else "actions have to be continuous"
+            )
         )
 
 
