@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, Task, TextColumn, TimeRemainingCo
 
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun, is_finished
 from mtrl_transfer.agents.runs.logs.metrics import METRICS_FILE
-from mtrl_transfer.agents.runs.outcome import parse_metrics
+from mtrl_transfer.agents.runs.outcome import parse_metrics, read_evaluation
+from mtrl_transfer.agents.runs.run_folder import EVALUATION_FILE
 from mtrl_transfer.agents.runs.tables import duration
 
 LOOK_SECONDS, LINE_SECONDS = 1.0, 60.0
@@ -37,7 +38,7 @@ class Follower:
     """
 
     def __init__(self, run: PlannedRun) -> None:
-        self._path = run.run_dir / METRICS_FILE
+        self._path, self._evaluation = run.run_dir / METRICS_FILE, run.run_dir / EVALUATION_FILE
         self._last_line = 0
         self._evaluated = False
         self.step = 0
@@ -60,6 +61,12 @@ class Follower:
                 self.success, self._evaluated = evaluated, True
             elif not self._evaluated:
                 self.success = row.get("train_success/mean", self.success)
+
+    def end(self) -> None:
+        """Look at a run that has finished, and take the success of its final evaluation."""
+        self.look()
+        if self._evaluation.is_file():
+            self.success = read_evaluation(self._evaluation)["mean_success"]
 
 
 class Overview:
@@ -111,7 +118,12 @@ class Overview:
     def ended(self, label: str, error: str | None) -> None:
         """Note that a run is finished, or failed with ``error``."""
         task = self._tasks[label]
-        self._look(task)
+        follower = self._followers[label]
+        if error is None:
+            follower.end()
+        else:
+            follower.look()
+        self._show(task)
         self.table.update(task.id, state="finished" if error is None else "failed")
         success = f", success {task.fields['success']}" if task.fields["success"] else ""
         self.say(f"{label}: finished{success}" if error is None else f"{label}: failed: {error}")
@@ -145,7 +157,10 @@ class Overview:
         return [task for task in self._tasks.values() if task.fields["state"] == state]
 
     def _look(self, task: Task) -> None:
+        self._followers[task.description].look()
+        self._show(task)
+
+    def _show(self, task: Task) -> None:
         follower = self._followers[task.description]
-        follower.look()
         success = "" if follower.success is None else f"{follower.success:.2f}"
         self.table.update(task.id, completed=follower.step, success=success)

@@ -11,12 +11,13 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from planned_runs import planned
 from rich.console import Console
 
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, Evaluation
 from mtrl_transfer.agents.runs.compare.engine import EngineConfig, run_all
 from mtrl_transfer.agents.runs.compare.engine_local import _room
 from mtrl_transfer.agents.runs.compare.one_run import run_in_process
@@ -25,6 +26,8 @@ from mtrl_transfer.agents.runs.compare.planned import PlannedRun, check_planned,
 from mtrl_transfer.agents.runs.config.loading import to_yaml
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.outcome import read_metrics
+from mtrl_transfer.agents.runs.run_folder import to_json
+from mtrl_transfer.agents.runs.tables import evaluation_json
 from mtrl_transfer.agents.runs.train import train
 
 LOCAL = EngineConfig()
@@ -232,6 +235,10 @@ def test_the_overview_follows_a_growing_and_a_rewritten_log(tmp_path: Path):
     log.write_text('{"step": 150, "success/mean": 0.75}\n', encoding="utf-8")
     follower.look()
     assert (follower.step, follower.success) == (150, 0.75)
+    scores = Evaluation(("point-a0",), np.array([0.25]), np.array([1.0]), 4, np.array([True]))
+    (run.run_dir / "evaluation.json").write_text(to_json(evaluation_json(scores, step=150)), encoding="utf-8")
+    follower.end()
+    assert (follower.step, follower.success) == (150, 0.25)
 
 
 @pytest.mark.parametrize("terminal", [True, False])
