@@ -25,7 +25,7 @@ REPETITIONS = 2_000
 
 
 class Decider(NamedTuple):
-    """Who decides: a role, a measure, its candidates, rows of each task, and whether leads must be significant."""
+    """A decider: a role, a measure, its candidates, rows of each task, and whether leads must be significant."""
 
     role: str
     measure: str

@@ -65,7 +65,7 @@ class Cell(NamedTuple):
 
     @property
     def overrides(self) -> list[str]:
-        """What a comparison changes for this cell."""
+        """Overrides of the shared comparison for this cell."""
         tasks = 7 if self.planted else 6
         suite = "Point-7" + "-spread" * self.spread + ("" if self.planted else f":{REACHING}")
         return [
