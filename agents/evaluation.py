@@ -66,8 +66,8 @@ def evaluate(model: Predicts, env: VecEnv, n_eval_episodes: int) -> Evaluation:
     """
     if n_eval_episodes != int(n_eval_episodes) or n_eval_episodes < 1:
         raise ValueError(f"n_eval_episodes={n_eval_episodes} must be a whole number of at least 1")
-    n_tasks, normalization = env.num_envs, unwrap_vec_normalize(env)
     observations = begin_evaluation(model, env)
+    n_tasks, normalization = env.num_envs, unwrap_vec_normalize(env)
     played, successes, returns = np.zeros(n_tasks, int), np.zeros(n_tasks), np.zeros(n_tasks)
     running = np.zeros(n_tasks)
     while (played < n_eval_episodes).any():

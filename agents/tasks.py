@@ -7,10 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.vec_env import VecEnv
 
 MEAN = "mean"
 """Ends the tag of a mean over tasks, in place of a task's name."""
+ADVICE = (
+    "mtrl_transfer.envs.make_vec_env makes one with named tasks and their one-hots: of a suite, make_vec_env('MT10'), "
+    "or of your environments, make_vec_env({'mine': lambda: gym.make('Pendulum-v1')})"
+)
 
 
 def attribute_of(env: VecEnv, name: str, default: Sequence[Any]) -> Sequence[Any]:
@@ -21,9 +26,17 @@ def attribute_of(env: VecEnv, name: str, default: Sequence[Any]) -> Sequence[Any
     return env.get_attr(name) if env.has_attr(name) else default
 
 
-def task_names_of(env: VecEnv) -> list[str]:
-    """Names of a vector environment's tasks in order; ``task-0``, ``task-1``, … if it has none."""
-    names = attribute_of(env, "task_name", [f"task-{task}" for task in range(env.num_envs)])
+def task_names_of(env: GymEnv) -> list[str]:
+    """Names of a vector environment's tasks, in order.
+
+    Raises:
+        ValueError: for anything but a vector environment, or if its sub-environments have no names.
+    """
+    if not isinstance(env, VecEnv):
+        raise ValueError(f"the environment {env!r} should be a vector environment; {ADVICE}")
+    names = attribute_of(env, "task_name", [])
+    if not names:
+        raise ValueError(f"the environment's {env.num_envs} sub-environments have no attribute task_name; {ADVICE}")
     return [str(name) for name in names]
 
 

@@ -71,7 +71,8 @@ class MTSAC(StoredWithoutPickle):
 
     Args:
         policy: ``"MultiTaskPolicy"`` or a subclass of [mtrl_transfer.agents.MultiTaskPolicy][].
-        env: vector environment in which sub-environment ``t`` is task ``t`` and observations end with the one-hot.
+        env: vector environment in which sub-environment ``t`` is the task ``task_name`` and observations end with the
+            one-hot.
         learning_rate: step size of Adam for actor, critics and temperatures: a number or a function of the remaining
             progress.
         buffer_size: replay capacity, in transitions over all tasks.
@@ -118,8 +119,8 @@ class MTSAC(StoredWithoutPickle):
 
     Raises:
         TypeError: for an argument that MTSAC does not have; it says what to use instead.
-        ValueError: for an argument out of range, an unknown combiner, or a ``batch_size`` that the number of tasks does
-            not divide.
+        ValueError: for an argument out of range, an unknown combiner, a ``batch_size`` that the number of tasks does
+            not divide, or an environment without named tasks.
     """
 
     arguments: ClassVar[type[Section]]
@@ -172,7 +173,7 @@ class MTSAC(StoredWithoutPickle):
         refuse_unknown(unknown, self.arguments.model_fields)
         super().__init__(
             policy,
-            env,
+            None if env is None else self._wrap_env(env),
             learning_rate,
             buffer_size,
             learning_starts,
@@ -207,6 +208,12 @@ class MTSAC(StoredWithoutPickle):
             self._setup_model()
 
     # --- set-up -------------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _wrap_env(env: GymEnv, verbose: int = 0, monitor_wrapper: bool = True) -> VecEnv:
+        """Refuse what SB3 would wrap, a single environment, and one without named tasks."""
+        task_names_of(env)
+        return StoredWithoutPickle._wrap_env(env, verbose, monitor_wrapper)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:

@@ -6,6 +6,7 @@ import copy
 import io
 import multiprocessing
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from stable_baselines3.common.type_aliases import ReplayBufferSamples
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecFrameStack, VecNormalize
 from torch import Tensor
 
-from mtrl_transfer.agents import MTSAC, MultiTaskPolicy, MultiTaskReplayBuffer, RoutedAgent
+from mtrl_transfer.agents import MTSAC, MultiTaskPolicy, MultiTaskReplayBuffer, RoutedAgent, evaluate
 from mtrl_transfer.agents.mtsac.buffers import TaskBatch
 from mtrl_transfer.agents.mtsac.losses import ActorBatch, ActorLoss, CriticBatch, CriticLoss, td_targets
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
@@ -82,13 +83,13 @@ def assert_same(one: MTSAC, other: MTSAC) -> None:
 
 
 class OwnTask(gym.Env[np.ndarray, np.ndarray]):
-    """A task as users write it: float64 observations with the one-hot, no attributes of ours."""
+    """A task as users write it: float64 observations with the one-hot, no attributes of ours but its name."""
 
     observation_space = spaces.Box(-np.inf, np.inf, (2 + T,), np.float64)
     action_space = spaces.Box(np.array([-2, 0], np.float32), np.array([3, 1], np.float32))
 
     def __init__(self, index: int) -> None:
-        self.code = np.eye(T)[index]
+        self.code, self.task_name = np.eye(T)[index], f"own-{index}"
 
     def reset(self, *, seed: int | None = None) -> tuple[np.ndarray, dict]:  # type: ignore[override]
         super().reset(seed=seed)
@@ -163,6 +164,7 @@ def test_ambiguous_one_hots_are_refused(trained: MTSAC, rows: np.ndarray, code: 
 def test_training_refuses_one_hots_of_zeros():
     class NoCode(OwnTask):
         def __init__(self, index: int) -> None:
+            super().__init__(index)
             self.code = np.zeros(T)
 
     env = DummyVecEnv([lambda index=index: Monitor(NoCode(index)) for index in range(T)])
@@ -247,7 +249,7 @@ def test_unknown_custom_objects_are_ignored(trained: MTSAC, tmp_path: Path):
         ({"device": "mps"}, ValueError, "device='mps' cannot be used here"),
         ({"batch_size": 13}, ValueError, "batch_size=13 should be a multiple of the 3 tasks"),
         ({"policy": "CnnPolicy"}, ValueError, "CnnPolicy"),
-        ({"env": 3}, Exception, "int"),
+        ({"env": 3}, ValueError, "the environment 3 should be a vector environment"),
     ],
 )
 def test_a_wrong_argument_of_load_is_named(
@@ -459,7 +461,7 @@ class WorkersThatDie(DummyVecEnv):
     """As ``SubprocVecEnv``: asking for an attribute that is not there ends the worker."""
 
     def has_attr(self, name: str) -> bool:
-        return super(DummyVecEnv, self).has_attr(name) if name == "render_mode" else hasattr(self.envs[0], name)
+        return super(DummyVecEnv, self).has_attr(name) if name == "render_mode" else self.envs[0].has_wrapper_attr(name)
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
         try:
@@ -471,10 +473,32 @@ class WorkersThatDie(DummyVecEnv):
 @pytest.mark.parametrize("cls", [DummyVecEnv, WorkersThatDie])
 def test_own_vector_environments_train(cls: Any):
     agent = own_agent(own_env(cls)).learn(60)
-    assert agent.task_names == ["task-0", "task-1", "task-2"]
+    assert agent.task_names == ["own-0", "own-1", "own-2"]
     assert agent.num_timesteps == 60
     mean, _ = evaluate_policy(agent, own_env(cls), 3)
     assert mean == 10.0
+
+
+def single() -> gym.Env:
+    return gym.make("Pendulum-v1")
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (single, "should be a vector environment"),
+        (lambda: "Pendulum-v1", "'Pendulum-v1' should be a vector environment"),
+        (lambda: {"mine": single}, "should be a vector environment"),
+        (lambda: WorkersThatDie([single, single]), "2 sub-environments have no attribute task_name"),
+    ],
+    ids=["gymnasium's", "name", "dict", "no names"],
+)
+def test_what_holds_no_tasks_is_refused(make: Callable[[], Any], problem: str, trained: MTSAC, tmp_path: Path):
+    trained.save(tmp_path / "agent")
+    evaluated = partial(evaluate, trained, n_eval_episodes=1)
+    for use in (own_agent, trained.set_env, partial(MTSAC.load, tmp_path / "agent"), evaluated):
+        with pytest.raises(ValueError, match=rf"{problem}.*make_vec_env\({{'mine': lambda:"):
+            use(make())
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="other ways to start take seconds")
