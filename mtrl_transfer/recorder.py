@@ -17,7 +17,7 @@ from torch import Tensor
 from mtrl_transfer.appending import AppendingFile
 from mtrl_transfer.decision import Decision
 
-FORMAT = "mtrl_transfer.recorder 2"
+FORMAT = "mtrl_transfer.recorder 3"
 MAX_SIZE = 1 << 20
 """Bytes of the first line, and candidates, at most."""
 DECIDED = ("candidates", "transference", "scores", "step_size")
@@ -31,6 +31,7 @@ class Record(NamedTuple):
     - `decision`: the latest of a `Transference` combiner.
     - `pairwise`: `[T giver, T receiver]`, transference of single tasks' steps, averaged over `measurements`.
     - `measurements`: since the record before.
+    - `one_step`: `[T giver, T receiver]`, the same of one step, measured beside `pairwise` over a horizon.
     """
 
     weights: Tensor
@@ -38,6 +39,7 @@ class Record(NamedTuple):
     decision: Decision | None = None
     pairwise: Tensor | None = None
     measurements: int = 0
+    one_step: Tensor | None = None
 
 
 class Recorder:
@@ -135,7 +137,7 @@ class Recording:
         """One network's structured array `[N]`; what was not known is nan.
 
         Fields: `weights [T]`, `gramian [T, T]`, `pairwise [T giver, T receiver]` and the number of `measurements` it is
-        the mean of; of a `Transference` combiner also `choice` (-1: none yet), `candidates [K, T]`,
+        the mean of, `one_step [T, T]`; of a `Transference` combiner also `choice` (-1: none yet), `candidates [K, T]`,
         `transference [K, T]`, `scores [K]` and `step_size`.
         """
         if network not in self.networks:
@@ -146,7 +148,7 @@ class Recording:
 def _fill(row: np.ndarray, record: Record) -> None:
     row["choice"] = -1 if record.decision is None else record.decision.choice.cpu().numpy()
     row["measurements"] = record.measurements
-    for name in ("weights", "gramian", "pairwise"):
+    for name in ("weights", "gramian", "pairwise", "one_step"):
         row[name] = _numbers(getattr(record, name))
     for name in DECIDED:
         row[name] = _numbers(None if record.decision is None else getattr(record.decision, name))
@@ -191,6 +193,7 @@ def _network(n_tasks: int, n_candidates: int) -> np.dtype:
             ("weights", "<f4", (n_tasks,)),
             ("gramian", "<f4", pairs),
             ("pairwise", "<f4", pairs),
+            ("one_step", "<f4", pairs),
             ("scores", "<f4", (n_candidates,)),
             ("candidates", "<f4", table),
             ("transference", "<f4", table),

@@ -263,9 +263,9 @@ class TransferenceFigures(BaseCallback):
 class RecordTransference(BaseCallback):
     """Append a record of both networks to a file regularly; read it with ``mtrl_transfer.Recording``.
 
-    A record's step is in transitions. Pairwise transference is the mean over all measurements since the last record
-    (those of affinity, where it is measured); Gramian and decision are the latest. When a run is
-    continued, records beyond the agent's count are dropped, because they will be written again.
+    A record's step is in transitions. Pairwise transference is the mean over all measurements since the last record:
+    those of affinity where it is measured, `one_step` then being that of the others. Gramian and decision are the
+    latest. When a run is continued, records beyond the agent's count are dropped, because they will be written again.
 
     Args:
         path: the file.
@@ -306,21 +306,23 @@ class RecordTransference(BaseCallback):
         now, recorder = self.model._n_updates, self._recorder
         if recorder is not None and now // self.every > self._last // self.every:
             with counted(self.model.timing, "logging"):
-                records = {role: _record(update) for role, update in self.model.updates.items()}
+                affinity = self.model.measuring.affinity_every is not None
+                records = {role: _record(update, affinity) for role, update in self.model.updates.items()}
                 with self._outage.bridged():
                     recorder.record(self.model.num_timesteps, records)
             self._last = now
 
 
-def _record(update: Update[Any]) -> Record:
+def _record(update: Update[Any], affinity: bool) -> Record:
     history = update.measurement.history
-    kind = "decrease" if history.count("decrease") else "pairwise"
-    measurements, means = history.count(kind), history.flush()
-    pairwise = divide(means[kind], means["scale"]) if kind == "decrease" else means.get(kind)
+    measurements, means = history.count("decrease" if affinity else "pairwise"), history.flush()
+    one_step = means.get("pairwise")
+    decrease = divide(means["decrease"], means["scale"]) if "decrease" in means else None
     return Record(
         weights=update.weights,
         gramian=update.gramian,
         decision=update.combiner.last,
-        pairwise=pairwise,
+        pairwise=decrease if affinity else one_step,
         measurements=measurements,
+        one_step=one_step,
     )

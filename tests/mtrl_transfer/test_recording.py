@@ -23,7 +23,7 @@ def decided(n, **options):
                 lookahead=lambda w, step, gram=gram, losses=losses: losses - step * w @ gram,
             ),
         )
-        rows.append(Record(weights, gram, combiner.last, gram.square(), place))
+        rows.append(Record(weights, gram, combiner.last, gram.square(), place, gram.exp()))
     return rows
 
 
@@ -43,12 +43,12 @@ def test_what_was_written_is_read(path):
     for name, written in (("critic", critics), ("actor", actors)):
         for row, record in zip(recording.of(name), written, strict=True):
             assert (row["choice"], row["measurements"]) == (record.decision.choice, record.measurements)
-            for field in ("weights", "gramian", "pairwise"):
+            for field in ("weights", "gramian", "pairwise", "one_step"):
                 np.testing.assert_array_equal(row[field], getattr(record, field))
             for field in ("candidates", "transference", "scores", "step_size"):
                 np.testing.assert_array_equal(row[field], getattr(record.decision, field))
     # Four candidates each (pairs of three tasks are three, and the full set), and nothing but numbers.
-    size = 8 + 2 * (4 + 4 + 4 + 4 * (3 + 9 + 9 + 4 + 12 + 12))
+    size = 8 + 2 * (4 + 4 + 4 + 4 * (3 + 9 + 9 + 9 + 4 + 12 + 12))
     assert path.stat().st_size == len(path.read_bytes().split(b"\n")[0]) + 1 + 5 * size
 
 
@@ -57,7 +57,7 @@ def test_what_was_not_known_is_nan(path):
     (row,) = Recording(path).of("model")
     assert row["choice"] == -1
     assert row["measurements"] == 0
-    assert all(np.isnan(row[field]).all() for field in ("gramian", "pairwise", "step_size"))
+    assert all(np.isnan(row[field]).all() for field in ("gramian", "pairwise", "one_step", "step_size"))
     assert row["scores"].shape == (0,)
 
 

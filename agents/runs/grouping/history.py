@@ -1,11 +1,14 @@
-"""Affinity recorded by a joint run."""
+"""Affinities of tasks by name, from the records of joint runs, and how well they repeat."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.run_folder import RECORD_FILE
@@ -13,57 +16,159 @@ from mtrl_transfer.grouping import standardized
 from mtrl_transfer.recorder import Recording
 
 ROLES = ("critic", "actor")
-PARTS = ("early", "late", "overall")
+AffinityName = Literal[
+    "affinity", "affinity_critic", "affinity_actor", "one_step", "one_step_critic", "one_step_actor",
+    "cosine", "cosine_critic", "cosine_actor",
+]  # fmt: skip
+"""Names of affinities: what is measured, of one network or of both.
+
+- `affinity`: effect of steps along one task, as `measure.affinity_every` and `measure.affinity_horizon` say.
+- `one_step`: the same of one step, as `measure.every` says.
+- `cosine`: of task gradients.
+
+Of both networks it is the sum of the two, each standardized.
+"""
+SETTINGS = {"affinity": "measure.affinity_every", "one_step": "measure.every", "cosine": "measure.every"}
+REPEATS = 0.5
+"""Least repeatability of an affinity that is said to repeat: below, most of the differences are noise."""
+
+
+class Series(NamedTuple):
+    """One kind of affinity in a run: means of windows `[N, T giver, T receiver]`, of `[N]` measurements each."""
+
+    tables: np.ndarray
+    measurements: np.ndarray
+
+    def of(self, windows: slice | np.ndarray) -> Series:
+        """Return some of the windows."""
+        return Series(self.tables[windows], self.measurements[windows])
+
+    def part(self, name: str) -> Series:
+        """Return a part of the run: `early`, `late` or `overall`."""
+        half = (len(self.tables) + 1) // 2
+        return self.of({"early": slice(0, half), "late": slice(-half, None), "overall": slice(None)}[name])
+
+    def mean(self) -> np.ndarray:
+        """Return the mean over measurements `[T, T]`."""
+        return np.average(self.tables, axis=0, weights=self.measurements)
+
+
+class Reliability(NamedTuple):
+    """Expected correlation of an affinity with another measurement of it; None where that is unknown.
+
+    - `halves`: with other windows of the same runs.
+    - `runs`: with as many runs of other seeds.
+    """
+
+    halves: float | None
+    runs: float | None
+
+    def __str__(self) -> str:
+        words = ["unknown" if self.halves is None else f"{self.halves:.2f}"]
+        words += [] if self.runs is None else [f"between runs {self.runs:.2f}"]
+        words += ["does not repeat"] if any(one is not None and one < REPEATS for one in self) else []
+        return ", ".join(words)
 
 
 class AffinityHistory(NamedTuple):
-    """Pairwise transference over a run.
+    """Affinities over joint runs.
 
     - `names`: names of the T tasks.
-    - `steps`: `[N]`, transitions at the end of each window.
-    - `pairwise`: by network, mean of each window `[N, T giver, T receiver]`.
-    - `measurements`: number of measurements in each window, `[N]`.
+    - `runs`: for each run its series by name of one network, as `cosine_critic`.
     """
 
     names: tuple[str, ...]
-    steps: np.ndarray
-    pairwise: dict[str, np.ndarray]
-    measurements: np.ndarray
+    runs: Sequence[Mapping[str, Series]]
 
-    def affinity(self, network: str, part: str) -> np.ndarray:
-        """Return the mean over measurements of a part of the run, `[T giver, T receiver]`.
+    def affinity(self, name: str, part: str = "overall") -> np.ndarray:
+        """Return the mean over runs and measurements, `[T giver, T receiver]`.
 
         Args:
-            network: `critic`, `actor`, or `both`: the sum of the two, each standardized, with a zero diagonal.
-            part: `early` (the first half of the windows), `late` (the second) or `overall`.
+            name: one of `AffinityName`.
+            part: `early`, `late` or `overall`.
+
+        Raises:
+            InputError: if it was not measured.
         """
-        if network == "both":
-            return np.sum([standardized(self.affinity(role, part)) for role in ROLES], axis=0)
-        half = (len(self.steps) + 1) // 2
-        chosen = {"early": slice(0, half), "late": slice(len(self.steps) - half, None), "overall": slice(None)}[part]
-        weights = self.measurements[chosen]
-        return np.average(self.pairwise[network][chosen], axis=0, weights=weights)
+        return self._combined(name, lambda series: series.part(part).mean())
+
+    def reliability(self, name: str, part: str = "overall") -> Reliability:
+        """Return how well `affinity` would repeat, within the runs and between them.
+
+            2 halves, or n runs, of rank correlation r:        reliability = n r / (1 + (n - 1) r)  (Spearman-Brown)
+
+        Halves are the odd and the even windows, so that drift over training does not count as noise. Tables are
+        compared off the diagonal and standardized, because choices compare the givers of one receiver only.
+        """
+        odd = self._combined(name, lambda series: _half(series.part(part), 0))
+        even = self._combined(name, lambda series: _half(series.part(part), 1))
+        runs = [self._replace(runs=[run]).affinity(name, part) for run in self.runs]
+        return Reliability(_stepped_up([odd, even]), _stepped_up(runs))
+
+    def _combined(self, name: str, take: Callable[[Series], np.ndarray]) -> np.ndarray:
+        if not name.endswith(ROLES):
+            return np.sum([standardized(self._combined(f"{name}_{role}", take)) for role in ROLES], axis=0)
+        missing = [run for run in self.runs if name not in run]
+        if missing:
+            kind = name.rpartition("_")[0]
+            raise InputError(f"{kind} was not measured in all joint runs: set {SETTINGS[kind]}, and train longer")
+        return np.mean([take(run[name]) for run in self.runs], axis=0)
 
 
-def read_history(run_folder: Path) -> AffinityHistory:
-    """Read the pairwise transference that a run recorded.
+def _half(series: Series, first: int) -> np.ndarray:
+    half = series.of(slice(first, None, 2))
+    return half.mean() if len(half.tables) else np.full(series.tables.shape[1:], np.nan)
+
+
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Spearman's of two affinities `[T, T]`, standardized and off the diagonal; nan where one has no differences."""
+    others = ~np.eye(len(one), dtype=bool)
+    first, second = standardized(one)[others], standardized(other)[others]
+    return float(spearmanr(first, second)[0]) if np.ptp(first) > 0 and np.ptp(second) > 0 else np.nan
+
+
+def _stepped_up(tables: Sequence[np.ndarray]) -> float | None:
+    """Reliability of the mean of equally good tables from their mean correlation (below 0 as it is)."""
+    pairs = [_rank_correlation(one, other) for one, other in combinations(tables, 2)]
+    correlation, n = float(np.mean(pairs)) if pairs else np.nan, len(tables)
+    if np.isnan(correlation):
+        return None
+    return n * correlation / (1 + (n - 1) * correlation) if correlation > 0 else correlation
+
+
+def read_history(folders: Sequence[Path]) -> AffinityHistory:
+    """Read the affinities that joint runs recorded.
 
     Raises:
-        InputError: if nothing was measured, or the file is damaged.
+        InputError: if nothing was recorded, or a file is damaged.
     """
+    read = [_read(folder) for folder in folders]
+    return AffinityHistory(tuple(read[0].tasks), [dict(_series(one)) for one in read])
+
+
+def _read(run_folder: Path) -> Recording:
     path = run_folder / RECORD_FILE
     if not path.is_file():
         raise InputError(f"{run_folder} has no {RECORD_FILE}: nothing was recorded, see log.record_every")
     try:
-        recording = Recording(path)
-        read = {role: recording.of(role) for role in ROLES}
+        return Recording(path)
     except ValueError as error:
         raise InputError(str(error)) from None
-    whole = np.all([read[role]["measurements"] > 0 for role in ROLES], axis=0)
-    if not whole.any():
-        raise InputError(
-            f"{run_folder} measured no pairwise transference: set measure.affinity_every, and train longer"
-        )
-    pairwise = {role: read[role]["pairwise"][whole].astype(np.float64) for role in ROLES}
-    measurements = np.minimum(*(read[role]["measurements"][whole] for role in ROLES))
-    return AffinityHistory(tuple(recording.tasks), recording.steps[whole], pairwise, measurements)
+
+
+def _series(recording: Recording) -> Iterator[tuple[str, Series]]:
+    for role in ROLES:
+        rows = recording.of(role)
+        norms = np.sqrt(rows["gramian"].diagonal(axis1=1, axis2=2).astype(float))
+        sizes = norms[:, :, None] * norms[:, None]
+        cosine = np.divide(rows["gramian"], sizes, out=np.zeros_like(sizes), where=~(sizes <= 0))
+        ones = np.ones(len(rows))
+        kinds = {
+            "affinity": (rows["pairwise"], rows["measurements"]),
+            "one_step": (rows["one_step"], ones),
+            "cosine": (cosine, ones),
+        }
+        for kind, (tables, measurements) in kinds.items():
+            whole = np.isfinite(tables).all(axis=(1, 2))
+            if whole.any():
+                yield f"{kind}_{role}", Series(tables[whole].astype(float), measurements[whole])

@@ -14,6 +14,7 @@ from mtrl_transfer.agents.runs.config.checks import task_names
 from mtrl_transfer.agents.runs.config.loading import load_config, section
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
+from mtrl_transfer.agents.runs.grouping.history import AffinityName
 from mtrl_transfer.agents.runs.run_folder import RUNS, folder_problems
 
 PREFIX = "groups."
@@ -27,11 +28,13 @@ class GroupOptions(Section):
     n_groups: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
     """Numbers of networks (at most) to train groups for."""
     seeds: Seeds = (0, 1, 2)
-    """Seeds of the groups' runs."""
-    network: Literal["critic", "actor", "both"] = "both"
-    """The network whose affinity decides; ``both``: the sum of the two, each standardized."""
+    """Seeds of all runs."""
+    by: Annotated[tuple[AffinityName, ...], Field(min_length=1)] = ("affinity",)
+    """Affinities by which groups are chosen, each for itself."""
     part: Literal["early", "late", "overall"] = "overall"
-    """Part of the joint run that decides: its first or second half, or all."""
+    """Part of the joint runs that decides: the first or second half, or all."""
+    only: tuple[str, ...] | None = None
+    """Groupings to train beside all together, as ``one_per_task`` or ``affinity``; null: all."""
     max_size: Count | None = None
     """Largest number of tasks in a group; null: no limit."""
     max_total_size: Count | None = None
@@ -48,11 +51,12 @@ class GroupOptions(Section):
 
 
 class GroupPlan(NamedTuple):
-    """The joint run's config, the options, and the folder."""
+    """The joint runs' config, the options, the folder, and the names of the tasks."""
 
     config: RunConfig
     options: GroupOptions
     folder: Path
+    names: tuple[str, ...]
 
 
 def load_plan(argument: str, overrides: Sequence[str]) -> GroupPlan:
@@ -75,25 +79,27 @@ def load_plan(argument: str, overrides: Sequence[str]) -> GroupPlan:
         raise InputError([*problems, *error.problems]) from None
     if problems or options is None:
         raise InputError(problems)
+    if any(override.startswith("seed=") for override in others):
+        raise InputError("seed is of a single run; groups.seeds= are those of all runs")
     if config.run_dir is not None or config.resume:
         raise InputError("run_dir and resume are of a single run; groups.folder= says where everything goes")
     folder = Path(options.folder) if options.folder is not None else RUNS / f"groups_{config.name}"
     if problems := [*folder_problems(f"{PREFIX}folder", folder), *_record(config), *_n_groups(config, options)]:
         raise InputError(problems)
-    return GroupPlan(config, options, folder)
+    return GroupPlan(config, options, folder, task_names(config))
 
 
 def _record(config: RunConfig) -> list[str]:
-    """Groups are chosen from what the joint run records, so it has to record."""
+    """Groups are chosen from what joint runs record, so they have to record."""
     every, freq, steps = config.log.record_every, config.agent.train_freq, config.agent.gradient_steps
     rollout = len(task_names(config)) * (freq[0] if isinstance(freq, tuple) else freq)
     if every is None:
-        return ["log.record_every=null: groups are chosen from the records of the joint run; give a number of updates"]
+        return ["log.record_every=null: groups are chosen from the records of joint runs; give a number of updates"]
     rollouts = -(-config.total_timesteps // rollout) - config.agent.learning_starts // rollout
     updates = rollouts * (rollout if steps < 0 else steps)
     if every <= updates:
         return []
-    return [f"log.record_every={every} should be at most {updates}, the updates of the joint run: groups need a record"]
+    return [f"log.record_every={every} should be at most {updates}, the updates of a joint run: groups need a record"]
 
 
 def _n_groups(config: RunConfig, options: GroupOptions) -> list[str]:

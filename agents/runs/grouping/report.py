@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
 from mtrl_transfer.agents.monitoring.figures import heatmap
+from mtrl_transfer.agents.runs.grouping.choose import TOGETHER
 from mtrl_transfer.agents.runs.grouping.figures import dendrogram, over_groups, predicted_and_realised
-from mtrl_transfer.agents.runs.grouping.history import PARTS, ROLES, AffinityHistory
+from mtrl_transfer.agents.runs.grouping.history import AffinityHistory
 from mtrl_transfer.agents.runs.grouping.results import Results
 from mtrl_transfer.agents.runs.report.document import Report, digits, table
 
@@ -37,11 +38,11 @@ def write_report(results: Results, history: AffinityHistory) -> Path:
     values = {
         **{"config": results.plan.config, "options": results.plan.options, "names": names, "digits": digits},
         "named": lambda groups: _named(names, groups),
-        "measurements": int(history.measurements.sum()),
         "results": list(_rows(results)),
         "ranks": {name: rank for name, rank in ranks if np.isfinite(rank)},
         "per_task": _per_task(results),
         "selections": results.choices.selections,
+        "reliabilities": results.choices.reliabilities,
     }
     folder = results.plan.folder
     _write_events(folder / EVENTS, results, figures)
@@ -50,13 +51,11 @@ def write_report(results: Results, history: AffinityHistory) -> Path:
 
 def _figures(results: Results, history: AffinityHistory) -> dict[str, Figure]:
     figures, names = {}, history.names
-    for role in ROLES:
-        for part in PARTS:
-            affinity, of = history.affinity(role, part), f"{role}, {part}"
-            figures[f"affinity_{role}_{part}"] = heatmap(affinity, names, f"Affinity, {of}", "gives", "receives")
-            figures[f"dendrogram_{role}_{part}"] = dendrogram(affinity, names, f"Dendrogram, {of}")
-    scores = [row["score"] for row in results.choices.selections]
-    figures["score"] = over_groups({"predicted": scores}, "Total affinity of the chosen groups", "standard deviations")
+    for name, affinity in results.choices.affinities.items():
+        figures[f"affinity_{name}"] = heatmap(affinity, names, f"Affinity: {name}", "gives", "receives")
+        figures[f"dendrogram_{name}"] = dendrogram(affinity, names, f"Dendrogram: {name}")
+    lines = {name: [row["score"] for row in rows] for name, rows in results.choices.selections.items()}
+    figures["score"] = over_groups(lines, "Total affinity of the chosen groups", "standard deviations")
     figures["predicted_realised"] = predicted_and_realised(
         results.predicted, results.gains, names, "Predicted and realised gain", "return beyond all together's"
     )
@@ -74,7 +73,7 @@ def _rows(results: Results) -> Iterator[tuple[object, ...]]:
         best = results.best_found(number)
         if best is not None:
             groups = best[0].groups
-            transitions = sum(map(len, groups)) * results.updates("together")
+            transitions = sum(map(len, groups)) * results.updates(TOGETHER)
             yield f"best found in hindsight, {number}", groups, best[1], None, transitions, None
 
 
@@ -96,8 +95,9 @@ def _write_events(folder: Path, results: Results, figures: dict[str, Figure]) ->
     with SummaryWriter(str(folder)) as writer:
         for name, figure in figures.items():
             writer.add_figure(f"groups/{name}", figure, close=False)
-        for row in results.choices.selections:
-            writer.add_scalar("groups/predicted_score", row["score"], row["n_groups"])
+        for name, rows in results.choices.selections.items():
+            for row in rows:
+                writer.add_scalar(f"groups_score/{name}", row["score"], row["n_groups"])
         for candidate in results.choices.candidates:
             method = candidate.label.rpartition("_")[0] if candidate.label[-1].isdigit() else candidate.label
             success = float(results.mean_success(candidate.label).mean())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr
 
-from mtrl_transfer.agents.runs.grouping.choose import Choices
+from mtrl_transfer.agents.runs.grouping.choose import TOGETHER, Choices
 from mtrl_transfer.agents.runs.grouping.options import GroupPlan
 from mtrl_transfer.agents.runs.grouping.trained import group_runs
 from mtrl_transfer.grouping import Grouping
@@ -56,7 +56,7 @@ class Results:
     @cached_property
     def gains(self) -> np.ndarray:
         """Realised return beyond that of all together, means over seeds, `[groupings, T]`."""
-        base = self.values("together", "return").mean(axis=0)
+        base = self.values(TOGETHER, "return").mean(axis=0)
         return np.stack([self.values(one.label, "return").mean(axis=0) - base for one in self.choices.candidates])
 
     def rank_correlation(self) -> np.ndarray:
@@ -94,4 +94,4 @@ class Results:
     def updates(self, label: str) -> int:
         """Return the vector steps of each run of a grouping."""
         candidate = next(one for one in self.choices.candidates if one.label == label)
-        return group_runs(self.plan, self.choices.names, candidate, 0)[0].steps
+        return group_runs(self.plan, candidate.grouping, 0)[0].steps

@@ -11,45 +11,47 @@ from mtrl_transfer.agents.runs.compare.engine import run_all
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun
 from mtrl_transfer.agents.runs.exit_codes import Incomplete
 from mtrl_transfer.agents.runs.grouping.choose import GROUPINGS_FILE, Choices, choose, read_choices, write_choices
-from mtrl_transfer.agents.runs.grouping.history import read_history
+from mtrl_transfer.agents.runs.grouping.history import AffinityHistory, read_history
 from mtrl_transfer.agents.runs.grouping.options import GroupPlan, load_plan
 from mtrl_transfer.agents.runs.grouping.report import write_report
 from mtrl_transfer.agents.runs.grouping.results import Results
-from mtrl_transfer.agents.runs.grouping.trained import group_runs, joint_run, make_routed, planned
+from mtrl_transfer.agents.runs.grouping.trained import group_runs, joint_runs, make_routed, planned
 from mtrl_transfer.agents.runs.streams import say
 from mtrl_transfer.agents.runs.tables import groupings_table
 
 
-def measure_stage(plan: GroupPlan, console: Console) -> None:
-    """Train all tasks together and record their affinity."""
-    _run(plan, [joint_run(plan)], console)
+def measure_stage(plan: GroupPlan, console: Console) -> AffinityHistory:
+    """Train all tasks together and read their affinity."""
+    runs = joint_runs(plan)
+    _run(plan, runs, console)
+    return read_history([run.run_dir for run in runs])
 
 
 def choose_stage(plan: GroupPlan, console: Console) -> Choices:
-    """Choose groups from the joint run; an existing choice stands."""
-    measure_stage(plan, console)
+    """Choose groups by the joint runs' affinity; an existing choice stands."""
+    history = measure_stage(plan, console)
     if (plan.folder / GROUPINGS_FILE).is_file():
         choices = read_choices(plan.options, plan.folder)
     else:
-        choices = choose(read_history(plan.folder / "joint"), plan.options)
+        choices = choose(history, plan.options)
         write_choices(choices, plan.options, plan.folder)
-    console.print(groupings_table(choices.selections, choices.names))
+    console.print(groupings_table(choices.selections, choices.names, choices.reliabilities, plan.options.n_groups))
     say(console, f"Groups are in {plan.folder / GROUPINGS_FILE}")
     return choices
 
 
 def train_stage(plan: GroupPlan, console: Console) -> Results:
-    """Train every group of every grouping, and route its agents."""
-    choices = choose_stage(plan, console)
+    """Train every group of every wanted grouping, and route its agents."""
+    choices = choose_stage(plan, console).only(plan.options.only)
     wanted = [
         run
-        for candidate in choices.candidates
         for seed in plan.options.seeds
-        for run in group_runs(plan, choices.names, candidate, seed)
+        for candidate in choices.candidates
+        for run in group_runs(plan, candidate.grouping, seed)
     ]
-    _run(plan, [planned(plan, choices.names, run) for run in dict.fromkeys(wanted)], console)
+    _run(plan, [planned(plan, run) for run in dict.fromkeys(wanted)], console)
     evaluations = {
-        candidate.label: [make_routed(plan, choices.names, candidate, seed) for seed in plan.options.seeds]
+        candidate.label: [make_routed(plan, candidate, seed) for seed in plan.options.seeds]
         for candidate in choices.candidates
     }
     return Results(plan, choices, evaluations)
@@ -58,7 +60,7 @@ def train_stage(plan: GroupPlan, console: Console) -> Results:
 def report_stage(plan: GroupPlan, console: Console) -> Path:
     """Everything in one HTML page, and in TensorBoard."""
     results = train_stage(plan, console)
-    page = write_report(results, read_history(plan.folder / "joint"))
+    page = write_report(results, read_history([run.run_dir for run in joint_runs(plan)]))
     say(console, f"Written: {page}; tensorboard --logdir {plan.folder}")
     return page
 

@@ -18,6 +18,7 @@ from mtrl_transfer.agents.runs.grouping.choose import Candidate
 from mtrl_transfer.agents.runs.grouping.options import GroupPlan
 from mtrl_transfer.agents.runs.outcome import Unreadable, read_evaluation
 from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, EVALUATION_FILE, to_json, write_text
+from mtrl_transfer.grouping import Grouping, all_together
 
 SCALED = {
     "agent": ("learning_starts", "batch_size", "buffer_size"),
@@ -41,40 +42,43 @@ class GroupRun(NamedTuple):
         return f"tasks{'-'.join(map(str, self.group))}_steps{self.steps}_s{self.seed}"
 
 
-def joint_run(plan: GroupPlan) -> PlannedRun:
-    """Return the run of all tasks together, in which affinity is measured."""
-    measure = plan.config.measure
-    measured = measure.model_copy(update={"affinity_every": measure.affinity_every or 10})
-    return PlannedRun("joint", plan.config.model_copy(update={"measure": measured}), plan.folder / "joint")
-
-
-def group_runs(plan: GroupPlan, names: Sequence[str], candidate: Candidate, seed: int) -> list[GroupRun]:
+def group_runs(plan: GroupPlan, grouping: Grouping, seed: int) -> list[GroupRun]:
     """Return the runs of a grouping; groupings with a group in common share its run."""
-    sizes = sum(len(group) for group in candidate.grouping.groups)
-    over = len(names) if plan.options.equal == "transitions" else sizes
+    over = len(plan.names) if plan.options.equal == "transitions" else sum(map(len, grouping.groups))
     steps = max(plan.config.total_timesteps // over, 1)
-    return [GroupRun(group, steps, seed) for group in candidate.grouping.groups]
+    return [GroupRun(group, steps, seed) for group in grouping.groups]
 
 
-def planned(plan: GroupPlan, names: Sequence[str], run: GroupRun) -> PlannedRun:
+def joint_runs(plan: GroupPlan) -> list[PlannedRun]:
+    """Return the runs of all tasks together, one a seed, in which affinity is measured."""
+    together = all_together(len(plan.names))
+    return [planned(plan, run) for seed in plan.options.seeds for run in group_runs(plan, together, seed)]
+
+
+def planned(plan: GroupPlan, run: GroupRun) -> PlannedRun:
     """Return a group's run as the engine takes it."""
-    return PlannedRun(run.label, group_config(plan.config, names, run), plan.folder / "runs" / run.label)
+    return PlannedRun(run.label, group_config(plan, run), plan.folder / "runs" / run.label)
 
 
-def group_config(config: RunConfig, names: Sequence[str], run: GroupRun) -> RunConfig:
-    """The joint run's config for some of its tasks: the same rows, steps and updates of each task."""
+def group_config(plan: GroupPlan, run: GroupRun) -> RunConfig:
+    """The config for some of its tasks: the same rows, steps and updates of each task.
+
+    Affinity is measured in runs of all tasks alone.
+    """
+    config, names = plan.config, plan.names
     share = len(run.group) / len(names)
-    changed: dict[str, Any] = {
-        "env": config.env.model_copy(update={"id": some_tasks(config.env, [names[task] for task in run.group])}),
-        "seed": run.seed,
-        "total_timesteps": run.steps * len(run.group),
-    }
+    changed: dict[str, Any] = {"seed": run.seed, "total_timesteps": run.steps * len(run.group)}
     for part, keys in SCALED.items():
         section = getattr(config, part)
         whole = {key: value for key in keys if (value := getattr(section, key))}
         own = {key: max(round(value * share), len(run.group)) for key, value in whole.items()}
         changed[part] = section.model_copy(update=own)
-    changed["measure"] = config.measure.model_copy(update={"affinity_every": None, "affinity_rows": None})
+    if share == 1:
+        measured: dict[str, Any] = {"affinity_every": config.measure.affinity_every or 10}
+    else:
+        changed["env"] = config.env.model_copy(update={"id": some_tasks(config.env, [names[i] for i in run.group])})
+        measured = {"affinity_every": None, "affinity_rows": None}
+    changed["measure"] = config.measure.model_copy(update=measured)
     return config.model_copy(update=changed)
 
 
@@ -86,21 +90,21 @@ def some_tasks(env: EnvConfig, names: Sequence[str]) -> str | tuple[str, ...]:
     return env.id if suite == "MT1" else f"{suite}:{','.join(names)}"
 
 
-def make_routed(plan: GroupPlan, names: Sequence[str], candidate: Candidate, seed: int) -> dict[str, Any]:
+def make_routed(plan: GroupPlan, candidate: Candidate, seed: int) -> dict[str, Any]:
     """One agent of a grouping's finished runs, in a folder like a run's, evaluated by the protocol.
 
     Returns:
         Its ``evaluation.json``.
     """
     folder = plan.folder / "routed" / f"{candidate.label}_s{seed}"
-    runs = group_runs(plan, names, candidate, seed)
+    runs = group_runs(plan, candidate.grouping, seed)
     about = {"groups": [run.label for run in runs], "assignment": list(candidate.grouping.assignment)}
     done = _evaluation(folder)
     if done is not None and done.get("grouping") == about:
         return done
     device = device_here(plan.config.agent.device)  # a cluster's may not be
     agents = [load_agent(plan.folder / "runs" / run.label / AGENT_FILE, device) for run in runs]
-    routed = RoutedAgent(names, [one for one in agents if isinstance(one, MTSAC)], candidate.grouping.assignment)
+    routed = RoutedAgent(plan.names, [one for one in agents if isinstance(one, MTSAC)], candidate.grouping.assignment)
     folder.mkdir(parents=True, exist_ok=True)
     routed.save(folder / AGENT_FILE)
     config = plan.config.model_copy(update={"seed": seed, "run_dir": str(folder)})

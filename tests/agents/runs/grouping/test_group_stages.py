@@ -19,7 +19,7 @@ from mtrl_transfer.agents.runs.config.schema import EnvConfig
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.grouping import stages
 from mtrl_transfer.agents.runs.grouping.choose import Candidate, choose, read_choices, write_choices
-from mtrl_transfer.agents.runs.grouping.history import AffinityHistory, read_history
+from mtrl_transfer.agents.runs.grouping.history import AffinityHistory, Series, read_history
 from mtrl_transfer.agents.runs.grouping.options import GroupOptions, load_plan
 from mtrl_transfer.agents.runs.grouping.results import Results
 from mtrl_transfer.agents.runs.grouping.trained import group_runs, planned, some_tasks
@@ -69,7 +69,7 @@ def done(monkeypatch) -> list[str]:
 def test_all_stages_from_config_to_report(tmp_path, done, capsys):
     folder = tmp_path / "groups"
     assert cli.group(arguments("choose", folder)) == 0, capsys.readouterr().err
-    assert done == ["joint"]
+    assert done == ["tasks0-1-2-3_steps100_s1"]
     # The next stage trains what the file says: here, groups with one in common, and one of them overlapping.
     content = json.loads((folder / "groupings.json").read_text())
     content["groupings"] = {
@@ -79,7 +79,7 @@ def test_all_stages_from_config_to_report(tmp_path, done, capsys):
     }
     (folder / "groupings.json").write_text(json.dumps(content))
     assert cli.group(arguments("report", folder)) == 0, capsys.readouterr().err
-    labels = ["tasks0-1-2-3", "tasks0-2", "tasks1-3", "tasks0-3", "tasks1"]
+    labels = ["tasks0-2", "tasks1-3", "tasks0-3", "tasks1"]
     assert sorted(done[1:]) == sorted(f"{label}_steps100_s1" for label in labels)
     _check_routed(folder)
     _check_report(folder)
@@ -88,6 +88,8 @@ def test_all_stages_from_config_to_report(tmp_path, done, capsys):
     assert cli.group(arguments("report", folder)) == 0
     assert done == []
     assert len(list((folder / "report").iterdir())) == 1
+    assert cli.group([*arguments("report", folder), "groups.only=[mine]"]) == 0
+    assert "other_3" not in (folder / "report.md").read_text()
     assert cli.group([*arguments("report", folder), "groups.random=3"]) == 2
     told = capsys.readouterr().err.replace("\n", "")
     assert "groups.random=3" in told
@@ -115,10 +117,10 @@ def _check_report(folder: Path) -> None:
     assert "href=" not in page  # whole by itself
     for label in ("together", "mine_2", "other_3", "best found in hindsight, 2"):
         assert label in page
-    assert page.count("data:image/svg+xml;base64") == len(list((folder / "figures").glob("*.svg"))) == 14
+    assert page.count("data:image/svg+xml;base64") == len(list((folder / "figures").glob("*.svg"))) == 4
     assert "| together | 1 | point-a0, point-b0, point-a1, noise |" in (folder / "report.md").read_text()
     events = EventAccumulator(str(folder / "report")).Reload()
-    assert {"groups/dendrogram_critic_early", "groups/predicted_realised"} <= set(events.Tags()["images"])
+    assert {"groups/dendrogram_affinity", "groups/predicted_realised"} <= set(events.Tags()["images"])
     assert [event.step for event in events.Scalars("groups_success/mine")] == [2]
 
 
@@ -129,35 +131,67 @@ def test_failed_run_is_reported(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "joint failed: out of memory\n"
 
 
-def test_affinity_of_parts_of_a_run(tmp_path, done):
-    assert cli.group(arguments("measure", tmp_path)) == 0
-    history = read_history(tmp_path / "joint")
-    recording = Recording(tmp_path / "joint" / "transference.records")
-    counts = recording.of("critic")["measurements"]
+def test_affinities_are_means_of_records(tmp_path, done):
+    assert cli.group(arguments("measure", tmp_path, "measure.every=4")) == 0
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.is_dir())
+    history = read_history([folder])
+    critic = Recording(folder / "transference.records").of("critic")
+    counts = critic["measurements"]
     assert counts.sum() > 10
-    whole = (recording.of("critic")["pairwise"] * counts[:, None, None]).sum(axis=0) / counts.sum()
-    np.testing.assert_allclose(history.affinity("critic", "overall"), whole, rtol=1e-5)
-    half = (len(history.steps) + 1) // 2
-    late = np.average(history.pairwise["actor"][-half:], axis=0, weights=history.measurements[-half:])
-    np.testing.assert_allclose(history.affinity("actor", "late"), late)
-    both = standardized(history.affinity("critic", "early")) + standardized(history.affinity("actor", "early"))
-    np.testing.assert_allclose(history.affinity("both", "early"), both)
+    whole = (critic["pairwise"] * counts[:, None, None]).sum(axis=0) / counts.sum()
+    np.testing.assert_allclose(history.affinity("affinity_critic"), whole, rtol=1e-5)
+    np.testing.assert_allclose(history.affinity("one_step_critic"), critic["one_step"].mean(axis=0), rtol=1e-5)
+    cosine = history.affinity("cosine_critic")
+    np.testing.assert_allclose(cosine.diagonal(), 1.0)
+    first = np.mean([gram[0, 1] / np.sqrt(gram[0, 0] * gram[1, 1]) for gram in critic["gramian"]])
+    assert cosine[0, 1] == pytest.approx(first, abs=1e-6)
+    late = Series(critic["pairwise"], counts).part("late").mean()
+    np.testing.assert_allclose(history.affinity("affinity_critic", "late"), late, rtol=1e-5)
+    both = standardized(history.affinity("cosine_critic")) + standardized(history.affinity("cosine_actor"))
+    np.testing.assert_allclose(history.affinity("cosine"), both)
+
+
+def test_reliability_of_known_noise():
+    """Tables of as much noise as signal: the mean of n has a reliability of n / (n + 1)."""
+    rng = np.random.default_rng(0)
+    signal, other = rng.normal(size=(2, 40, 40))
+
+    def noisy(n, drift=0.0, signal=signal):
+        tables = signal + drift * np.arange(n)[:, None, None] * other + rng.normal(size=(n, 40, 40))
+        return {"affinity_critic": Series(tables, np.ones(n))}
+
+    def reliability(*runs):
+        return AffinityHistory(("task",) * 40, runs).reliability("affinity_critic")
+
+    assert reliability(noisy(8)).halves == pytest.approx(8 / 9, abs=0.03)
+    assert reliability(noisy(8, drift=9.0)).halves > 0.95
+    found = reliability(noisy(1), noisy(1), noisy(1))
+    assert found.halves is None
+    assert found.runs == pytest.approx(3 / 4, abs=0.04)
+    assert str(reliability(noisy(8, signal=0 * signal))).endswith("does not repeat")
+    assert "not" not in str(reliability(noisy(8)))
 
 
 BLOCKS = np.array([[0, -1, 2, -3], [-1, 0, -2, 1], [2, -1, 0, -2], [-3, 1, -1, 0]], float)
 
 
+def measured(table: np.ndarray) -> AffinityHistory:
+    """One table in two windows of critic and actor."""
+    series = Series(np.stack([table, table]), np.array([5, 5]))
+    return AffinityHistory(NAMES, [{"affinity_critic": series, "affinity_actor": series}])
+
+
 @pytest.fixture
 def history() -> AffinityHistory:
-    return AffinityHistory(NAMES, np.array([100]), {"critic": BLOCKS[None], "actor": BLOCKS[None]}, np.array([5]))
+    return measured(BLOCKS)
 
 
 def test_choice_includes_controls_and_survives_its_file(history, tmp_path):
-    options = GroupOptions(n_groups=(2,), random=2)
+    options = GroupOptions(n_groups=(2,), random=2, by=("affinity", "affinity_actor"))
     choices = choose(history, options)
-    assert [row["n_groups"] for row in choices.selections] == [1, 2, 3, 4]
+    assert [row["n_groups"] for row in choices.selections["affinity"]] == [1, 2, 3, 4]
     groupings = {one.label: one.grouping for one in choices.candidates}
-    assert groupings["chosen_2"].groups == groupings["tag_2"].groups == ((0, 2), (1, 3))
+    assert groupings["affinity_2"].groups == groupings["tag_2"].groups == ((0, 2), (1, 3))
     assert groupings["together"].groups == ((0, 1, 2, 3),)
     assert len(groupings["one_per_task"].groups) == 4
     assert {"random0_2", "random1_2", "cluster_2"} <= set(groupings)
@@ -167,6 +201,11 @@ def test_choice_includes_controls_and_survives_its_file(history, tmp_path):
     again = read_choices(options, tmp_path)
     assert [(one.label, one.grouping) for one in again.candidates] == list(groupings.items())
     np.testing.assert_array_equal(again.candidates[0].predicted, choices.candidates[0].predicted)
+    assert again.reliabilities == choices.reliabilities
+    assert choices.reliabilities["affinity"] == (pytest.approx(1.0), None)
+    assert [one.label for one in again.only(["affinity_actor"]).candidates] == ["together", "affinity_actor_2"]
+    with pytest.raises(InputError, match="best is no grouping; there are together, one_per_task, affinity_2"):
+        again.only(["best"])
     assert np.isnan(next(one for one in again.candidates if one.label == "one_per_task").predicted).all()
 
 
@@ -174,11 +213,11 @@ def test_chosen_groups_respect_limits():
     """Task 0 is what all others want: without a limit it trains with each of them."""
     wanted = np.full((4, 4), -1.0)
     wanted[0], wanted[1, 0] = 1.0, 1.0
-    history = AffinityHistory(NAMES, np.array([100]), {"critic": wanted[None], "actor": wanted[None]}, np.array([5]))
+    history = measured(wanted)
 
     def chosen(number, **limits):
         options = GroupOptions(n_groups=(number,), **limits)
-        return next(one for one in choose(history, options).candidates if one.label == f"chosen_{number}").grouping
+        return next(one for one in choose(history, options).candidates if one.label == f"affinity_{number}").grouping
 
     assert [len(group) for group in chosen(3).groups] == [2, 2, 2]
     assert sum(len(group) for group in chosen(3, max_total_size=4).groups) == 4
@@ -192,8 +231,8 @@ def test_budgets_are_equal_in_transitions_or_compute(tmp_path):
     overlapping = Candidate("x", Grouping(((0, 1, 2), (1, 2, 3)), (0, 0, 0, 1)), np.zeros(4))
     for equal, steps in (("transitions", 100), ("compute", 66)):
         plan = load_plan("point_groups", [*SHORT, f"groups.equal={equal}", f"groups.folder={tmp_path}"])
-        runs = group_runs(plan, NAMES, overlapping, 7)
-        configs = [planned(plan, NAMES, run).config for run in runs]
+        runs = group_runs(plan, overlapping.grouping, 7)
+        configs = [planned(plan, run).config for run in runs]
         assert [config.total_timesteps for config in configs] == [3 * steps, 3 * steps]
         assert [config.agent.batch_size for config in configs] == [24, 24]
         assert configs[1].env.id == "Point-4:point-b0,point-a1,noise"
@@ -250,9 +289,11 @@ def test_rank_correlation_is_over_different_groups(history):
     ("overrides", "told"),
     [
         (["groups.n_groups=[0]", "agent.taau=1"], ["groups.n_groups", "unknown key agent.taau"]),
-        (["groups.netwrk=critic"], ["unknown key groups.netwrk; did you mean network?"]),
+        (["groups.sedes=[1]"], ["unknown key groups.sedes; did you mean seeds?"]),
         (["groups.engine.address=x"], ["groups.engine.address='x' is for engine=ray"]),
+        (["groups.by=[affinty]"], ["groups.by", "affinity_critic"]),
         (["run_dir=x"], ["groups.folder="]),
+        (["seed=3"], ["groups.seeds="]),
         (["log.record_every=null", "env.id=Point-4"], ["log.record_every=null: groups are chosen from the records"]),
         (
             short("log.record_every=77", "groups.n_groups=[2,5]"),
@@ -272,7 +313,7 @@ def test_too_many_groups_or_no_record_is_refused(history, tmp_path):
     with pytest.raises(InputError, match=r"n_groups=5 should be at most 4"):
         choose(history, GroupOptions(n_groups=(5,)))
     with pytest.raises(InputError, match=r"nothing was recorded, see log\.record_every"):
-        read_history(tmp_path)
+        read_history([tmp_path])
 
 
 @pytest.mark.parametrize(
@@ -281,8 +322,10 @@ def test_too_many_groups_or_no_record_is_refused(history, tmp_path):
         ("[]", "object"),
         ("[" * 100_000, "recursion limit|EOF"),
         ({"tasks": 3}, "tasks: "),
-        ({"affinity": [[0.0]]}, r"affinity should be \[4, 4\]"),
-        ({"affinity": float("inf")}, "affinity: "),
+        ({"affinities": {"affinity": [[0.0]]}}, r"affinity should be \[4, 4\]"),
+        ({"affinities": {"affinity": float("inf")}}, r"affinities\.affinity: "),
+        ({"affinities": {}}, "affinities: "),
+        ({"reliabilities": {}}, "should have the same names"),
         (
             {"groupings": {"mine": {"groups": [[0, 1, 2, 3]], "assignment": [0, 0, 0]}}},
             "mine should assign the tasks 0 to 3",
@@ -294,7 +337,7 @@ def test_too_many_groups_or_no_record_is_refused(history, tmp_path):
         ),
         ({"groupings": {"mine": {"groups": {"a": 1}, "assignment": []}}}, "groupings.mine.groups"),
         ({"groupings": {"mine": {"groups": [[0, 1, 2, 3]], "serves": [0] * 4}}}, "groupings.mine.assignment"),  # of 0.1
-        ({"selections": [{}]}, r"selections\.0\.n_groups"),
+        ({"selections": {"affinity": [{}]}}, r"selections\.affinity\.0\.n_groups"),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -310,4 +353,4 @@ def test_strange_groupings_are_told_by_file(history, tmp_path, change, told):
 def test_damaged_records_are_told_by_file(tmp_path):
     (tmp_path / "transference.records").write_bytes(b"\xff\n")
     with pytest.raises(InputError, match=r"transference\.records is not a recording"):
-        read_history(tmp_path)
+        read_history([tmp_path])

@@ -25,10 +25,16 @@ def test_families_are_found_in_nine_of_ten_seeds(tmp_path: Path) -> None:
 
 def families(folder: Path, seed: int) -> set[tuple[str, ...]]:
     """The reaching tasks in two groups, by what the actor's affinity says in the second half of a joint run."""
-    arguments = ["measure", "point_groups", f"seed={seed}", f"groups.folder={folder}", "groups.engine.workers=1"]
+    arguments = [
+        "measure",
+        "point_groups",
+        f"groups.seeds=[{seed}]",
+        f"groups.folder={folder}",
+        "groups.engine.workers=1",
+    ]
     assert cli.group(arguments) == 0
-    history = read_history(folder / "joint")
+    history = read_history([path for path in (folder / "runs").iterdir() if path.is_dir()])
     reaching = [index for index, name in enumerate(history.names) if name != "noise"]
-    affinity = standardized(history.affinity("actor", "late")[np.ix_(reaching, reaching)])
+    affinity = standardized(history.affinity("affinity_actor", "late")[np.ix_(reaching, reaching)])
     groups = select_groups(affinity, 2, max_total_size=len(reaching)).groups
     return {tuple(sorted(history.names[reaching[index]] for index in group)) for group in groups}
