@@ -6,18 +6,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mtrl_transfer.agents import RoutedAgent, evaluate, load_agent
+import numpy as np
+
+from mtrl_transfer.agents import RoutedAgent, load_agent
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
-from mtrl_transfer.agents.runs import tables
-from mtrl_transfer.agents.runs.build import evaluation_env
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun
 from mtrl_transfer.agents.runs.config.checks import device_here
 from mtrl_transfer.agents.runs.config.loading import to_yaml
 from mtrl_transfer.agents.runs.config.schema import EnvConfig, RunConfig
 from mtrl_transfer.agents.runs.grouping.choose import Candidate
 from mtrl_transfer.agents.runs.grouping.options import GroupPlan
-from mtrl_transfer.agents.runs.outcome import Unreadable, read_evaluation
-from mtrl_transfer.agents.runs.run_folder import AGENT_FILE, CONFIG_FILE, EVALUATION_FILE, to_json, write_text
+from mtrl_transfer.agents.runs.outcome import Unreadable, read_evaluation, read_protocol
+from mtrl_transfer.agents.runs.run_folder import (
+    AGENT_FILE,
+    CONFIG_FILE,
+    EVALUATION_FILE,
+    PROTOCOL_FILE,
+    to_json,
+    write_text,
+)
 from mtrl_transfer.grouping import Grouping, all_together
 
 SCALED = {
@@ -91,38 +98,49 @@ def some_tasks(env: EnvConfig, names: Sequence[str]) -> str | tuple[str, ...]:
 
 
 def make_routed(plan: GroupPlan, candidate: Candidate, seed: int) -> dict[str, Any]:
-    """One agent of a grouping's finished runs, in a folder like a run's, evaluated by the protocol.
+    """One agent of a grouping's finished runs, in a folder like a run's, with their evaluations.
 
     Returns:
-        Its ``evaluation.json``.
+        Its ``evaluation.json``: each task as the run that serves it played it.
     """
     folder = plan.folder / "routed" / f"{candidate.label}_s{seed}"
-    runs = group_runs(plan, candidate.grouping, seed)
-    about = {"groups": [run.label for run in runs], "assignment": list(candidate.grouping.assignment)}
-    done = _evaluation(folder)
-    if done is not None and done.get("grouping") == about:
-        return done
+    runs = [plan.folder / "runs" / run.label for run in group_runs(plan, candidate.grouping, seed)]
+    parts = [read_evaluation(run / EVALUATION_FILE) for run in runs]
+    serving = [parts[index] for index in candidate.grouping.assignment]
+    tasks = {name: one["tasks"][name] for name, one in zip(plan.names, serving, strict=True)}
+    solvable = set().union(*map(_solvable, runs))
+    content = {
+        "step": sum(one["step"] for one in parts),
+        "goals": plan.config.evaluation.goals,
+        "solvable": [name in solvable for name in plan.names],
+        "grouping": {"groups": [run.name for run in runs], "assignment": list(candidate.grouping.assignment)},
+        "mean_success": float(np.mean([tasks[name]["success"] for name in plan.names if name in solvable])),
+        "tasks": tasks,
+    }
+    if _evaluation(folder) != content:
+        _save_routed(plan, candidate, runs, folder, seed)
+        write_text(folder / EVALUATION_FILE, to_json(content))
+    return content
+
+
+def _save_routed(plan: GroupPlan, candidate: Candidate, runs: Sequence[Path], folder: Path, seed: int) -> None:
     device = device_here(plan.config.agent.device)  # a cluster's may not be
-    agents = [load_agent(plan.folder / "runs" / run.label / AGENT_FILE, device) for run in runs]
+    agents = [load_agent(run / AGENT_FILE, device) for run in runs]
     routed = RoutedAgent(plan.names, [one for one in agents if isinstance(one, MTSAC)], candidate.grouping.assignment)
     folder.mkdir(parents=True, exist_ok=True)
     routed.save(folder / AGENT_FILE)
-    config = plan.config.model_copy(update={"seed": seed, "run_dir": str(folder)})
-    write_text(folder / CONFIG_FILE, to_yaml(config))
-    env = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed)
-    try:
-        result = evaluate(routed, env, config.evaluation.final_n_goals)
-    finally:
-        env.close()
-    told = {"goals": config.evaluation.goals, "solvable": result.solvable.tolist(), "grouping": about}
-    content = tables.evaluation_json(result, step=routed.num_timesteps, **told)
-    write_text(folder / EVALUATION_FILE, to_json(content))
-    return content
+    write_text(folder / CONFIG_FILE, to_yaml(plan.config.model_copy(update={"seed": seed, "run_dir": str(folder)})))
+
+
+def _solvable(run: Path) -> set[str]:
+    """Names of a run's tasks that can be solved."""
+    about = read_protocol(run / PROTOCOL_FILE)["environment"]
+    return {about["task_names"][index] for index in about["solvable_tasks"]}
 
 
 def _evaluation(folder: Path) -> dict[str, Any] | None:
     """Evaluation of an earlier call; None where there is none that can be read."""
     try:
-        return read_evaluation(folder / EVALUATION_FILE)
+        return {key: value for key, value in read_evaluation(folder / EVALUATION_FILE).items() if key != "seconds"}
     except Unreadable:
         return None
