@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,7 +23,6 @@ from mtrl_transfer.envs.task_env import TaskEnv
 
 SUITES: dict[str, tuple[str, ...]] = {"MT10": tuple(MT10_V3), "MT25": tuple(MT25_V3), "MT50": tuple(MT50_V3)}
 """Task names of Meta-World's multi-task benchmarks, in their order."""
-OTHER_SUITES = ("Point-5", "Point-5-rotated", *GYMNASIUM_SUITES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +104,34 @@ def parse_metaworld_suite(spec: str | Sequence[str]) -> MetaWorldSuite:
     Raises:
         ValueError: If a suite or task does not exist or a task is named twice; names the nearest that exist.
     """
+    _refuse_single_environments(spec)
     if not isinstance(spec, str):
         return MetaWorldSuite("custom", checked_tasks(spec, ALL_V3_ENVIRONMENTS))
     suite, _, chosen = spec.partition(":")
     if suite == "MT1" and chosen:
         return MetaWorldSuite(spec, checked_tasks([chosen], ALL_V3_ENVIRONMENTS))
     if suite not in SUITES:
-        single = [f"MT1:{name}" for name in ALL_V3_ENVIRONMENTS]
-        check_choice("suite", spec, [*SUITES, *OTHER_SUITES, *single])
+        check_choice("suite", spec, _known_suites(spec))
     tasks = checked_tasks(chosen.split(","), SUITES[suite]) if chosen else SUITES[suite]
     return MetaWorldSuite(spec, tasks, benchmark=SUITES[suite])
+
+
+def _refuse_single_environments(spec: str | Sequence[str]) -> None:
+    names = [spec] if isinstance(spec, str) or not isinstance(spec, Sequence) else spec
+    for name in names:
+        if not isinstance(name, str) or name in gym.registry:
+            raise ValueError(
+                f"{name!r} is neither a suite nor a Meta-World task: tasks of your own or of gymnasium are a dict of "
+                "functions, as in make_vec_env({'mine': lambda: gym.make('Pendulum-v1')})"
+            )
+
+
+def _known_suites(spec: str) -> list[str]:
+    """All names of suites; those of Point with the number that was given."""
+    number = re.search(r"\d+", spec)
+    point = f"Point-{number[0] if number else 5}"
+    single = (f"MT1:{name}" for name in ALL_V3_ENVIRONMENTS)
+    return [*SUITES, point, f"{point}-rotated", f"{point}-spread", *GYMNASIUM_SUITES, *single]
 
 
 def _make_task(name: str, index: int, n_tasks: int, goals: np.ndarray, options: MetaWorldOptions) -> gym.Env:
