@@ -25,7 +25,7 @@ from mtrl_transfer.grouping import (
 )
 
 GROUPINGS_FILE = "groupings.json"
-TOGETHER = "together"
+TOGETHER, ALONE = "together", "one_per_task"
 DECIDE = ("n_groups", "by", "part", "max_size", "max_total_size", "singleton_score", "random")
 """Options on which the choice depends."""
 
@@ -81,7 +81,7 @@ def choose(history: AffinityHistory, options: GroupOptions) -> Choices:
     selections = {name: _selections(affinity, options) for name, affinity in affinities.items()}
     leading = affinities[options.by[0]]
     raw = history.affinity("affinity_critic")
-    groupings = {TOGETHER: all_together(n_tasks), "one_per_task": one_per_task(n_tasks)}
+    groupings = {TOGETHER: all_together(n_tasks), ALONE: one_per_task(n_tasks)}
     for number in sorted(set(options.n_groups)):
         for name, rows in selections.items():
             row = next(row for row in rows if row["n_groups"] == number)

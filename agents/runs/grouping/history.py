@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.stats import spearmanr
 
+from mtrl_transfer.agents.monitoring.features import rank_correlation
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.run_folder import RECORD_FILE
 from mtrl_transfer.grouping import standardized
@@ -18,13 +18,14 @@ from mtrl_transfer.recorder import Recording
 ROLES = ("critic", "actor")
 AffinityName = Literal[
     "affinity", "affinity_critic", "affinity_actor", "one_step", "one_step_critic", "one_step_actor",
-    "cosine", "cosine_critic", "cosine_actor",
+    "cosine", "cosine_critic", "cosine_actor", "covariance", "covariance_critic", "covariance_actor",
 ]  # fmt: skip
 """Names of affinities: what is measured, of one network or of both.
 
 - `affinity`: effect of steps along one task, as `measure.affinity_every` and `measure.affinity_horizon` say.
 - `one_step`: the same of one step, as `measure.every` says.
 - `cosine`: of task gradients.
+- `covariance`: covariance similarity of trunk features on the replay at the end.
 
 Of both networks it is the sum of the two, each standardized.
 """
@@ -78,7 +79,7 @@ class AffinityHistory(NamedTuple):
     """
 
     names: tuple[str, ...]
-    runs: Sequence[Mapping[str, Series]]
+    runs: Sequence[dict[str, Series]]
 
     def affinity(self, name: str, part: str = "overall") -> np.ndarray:
         """Return the mean over runs and measurements, `[T giver, T receiver]`.
@@ -105,6 +106,11 @@ class AffinityHistory(NamedTuple):
         runs = [self._replace(runs=[run]).affinity(name, part) for run in self.runs]
         return Reliability(_stepped_up([odd, even]), _stepped_up(runs))
 
+    def received(self, name: str, part: str = "overall") -> np.ndarray:
+        """Return the mean affinity that each task receives from the others in one network, `[T]`."""
+        table = self.affinity(name, part)
+        return (table.sum(axis=0) - table.diagonal()) / (len(table) - 1)
+
     def _combined(self, name: str, take: Callable[[Series], np.ndarray]) -> np.ndarray:
         if not name.endswith(ROLES):
             return np.sum([standardized(self._combined(f"{name}_{role}", take)) for role in ROLES], axis=0)
@@ -120,16 +126,9 @@ def _half(series: Series, first: int) -> np.ndarray:
     return half.mean() if len(half.tables) else np.full(series.tables.shape[1:], np.nan)
 
 
-def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Spearman's of two affinities `[T, T]`, standardized and off the diagonal; nan where one has no differences."""
-    others = ~np.eye(len(one), dtype=bool)
-    first, second = standardized(one)[others], standardized(other)[others]
-    return float(spearmanr(first, second)[0]) if np.ptp(first) > 0 and np.ptp(second) > 0 else np.nan
-
-
 def _stepped_up(tables: Sequence[np.ndarray]) -> float | None:
     """Reliability of the mean of equally good tables from their mean correlation (below 0 as it is)."""
-    pairs = [_rank_correlation(one, other) for one, other in combinations(tables, 2)]
+    pairs = [rank_correlation(standardized(one), standardized(other)) for one, other in combinations(tables, 2)]
     correlation, n = float(np.mean(pairs)) if pairs else np.nan, len(tables)
     if np.isnan(correlation):
         return None

@@ -10,12 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from mtrl_transfer.agents.monitoring.figures import heatmap
-from mtrl_transfer.agents.runs.grouping.choose import TOGETHER
-from mtrl_transfer.agents.runs.grouping.figures import dendrogram, over_groups, predicted_and_realised
-from mtrl_transfer.agents.runs.grouping.history import AffinityHistory
+from mtrl_transfer.agents.runs.grouping.choose import ALONE, TOGETHER
+from mtrl_transfer.agents.runs.grouping.figures import groups_and_gains, over_groups, predicted_and_realised
+from mtrl_transfer.agents.runs.grouping.history import ROLES, AffinityHistory
 from mtrl_transfer.agents.runs.grouping.results import Results
 from mtrl_transfer.agents.runs.report.document import Report, digits, table
+from mtrl_transfer.agents.runs.report.numbers import Estimate, mean_with_interval
+from mtrl_transfer.grouping import Grouping
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 EVENTS = "report"
@@ -34,13 +35,14 @@ def write_report(results: Results, history: AffinityHistory) -> Path:
     """
     names = results.choices.names
     ranks = zip(names, results.rank_correlation().tolist(), strict=True)
-    figures = _figures(results, history)
+    figures = _figures(results)
     values = {
         **{"config": results.plan.config, "options": results.plan.options, "names": names, "digits": digits},
         "named": lambda groups: _named(names, groups),
         "results": list(_rows(results)),
         "ranks": {name: rank for name, rank in ranks if np.isfinite(rank)},
         "per_task": _per_task(results),
+        "company": _company(results, history),
         "selections": results.choices.selections,
         "reliabilities": results.choices.reliabilities,
     }
@@ -49,17 +51,49 @@ def write_report(results: Results, history: AffinityHistory) -> Path:
     return Report(TEMPLATE, values, figures).write(folder)
 
 
-def _figures(results: Results, history: AffinityHistory) -> dict[str, Figure]:
-    figures, names = {}, history.names
-    for name, affinity in results.choices.affinities.items():
-        figures[f"affinity_{name}"] = heatmap(affinity, names, f"Affinity: {name}", "gives", "receives")
-        figures[f"dendrogram_{name}"] = dendrogram(affinity, names, f"Dendrogram: {name}")
-    lines = {name: [row["score"] for row in rows] for name, rows in results.choices.selections.items()}
+def _figures(results: Results) -> dict[str, Figure]:
+    figures, names, choices = {}, results.choices.names, results.choices
+    number = min(results.plan.options.n_groups)
+    for name, affinity in choices.affinities.items():
+        row = next(row for row in choices.selections[name] if row["n_groups"] == number)
+        shown = {"one network per task": ALONE, "all together": TOGETHER, "these groups": f"{name}_{number}"}
+        success = {
+            said: results.values(label, "success").mean(axis=0)
+            for said, label in shown.items()
+            if label in results.evaluations
+        }
+        grouping = Grouping(row["groups"], row["assignment"])
+        title = f"By {name}: {number} networks at most"
+        figures[f"groups_{name}"] = groups_and_gains(affinity, names, grouping, success, title)
+    lines = {name: [row["score"] for row in rows] for name, rows in choices.selections.items()}
     figures["score"] = over_groups(lines, "Total affinity of the chosen groups", "standard deviations")
     figures["predicted_realised"] = predicted_and_realised(
         results.predicted, results.gains, names, "Predicted and realised gain", "return beyond all together's"
     )
     return figures
+
+
+def _company(results: Results, history: AffinityHistory) -> tuple[str, dict[str, Estimate | None]] | None:
+    """Each task's gain from company beside the affinity that it receives, and how the two agree."""
+    gains, options = results.company_gains, results.plan.options
+    if gains is None:
+        return None
+    kinds = dict.fromkeys(name.removesuffix("_critic").removesuffix("_actor") for name in options.by)
+    received = {f"{kind}_{role}": history.received(f"{kind}_{role}", options.part) for kind in kinds for role in ROLES}
+    success = {label: results.values(label, "success").mean(axis=0) for label in (ALONE, TOGETHER)}
+    rows = [
+        [name, *(digits(one[task]) for one in success.values()), _gain(gains[:, task])]
+        + [f"{one[task]:.2g}" for one in received.values()]
+        for task, name in enumerate(results.choices.names)
+    ]
+    means = [results.mean_success(label) for label in (ALONE, TOGETHER)]
+    rows.append(["mean", *(digits(one.mean()) for one in means), _gain(means[1] - means[0]), *[None] * len(received)])
+    header = ("task", "alone", "together", "gain", *(f"received, {name}" for name in received))
+    return table(header, rows), {name: results.foretold(one) for name, one in received.items()}
+
+
+def _gain(gains: np.ndarray) -> str | None:
+    return str(mean_with_interval(gains)) if len(gains) > 1 else digits(gains.mean())
 
 
 def _rows(results: Results) -> Iterator[tuple[object, ...]]:

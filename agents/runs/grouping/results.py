@@ -7,11 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
-from mtrl_transfer.agents.runs.grouping.choose import TOGETHER, Choices
+from mtrl_transfer.agents.runs.compare.statistics import estimate
+from mtrl_transfer.agents.runs.grouping.choose import ALONE, TOGETHER, Choices
 from mtrl_transfer.agents.runs.grouping.options import GroupPlan
 from mtrl_transfer.agents.runs.grouping.trained import group_runs
+from mtrl_transfer.agents.runs.report.numbers import Estimate
 from mtrl_transfer.grouping import Grouping
 from mtrl_transfer.grouping.groups import membership
 from mtrl_transfer.grouping.program import best_groups
@@ -59,6 +61,30 @@ class Results:
         base = self.values(TOGETHER, "return").mean(axis=0)
         return np.stack([self.values(one.label, "return").mean(axis=0) - base for one in self.choices.candidates])
 
+    @cached_property
+    def company_gains(self) -> np.ndarray | None:
+        """Success of all together beyond that of one network per task, `[seeds, T]`; None if these did not train."""
+        if ALONE not in self.evaluations:
+            return None
+        return self.values(TOGETHER, "success") - self.values(ALONE, "success")
+
+    def foretold(self, received: np.ndarray) -> Estimate | None:
+        """Return the rank correlation of received affinity `[T]` with gain from company, over tasks that can be solved.
+
+        Its interval is by bootstrap over seeds; None where all received or gained alike.
+        """
+        gains = self.company_gains
+        if gains is None or np.ptp(received[self.solvable]) == 0 or np.ptp(gains.mean(axis=0)[self.solvable]) == 0:
+            return None
+        ranks = _centred_ranks(received[self.solvable])
+
+        def correlation(drawn: np.ndarray) -> np.ndarray:  # [..., seeds, T]
+            others = _centred_ranks(drawn.mean(axis=-2))
+            scale = np.linalg.norm(ranks) * np.linalg.norm(others, axis=-1)
+            return (others * ranks).sum(axis=-1) / np.where(scale > 0, scale, 1.0)
+
+        return estimate(gains[:, self.solvable], correlation, np.random.default_rng(0))
+
     def rank_correlation(self) -> np.ndarray:
         """Spearman's of predicted with realised gain over different groups, per task `[T]`; nan below three."""
         found = np.full(len(self.choices.names), np.nan)
@@ -95,3 +121,7 @@ class Results:
         """Return the vector steps of each run of a grouping."""
         candidate = next(one for one in self.choices.candidates if one.label == label)
         return group_runs(self.plan, candidate.grouping, 0)[0].steps
+
+
+def _centred_ranks(values: np.ndarray) -> np.ndarray:
+    return rankdata(values, axis=-1) - (values.shape[-1] + 1) / 2

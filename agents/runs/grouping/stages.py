@@ -13,6 +13,7 @@ from mtrl_transfer.agents.runs.exit_codes import Incomplete
 from mtrl_transfer.agents.runs.grouping.choose import GROUPINGS_FILE, Choices, choose, read_choices, write_choices
 from mtrl_transfer.agents.runs.grouping.history import AffinityHistory, read_history
 from mtrl_transfer.agents.runs.grouping.options import GroupPlan, load_plan
+from mtrl_transfer.agents.runs.grouping.replayed import covariance_series
 from mtrl_transfer.agents.runs.grouping.report import write_report
 from mtrl_transfer.agents.runs.grouping.results import Results
 from mtrl_transfer.agents.runs.grouping.trained import group_runs, joint_runs, make_routed, planned
@@ -21,10 +22,17 @@ from mtrl_transfer.agents.runs.tables import groupings_table
 
 
 def measure_stage(plan: GroupPlan, console: Console) -> AffinityHistory:
-    """Train all tasks together and read their affinity."""
+    """Train all tasks together and return their affinities."""
+    _run(plan, joint_runs(plan), console)
+    return _history(plan)
+
+
+def _history(plan: GroupPlan) -> AffinityHistory:
     runs = joint_runs(plan)
-    _run(plan, runs, console)
-    return read_history([run.run_dir for run in runs])
+    history = read_history([run.run_dir for run in runs])
+    if not any(name.startswith("covariance") for name in plan.options.by):
+        return history
+    return history._replace(runs=[one | covariance_series(run) for one, run in zip(history.runs, runs, strict=True)])
 
 
 def choose_stage(plan: GroupPlan, console: Console) -> Choices:
@@ -60,7 +68,7 @@ def train_stage(plan: GroupPlan, console: Console) -> Results:
 def report_stage(plan: GroupPlan, console: Console) -> Path:
     """Everything in one HTML page, and in TensorBoard."""
     results = train_stage(plan, console)
-    page = write_report(results, read_history([run.run_dir for run in joint_runs(plan)]))
+    page = write_report(results, _history(plan))
     say(console, f"Written: {page}; tensorboard --logdir {plan.folder}")
     return page
 

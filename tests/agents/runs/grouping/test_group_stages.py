@@ -37,6 +37,7 @@ SHORT = (
     "log.record_every=10",
     "log.every=400",
 )
+BRIEF = "total_timesteps=200"
 
 
 def short(*overrides: str) -> list[str]:
@@ -46,7 +47,8 @@ def short(*overrides: str) -> list[str]:
 
 
 def arguments(stage: str, folder: Path, *more: str) -> list[str]:
-    return [stage, "point_groups", *short(*more), f"groups.folder={folder}", "groups.seeds=[1]"]
+    own = [f"groups.folder={folder}", "groups.seeds=[1]", "groups.by=[affinity,covariance]"]
+    return [stage, "point_groups", *short(*more), *own]
 
 
 @pytest.fixture
@@ -68,29 +70,30 @@ def done(monkeypatch) -> list[str]:
 
 def test_all_stages_from_config_to_report(tmp_path, done, capsys):
     folder = tmp_path / "groups"
-    assert cli.group(arguments("choose", folder)) == 0, capsys.readouterr().err
-    assert done == ["tasks0-1-2-3_steps100_s1"]
+    assert cli.group(arguments("choose", folder, BRIEF)) == 0, capsys.readouterr().err
+    assert done == ["tasks0-1-2-3_steps50_s1"]
     # The next stage trains what the file says: here, groups with one in common, and one of them overlapping.
     content = json.loads((folder / "groupings.json").read_text())
     content["groupings"] = {
         "together": {"groups": [[0, 1, 2, 3]], "assignment": [0, 0, 0, 0]},
         "mine_2": {"groups": [[0, 2], [1, 3]], "assignment": [0, 1, 0, 1]},
         "other_3": {"groups": [[0, 2], [0, 3], [1]], "assignment": [1, 2, 0, 1]},
+        "one_per_task": {"groups": [[0], [1], [2], [3]], "assignment": [0, 1, 2, 3]},
+        "unwanted_2": {"groups": [[0, 1], [2, 3]], "assignment": [0, 0, 1, 1]},
     }
     (folder / "groupings.json").write_text(json.dumps(content))
-    assert cli.group(arguments("report", folder)) == 0, capsys.readouterr().err
-    labels = ["tasks0-2", "tasks1-3", "tasks0-3", "tasks1"]
-    assert sorted(done[1:]) == sorted(f"{label}_steps100_s1" for label in labels)
+    report = [*arguments("report", folder, BRIEF), "groups.only=[mine,other_3,one_per_task]"]
+    assert cli.group(report) == 0, capsys.readouterr().err
+    labels = ["tasks0-2", "tasks1-3", "tasks0-3", "tasks0", "tasks1", "tasks2", "tasks3"]
+    assert sorted(done[1:]) == sorted(f"{label}_steps50_s1" for label in labels)
     _check_routed(folder)
     _check_report(folder)
     done.clear()
     capsys.readouterr()
-    assert cli.group(arguments("report", folder)) == 0
+    assert cli.group(report) == 0
     assert done == []
     assert len(list((folder / "report").iterdir())) == 1
-    assert cli.group([*arguments("report", folder), "groups.only=[mine]"]) == 0
-    assert "other_3" not in (folder / "report.md").read_text()
-    assert cli.group([*arguments("report", folder), "groups.random=3"]) == 2
+    assert cli.group([*arguments("report", folder, BRIEF), "groups.random=3"]) == 2
     told = capsys.readouterr().err.replace("\n", "")
     assert "groups.random=3" in told
     assert "groupings.json was chosen with" in told
@@ -109,9 +112,9 @@ def _check_routed(folder: Path) -> None:
     assert isinstance(agent, RoutedAgent)
     assert [one.task_names for one in agent.agents] == [["point-a0", "point-a1"], ["point-a0", "noise"], ["point-b0"]]
     found = json.loads((folder / "routed" / "other_3_s1" / "evaluation.json").read_text())
-    assert found["step"] == 100 * 5
+    assert found["step"] == 50 * 5
     for name, label in zip(NAMES, ("tasks0-3", "tasks1", "tasks0-2", "tasks0-3"), strict=True):
-        own = json.loads((folder / "runs" / f"{label}_steps100_s1" / "evaluation.json").read_text())
+        own = json.loads((folder / "runs" / f"{label}_steps50_s1" / "evaluation.json").read_text())
         assert found["tasks"][name]["return"] == pytest.approx(own["tasks"][name]["return"], abs=1e-3)
 
 
@@ -121,9 +124,12 @@ def _check_report(folder: Path) -> None:
     for label in ("together", "mine_2", "other_3", "best found in hindsight, 2"):
         assert label in page
     assert page.count("data:image/svg+xml;base64") == len(list((folder / "figures").glob("*.svg"))) == 4
-    assert "| together | 1 | point-a0, point-b0, point-a1, noise |" in (folder / "report.md").read_text()
+    text = (folder / "report.md").read_text()
+    assert "| task | alone | together | gain | received, affinity_critic | received, affinity_actor |" in text
+    assert "By covariance; repeatability " in text
+    assert "| together | 1 | point-a0, point-b0, point-a1, noise |" in text
     events = EventAccumulator(str(folder / "report")).Reload()
-    assert {"groups/dendrogram_affinity", "groups/predicted_realised"} <= set(events.Tags()["images"])
+    assert {"groups/groups_affinity", "groups/predicted_realised"} <= set(events.Tags()["images"])
     assert [event.step for event in events.Scalars("groups_success/mine")] == [2]
 
 
@@ -152,6 +158,10 @@ def test_affinities_are_means_of_records(tmp_path, done):
     np.testing.assert_allclose(history.affinity("affinity_critic", "late"), late, rtol=1e-5)
     both = standardized(history.affinity("cosine_critic")) + standardized(history.affinity("cosine_actor"))
     np.testing.assert_allclose(history.affinity("cosine"), both)
+
+
+def test_received_affinity_is_the_mean_over_givers(history):
+    np.testing.assert_allclose(history.received("affinity_critic"), BLOCKS.sum(axis=0) / 3)
 
 
 def test_reliability_of_known_noise():
@@ -266,6 +276,19 @@ def fake_results(history, success, returns):
         about = {"mean_success": 0.5, "step": 800, "solvable": [True, True, True, False]}
         evaluations[candidate.label] = [{"tasks": tasks, **about}]
     return Results(plan, choices, evaluations)
+
+
+def test_gain_from_company_is_foretold_by_its_own_ranks(history):
+    """Success of a task is 0.1 to 0.3 alone, and more together in the order of the tasks."""
+
+    def success(candidate, task):
+        return (0.1 if candidate.label == "one_per_task" else 0.2) * (1 + task)
+
+    results = fake_results(history, success, lambda index, task: 0.0)
+    np.testing.assert_allclose(results.company_gains, [[0.1, 0.2, 0.3, 0.4]])
+    assert results.foretold(np.array([3.0, 5.0, 9.0, -1.0])) == pytest.approx((1.0, 1.0, 1.0))  # the last is unsolvable
+    assert results.foretold(np.array([9.0, 5.0, 3.0, -1.0])).value == pytest.approx(-1.0)
+    assert results.foretold(np.ones(4)) is None
 
 
 def test_hindsight_takes_each_task_from_its_best_group(history):
