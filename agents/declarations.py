@@ -175,14 +175,18 @@ def problems_by_key(error: ValidationError, model: type[Section]) -> dict[str, s
 
 
 def _dotted(location: tuple[str | int, ...], model: type[Section]) -> str:
-    """The config's key of an error: pydantic appends the names of a union's alternatives and list positions."""
+    """The config's key of an error, with the key inside a mapping such as ``methods.mine``.
+
+    Pydantic appends the names of a union's alternatives and list positions.
+    """
     leaves = {key for key in keys(model) if not _children(key, model)}
-    parts: list[str] = []
-    for part in map(str, location):
-        if ".".join(parts) in leaves:
-            break
-        parts.append(part)
-    return ".".join(parts)
+    for depth in range(1, len(location)):
+        path = ".".join(map(str, location[:depth]))
+        if path in leaves:
+            parent, _, name = path.rpartition(".")
+            in_mapping = get_origin(_section_at(parent, model).model_fields[name].annotation) is dict
+            return f"{path}.{location[depth]}" if in_mapping else path
+    return ".".join(map(str, location))
 
 
 def _sentence(path: str, details: list[ErrorDetails], model: type[Section]) -> str:

@@ -131,13 +131,13 @@ class EpisodeWindows:
                 window.extend(values)
 
     def means(self) -> dict[str, float]:
-        """Means ``train_success/<task>`` and ``train_return/<task>``, and ``.../mean`` over tasks with an episode."""
+        """Means ``train_success/<task>`` and ``train_return/<task>``; ``.../mean`` once every task has an episode."""
         tags = {}
         for tag, windows in (("train_success", self.successes), ("train_return", self.returns)):
             values = {
                 name: float(np.mean(window)) for name, window in zip(self.task_names, windows, strict=True) if window
             }
             tags.update({f"{tag}/{name}": value for name, value in values.items()})
-            if values:
+            if len(values) == len(windows):
                 tags[f"{tag}/{MEAN}"] = float(np.mean(list(values.values())))
         return tags

@@ -6,6 +6,7 @@ Heavy imports lie inside the functions, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -17,6 +18,7 @@ from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.choices import did_you_mean
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
     from rich.console import Console
 
 STAGES = ("measure", "choose", "train", "report")
@@ -38,7 +40,9 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 presets: {", ".join(presets())}""",
     )
-    parser.add_argument("--keys", action=_Print, text=_keys, metavar="PREFIX", nargs="?", help="print keys, and exit")
+    parser.add_argument(
+        "--keys", action=_Print, text=_run_keys, metavar="PREFIX", nargs="?", help="print keys, and exit"
+    )
     parser.add_argument(
         "--print-config", action=_Print, text=_config, metavar="PRESET", help="print a preset, and exit"
     )
@@ -88,9 +92,17 @@ def compare(arguments: Sequence[str] | None = None) -> int:
         "Train methods times seeds, where that is not done already, and report how they compare.",
         f"""examples:
   mtrl-compare point
-  mtrl-compare mt10 seeds=[1,2,3,4,5] engine=ray
+  mtrl-compare mt10 seeds=1,2,3,4,5 engine=ray
+  mtrl-compare --keys                                          keys, defaults and their meaning
+  mtrl-compare --print-config point > mine.yaml                a preset as a file
 
 presets: {", ".join(comparisons())}""",
+    )
+    parser.add_argument(
+        "--keys", action=_Print, text=_comparison_keys, metavar="PREFIX", nargs="?", help="print keys, and exit"
+    )
+    parser.add_argument(
+        "--print-config", action=_Print, text=_comparison, metavar="PRESET", help="print a preset, and exit"
     )
     parser.add_argument("comparison", metavar="COMPARISON", type=_first, help="a YAML file, or a preset's name")
     parser.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help="keys that win over the file")
@@ -109,7 +121,7 @@ def group(arguments: Sequence[str] | None = None) -> int:
         "mtrl-group",
         "Measure affinity in a joint run, choose groups of tasks, train them, report. Each stage does what is missing "
         "of those before it; called again, it goes on.",
-        "examples:\n  mtrl-group report point_groups\n  mtrl-group choose mt10_quick groups.n_groups=[2,3]",
+        "examples:\n  mtrl-group report point_groups\n  mtrl-group choose mt10_quick 'groups.n_groups=[2,3]'",
     )
     parser.add_argument("stage", choices=STAGES, help="how far to go")
     parser.add_argument(
@@ -242,11 +254,22 @@ class _Print(argparse.Action):
         parser.exit()
 
 
-def _keys(prefix: str) -> str:
-    from mtrl_transfer.agents.runs.config.reference import reference
+def _run_keys(prefix: str) -> str:
     from mtrl_transfer.agents.runs.config.schema import RunConfig
 
-    keys = {key.name: key for key in reference(RunConfig)}
+    return _keys(RunConfig, prefix)
+
+
+def _comparison_keys(prefix: str) -> str:
+    from mtrl_transfer.agents.runs.compare.schema import CompareConfig
+
+    return _keys(CompareConfig, prefix)
+
+
+def _keys(model: type[BaseModel], prefix: str) -> str:
+    from mtrl_transfer.agents.runs.config.reference import reference
+
+    keys = {key.name: key for key in reference(model)}
     found = [key for name, key in keys.items() if name.startswith(prefix)]
     if not found:
         raise InputError(f"no key begins with {prefix!r}{did_you_mean(prefix, keys)}")
@@ -257,6 +280,12 @@ def _config(preset: str) -> str:
     from mtrl_transfer.agents.runs.config.loading import load_config, to_yaml
 
     return to_yaml(load_config(str(find_config(preset)))).rstrip()
+
+
+def _comparison(preset: str) -> str:
+    """Return its file as it stands, with the base named so that the text can lie anywhere."""
+    text = find_config(preset, comparisons()).read_text(encoding="utf-8")
+    return re.sub(r"^base: \.\./(\w+)\.yaml", r"base: \1", text, flags=re.MULTILINE).rstrip()
 
 
 def _console() -> Console:

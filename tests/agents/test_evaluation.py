@@ -123,6 +123,16 @@ def test_only_positive_success_counts(success: Any):
     assert windows.means().get("train_success/a", 0.0) == 0.0
 
 
+def test_training_means_are_of_all_tasks():
+    windows = EpisodeWindows(["a", "b"], 5)
+    finished = [{"is_success": True, "episode": {"r": one}} for one in (1.0, 3.0)]
+    windows.update([finished[0], {}], np.array([True, False]))
+    assert windows.means() == {"train_success/a": 1.0, "train_return/a": 1.0}
+    windows.update([{}, finished[1]], np.array([False, True]))
+    assert windows.means()["train_return/mean"] == 2.0
+    assert windows.means()["train_success/mean"] == 1.0
+
+
 @pytest.mark.parametrize("success", [True, 1, 0.5, np.float32(1), np.bool_(True)])
 def test_positive_success_counts(success: Any):
     assert succeeded({"is_success": success})

@@ -10,6 +10,7 @@ from finished_runs import COMPARISON, plan
 from mtrl_transfer.agents.runs import cli
 from mtrl_transfer.agents.runs.compare import command
 from mtrl_transfer.agents.runs.compare.plan import load_plan
+from mtrl_transfer.agents.runs.compare.schema import CompareConfig
 from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.config.yaml_files import comparisons
 
@@ -92,6 +93,20 @@ def test_other_tasks_are_refused_whatever_is_allowed(tmp_path: Path, capsys: pyt
     assert load_plan(str(plan_of)).differences == ()  # which changes nothing that is learned
 
 
+def test_a_printed_comparison_is_the_preset(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert cli.compare(["--print-config", "point"]) == 0
+    (tmp_path / "c.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+    printed, preset = load_plan(str(tmp_path / "c.yaml")), load_plan("point")
+    assert printed.runs == preset.runs
+    assert printed.config.model_copy(update={"base": preset.config.base}) == preset.config
+
+
+def test_keys_of_a_comparison_are_printed(capsys: pytest.CaptureFixture[str]):
+    assert cli.compare(["--keys"]) == 0
+    printed = [line.split(" = ")[0] for line in capsys.readouterr().out.splitlines()[::2]]
+    assert printed == list(CompareConfig.model_fields)
+
+
 # Added to the command line, and what the message must say.
 BAD = [
     ("", "COMPARISON"),
@@ -101,7 +116,10 @@ BAD = [
     ("point seeds=[-1]", "seeds"),
     ("point seed=1", "did you mean seeds?"),
     ("point methods=mean", "methods='mean'"),
-    ("point methods.a/b={}", "methods"),
+    ("point methods.a/b={}", "methods.a/b='a/b' should be letters"),
+    ("point methods.x=null", "methods.x=None should be a mapping"),
+    ("--keys methd", "did you mean methods?"),
+    ("--print-config pont", "did you mean point?"),
     ("point baseline=men", "did you mean mean?"),
     ("point methods.x.combiner.name=pcgrd", "methods.x: combiner.name='pcgrd' does not exist; did you mean pcgrad?"),
     ("point methods.x.agent.tua=1", "methods.x: unknown key agent.tua; did you mean agent.tau?"),
