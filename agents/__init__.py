@@ -1,19 +1,10 @@
 """Multi-task SAC on stable-baselines3."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from mtrl_transfer.lazy import lazy_names
 
 if TYPE_CHECKING:
     from mtrl_transfer.agents.public import *  # noqa: F403
-
-
-def __getattr__(name: str) -> Any:
-    from importlib import import_module
-
-    public = None if name.startswith("_") and name != "__all__" else import_module(f"{__name__}.public")
-    if not hasattr(public, name):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(public, name)
-
-
-def __dir__() -> list[str]:
-    return [*globals(), *__getattr__("__all__")]
+else:
+    __getattr__, __dir__ = lazy_names(__name__)

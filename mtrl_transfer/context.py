@@ -71,6 +71,16 @@ class Lookahead(Protocol):
     def held_out_gramian(self) -> Tensor:
         """Inner products `[T giver, T receiver]` of the task gradients with those at `θ` on the lookahead's rows."""
 
+    def slopes_of_last_step(self, step_size: Tensor | None) -> Tensor | None:
+        """Derivatives `[T receiver, T giver]` of this update's losses by the weights of the step before it.
+
+        `−η ⟨g_t, h_j⟩`, with the task gradients `g_t` of the step before and this update's `h_j`. None if no step came
+        before.
+
+        Args:
+            step_size: `η`; None: the derivative of the optimizer's step in place of `−η`.
+        """
+
     def predictions(self, weights: Tensor, step_size: Tensor | float | None = None) -> Tensor:
         """The network's predictions `[K, T, ...]` at `θ_w`."""
 
@@ -106,7 +116,7 @@ class FunctionLookahead:
         )
 
     row_losses = after_optimizer = rows_after_optimizer = after_horizon = gradients_at = _refuse
-    expand = expand_after_optimizer = held_out_gramian = predictions = loss_of = _refuse
+    expand = expand_after_optimizer = held_out_gramian = slopes_of_last_step = predictions = loss_of = _refuse
 
 
 @dataclass(kw_only=True)

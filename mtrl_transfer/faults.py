@@ -41,12 +41,17 @@ class Faults:
     def __init__(self, n_tasks: int, device: torch.device) -> None:
         self.count, self.in_a_row = (torch.zeros(n_tasks, dtype=torch.long, device=device) for _ in range(2))
 
-    def mask(self, tasks: TaskGradients) -> TaskGradients:
-        """Count the update; the tasks' gradients with those that are not finite replaced by 0."""
-        kept, sound = keep_finite(tasks)
+    def mask(self, tasks: TaskGradients, gram: Tensor | None = None) -> tuple[TaskGradients, Tensor]:
+        """Count the update; return gradients with those that are not finite replaced by 0, and the sound tasks `[T]`.
+
+        Args:
+            tasks: gradients of all tasks.
+            gram: their Gramian `[T, T]`, if it is known.
+        """
+        kept, sound = keep_finite(tasks, gram)
         self.count += ~sound
         self.in_a_row.add_(1).mul_(~sound)
-        return kept
+        return kept, sound
 
     def note_sound(self) -> None:
         """Count an update in which all was finite."""

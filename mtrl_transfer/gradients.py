@@ -198,16 +198,21 @@ def is_sync_free(device: torch.device) -> bool:
     return device.type == "cpu"
 
 
-def keep_finite(gradients: TaskGradients) -> tuple[TaskGradients, Tensor]:
+def keep_finite(gradients: TaskGradients, gram: Tensor | None = None) -> tuple[TaskGradients, Tensor]:
     """Set loss and gradients to 0 for tasks of which any is not finite; also return the sound tasks, `[T]` bool.
 
     A weight of 0 does not do that, since zero times nan is nan: one task's fault would be in everyone's step. Does not
     wait for the device; on a CPU, gradients that are all finite are returned as they are.
+
+    Args:
+        gradients: of all tasks.
+        gram: Gramian `[T, T]` of the shared gradients, if it is known: its diagonal then tells without reading them.
     """
     losses, shared, heads = gradients
     # Unlike heads come in a list of T; otherwise every tensor has its tasks first.
-    stacked = [*shared.values(), *([] if isinstance(heads, list) else _tensors(heads))]
-    sums = [losses, *(one.flatten(1).sum(1) for one in stacked)]
+    stacked = [] if isinstance(heads, list) else _tensors(heads)
+    sums = [losses, *(_sum_by_task(one) for one in stacked)]
+    sums += [_sum_by_task(one) for one in shared.values()] if gram is None else [gram.diagonal()]
     if isinstance(heads, list):
         zero = losses.new_zeros(())
         sums.append(torch.stack([sum((one.sum() for one in _tensors(head)), zero) for head in heads]))
@@ -220,6 +225,11 @@ def keep_finite(gradients: TaskGradients) -> tuple[TaskGradients, Tensor]:
     else:
         heads = tree_map(partial(_selected, sound), heads)
     return TaskGradients(losses, shared, heads), sound
+
+
+def _sum_by_task(values: Tensor) -> Tensor:
+    """Sums `[T]` of `values [T, ...]`, without the copy that flattening a transposed view makes."""
+    return values.sum(dim=tuple(range(1, values.ndim))) if values.ndim > 1 else values
 
 
 def _tensors(tree: Tree) -> list[Tensor]:

@@ -17,7 +17,7 @@ from mtrl_transfer.context import Context, Expansion
 from mtrl_transfer.gradients import TaskGradients, combine, gramian
 from mtrl_transfer.horizon import trunks_after
 from mtrl_transfer.model import FunctionalModel, Model
-from mtrl_transfer.optimizer_step import functional_step, functional_step_and_slope
+from mtrl_transfer.optimizer_step import functional_step, functional_step_and_slope, optimizer_slope
 from mtrl_transfer.precision import float32_products
 from mtrl_transfer.steps import matched_step_size
 from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, count_tasks, first_rows, n_rows
@@ -45,6 +45,7 @@ class StepLookahead:
         step_norm: norm `[]` of the trunk's last real step, for the matched step.
         optimizer: of the trunk, for `after_optimizer`.
         max_grad_norm: the norm to which the real step is clipped; None: it is not.
+        last: the shared gradients of the update before; None: it was the first, or they were not kept.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class StepLookahead:
         step_norm: Tensor | None = None,
         optimizer: torch.optim.Optimizer | None = None,
         max_grad_norm: float | None = None,
+        last: Shared | None = None,
     ) -> None:
         self.model, self.tasks, self.gramian, self.step_norm = model, tasks, gram, step_norm
-        self.optimizer, self.max_grad_norm = optimizer, max_grad_norm
+        self.optimizer, self.max_grad_norm, self.last = optimizer, max_grad_norm, last
         self._rows_of = rows_of
         self._asked: tuple[int | None, bool] = (None, True)
         self._batches: dict[tuple[int | None, bool], Any] = {}
@@ -148,6 +150,18 @@ class StepLookahead:
 
     @float32_products()
     @torch.no_grad()
+    def slopes_of_last_step(self, step_size: Tensor | None) -> Tensor | None:
+        """Derivatives `[T receiver, T giver]` of the losses by the weights of the step before; no rows are drawn."""
+        grads = self.tasks.shared_grads
+        if self.last is None or self.last.keys() != grads.keys():
+            return None
+        if step_size is not None:
+            return -step_size * gramian(grads, self.last)
+        slope = optimizer_slope(self._trunk_optimizer(), {name: self.model.trunk[name] for name in grads})
+        return gramian({name: grad * slope[name] for name, grad in grads.items()}, self.last)
+
+    @float32_products()
+    @torch.no_grad()
     def after_optimizer(self, weights: Tensor) -> Tensor:
         """Losses `[1 + K, T]`: as they are, and where the optimizer would bring the trunk with each candidate."""
         return self._after_optimizer(weights, self.model.losses)
@@ -234,6 +248,7 @@ def make_context(
     signed: bool = False,
     losses: AllLosses | None = None,
     optimizer: torch.optim.Optimizer | None = None,
+    last: Mapping[str, Tensor] | None = None,
     predict: Callable[[dict[str, Tensor], Any, Any], Tensor] | None = None,
     loss_of: Callable[[Tensor, Any], Tensor] | None = None,
 ) -> Context:
@@ -252,6 +267,7 @@ def make_context(
         signed: see `Context`.
         losses: losses of all tasks at once, as in `per_task_gradients`.
         optimizer: for `step_size='optimizer'`: it holds the shared parameters; SGD, Adam or AdamW.
+        last: for `measure='hindsight'`: `shared_grads` of the update before, on other rows.
         predict: for `measure='basis'`, see `FunctionalModel`.
         loss_of: for `measure='basis'`, see `FunctionalModel`.
     """
@@ -271,7 +287,7 @@ def make_context(
             return first_rows(batch, rows)
         return lookahead_batch(rows) if callable(lookahead_batch) else first_rows(lookahead_batch, rows)
 
-    lookahead = StepLookahead(model, grads, gramian(grads.shared_grads), rows_of, step_norm, optimizer)
+    lookahead = StepLookahead(model, grads, gramian(grads.shared_grads), rows_of, step_norm, optimizer, last=last)
     return Context(losses=grads.losses, scales=scales, signed=signed, step_norm=step_norm, lookahead=lookahead)
 
 

@@ -52,23 +52,47 @@ def functional_step_and_slope(
     return {name: value[0] for name, value in moved.items()}, slopes
 
 
+def optimizer_slope(optimizer: torch.optim.Optimizer, shared: Shared) -> dict[str, Tensor]:
+    """Return the derivative of every number by its gradient in the step that was taken last.
+
+    Of Adam, with the change of `√v` by the gradient left out, which is of order `1 − β₂`:
+    `−rate (1 − β₁) / (√v + ε)`. Arguments and errors are those of `functional_step`, and an Adam that has taken no step
+    is an error.
+    """
+    sgd = isinstance(optimizer, torch.optim.SGD)
+    with torch.no_grad():
+        return {
+            name: (_sgd_slope if sgd else _adam_slope_after)(*own) for name, own in _held(optimizer, shared).items()
+        }
+
+
 def _steps(optimizer: torch.optim.Optimizer, shared: Shared) -> dict[str, tuple[OfGradient, OfGradient]]:
     """For every parameter, its value after the step and the derivative of that, as functions of its gradient."""
+    kinds = (_sgd, _sgd_slope_at) if isinstance(optimizer, torch.optim.SGD) else (_adam, _adam_slope)
+    held = _held(optimizer, shared)
+    return {
+        name: (partial(_of_gradient, kinds[0], own), partial(_of_gradient, kinds[1], own)) for name, own in held.items()
+    }
+
+
+def _held(optimizer: torch.optim.Optimizer, shared: Shared) -> dict[str, tuple[Tensor, dict[str, Any], dict[str, Any]]]:
+    """For every parameter, its value, and its group and state in the optimizer."""
     if type(optimizer) not in SUPPORTED:
         known = ", ".join(kind.__name__ for kind in SUPPORTED)
         raise ValueError(f"functional_step knows {known}, not {type(optimizer).__name__}")
     groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
-    kinds = (_sgd, _sgd_slope) if isinstance(optimizer, torch.optim.SGD) else (_adam, _adam_slope)
     decouples = isinstance(optimizer, torch.optim.AdamW)  # groups tell themselves only in newer versions of torch
-    steps: dict[str, tuple[OfGradient, OfGradient]] = {}
     for name, value in shared.items():
         if id(value) not in groups:
             raise ValueError(f"shared[{name!r}] is not a parameter of the optimizer")
-        group = {"decoupled_weight_decay": decouples, **groups[id(value)]}
-        own = (value.detach(), group, optimizer.state.get(value, {}))
-        step, slope = (partial(_of_gradient, kind, own) for kind in kinds)
-        steps[name] = (step, slope)
-    return steps
+    return {
+        name: (
+            value.detach(),
+            {"decoupled_weight_decay": decouples, **groups[id(value)]},
+            optimizer.state.get(value, {}),
+        )
+        for name, value in shared.items()
+    }
 
 
 def _of_gradient(kind: Callable[..., Tensor], own: tuple[Any, ...], grad: Tensor) -> Tensor:
@@ -85,7 +109,11 @@ def _sgd(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, An
     return value - group["lr"] * grad
 
 
-def _sgd_slope(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+def _sgd_slope_at(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    return _sgd_slope(value, group, state)
+
+
+def _sgd_slope(value: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
     velocity = 1.0 if state.get("momentum_buffer") is None else 1 - group["dampening"]
     slope = 1 + group["momentum"] * velocity if group["nesterov"] else velocity
     return torch.full_like(value, -group["lr"] * (-slope if group["maximize"] else slope))
@@ -112,6 +140,15 @@ def _adam_slope(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[
     spread = root.add_(eps)
     slope = mean.mul_(bent).div_(spread).neg_().add_(1 - beta_1).div_(spread).mul_(-rate)
     return -slope if group["maximize"] else slope
+
+
+def _adam_slope_after(value: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    beta_1, beta_2 = group["betas"]
+    steps = torch.as_tensor(state["step"], dtype=torch.float64)
+    square = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]
+    root = (square / _beside(value, 1 - beta_2**steps)).sqrt_().add_(group["eps"])
+    rate = _beside(value, group["lr"] * (1 - beta_1) / (1 - beta_1**steps))
+    return (rate if group["maximize"] else -rate) / root
 
 
 def _moments(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from mtrl_transfer.scales import squared_norms
 
@@ -53,5 +54,5 @@ def match_norms(weights: Tensor, gramian: Tensor, reference: Tensor, max_factor:
 
 def step_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Tensor:
     """Norm `[]` of the difference of two states of the shared parameters; for `Context.step_norm`."""
-    squares = [(after[name].detach() - value.detach()).square().sum() for name, value in before.items()]
-    return torch.stack(squares).sum().sqrt()
+    steps = torch._foreach_sub([after[name].detach() for name in before], list(before.values()))
+    return get_total_norm(steps)

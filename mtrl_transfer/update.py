@@ -78,6 +78,7 @@ class Update(Generic[Given]):
         self.choices: Tensor | None = None
         self.weights = torch.zeros(n_tasks, device=device)
         self.gramian: Tensor | None = None
+        self.last_gradients: dict[str, Tensor] | None = None
         self.transference_seconds = 0.0
 
     def step(
@@ -135,9 +136,14 @@ class Update(Generic[Given]):
                 return plain[0], norm, plain[1], weights
         # One backward pass of all tasks cannot tell whose gradient is not finite; task gradients can, without waiting.
         tasks, given = self._task_gradients(batch)
-        tasks = self.faults.mask(tasks)
-        if weights is None:
-            weights = self._combine(tasks, given, partial(rows_of, "lookahead"))
+        if weights is not None:
+            tasks, _ = self.faults.mask(tasks)
+        else:
+            gram = gramian(tasks.shared_grads)
+            tasks, sound = self.faults.mask(tasks, gram)
+            gram = torch.where(sound & sound[:, None], gram, 0)
+            weights = self._combine(tasks, gram, given, partial(rows_of, "lookahead"))
+        self.last_gradients = tasks.shared_grads if self.combiner.needs_last_gradients else None
         heads = [leaf / self.model.n_tasks for leaf in tree_leaves(tasks.head_grads) if leaf is not None]
         return [*combine(tasks.shared_grads, weights).values(), *heads], None, given, weights
 
@@ -151,9 +157,9 @@ class Update(Generic[Given]):
         return self.model.gradients(batch)
 
     @float32_products()
-    def _combine(self, tasks: TaskGradients, given: Given, rows_of: RowsOf) -> Tensor:
+    def _combine(self, tasks: TaskGradients, gram: Tensor, given: Given, rows_of: RowsOf) -> Tensor:
         start = time.perf_counter()
-        gram = self._gramian(tasks)
+        self._note_gramian(gram)
         context = Context(
             losses=tasks.losses,
             scales=self._scales(given),
@@ -167,7 +173,9 @@ class Update(Generic[Given]):
         return weights
 
     def _lookahead(self, tasks: TaskGradients, gram: Tensor, rows_of: RowsOf) -> StepLookahead:
-        return StepLookahead(self.model, tasks, gram, rows_of, self.step_norm, self.optimizer, self.max_grad_norm)
+        model, step_norm = self.model, self.step_norm
+        optimizer, limit, last = self.optimizer, self.max_grad_norm, self.last_gradients
+        return StepLookahead(model, tasks, gram, rows_of, step_norm, optimizer, limit, last)
 
     def _rows_of(self, batch: Any, draw: Draw | None, generator: str, rows: int | None, held_out: bool) -> Any:
         """Rows as `Lookahead.on` asks for them."""
@@ -175,13 +183,11 @@ class Update(Generic[Given]):
             return first_rows(batch, rows)
         return draw(n_rows(batch) if rows is None else rows, self.generators[generator])
 
-    def _gramian(self, tasks: TaskGradients) -> Tensor:
-        gram = gramian(tasks.shared_grads)
+    def _note_gramian(self, gram: Tensor) -> None:
         if self.gramian is None:
             self.gramian = torch.empty_like(gram)
         self.gramian.copy_(gram)
         self.means.add("grad_norm", gram.diagonal().sqrt())
-        return gram
 
     def _scales(self, given: Given) -> Tensor | None:
         """Magnitude of signed losses: their standard deviation over rows `[T]`; None where there is one row."""
@@ -191,7 +197,9 @@ class Update(Generic[Given]):
     def _predict(self, given: Given, batch: Any, rows_of: RowsOf, weights: Tensor) -> None:
         # Task gradients apart: so the update is the same arithmetic with and without it.
         tasks, _ = self.model.gradients(batch)
-        lookahead = self._lookahead(tasks, self._gramian(tasks), rows_of)
+        gram = gramian(tasks.shared_grads)
+        self._note_gramian(gram)
+        lookahead = self._lookahead(tasks, gram, rows_of)
         self.measurement.before_step(lookahead, weights, self._scales(given))
 
     def _measure_affinity(self, batch: Any, rows_of: RowsOf, rows: int, horizon: int) -> None:
@@ -264,6 +272,7 @@ class Update(Generic[Given]):
             "measurement": self.measurement.state_dict(),
             "own": {name: value for name in _OWN if (value := getattr(self, name)) is not None},
             "count": {"n_combined": self.n_combined},
+            "last_gradients": self.last_gradients or {},
         }
         return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
 
@@ -287,4 +296,8 @@ class Update(Generic[Given]):
             stored = parts["own"].get(name)
             setattr(self, name, None if stored is None else stored.to(device, copy=True))
         self.n_combined.copy_(parts["count"]["n_combined"])
+        last = parts.get("last_gradients")
+        self.last_gradients = (
+            None if last is None else {name: value.to(device, copy=True) for name, value in last.items()}
+        )
         self._knows_step_norm = bool(self.step_norm > 0)

@@ -2,7 +2,7 @@
 
 from mtrl_transfer.choosing.combiner import Transference
 from mtrl_transfer.choosing.measure import Measure
-from mtrl_transfer.choosing.measures import MEASURES, Basis, Exact, FirstOrder, Horizon, LookaheadGradient
+from mtrl_transfer.choosing.measures import MEASURES, Basis, Exact, FirstOrder, Hindsight, Horizon, LookaheadGradient
 from mtrl_transfer.choosing.scales import SCALES, Ratio, RunningMagnitude
 from mtrl_transfer.choosing.selection import SELECTORS, BestCandidate, SignificantLead
 
@@ -14,6 +14,7 @@ __all__ = [
     "BestCandidate",
     "Exact",
     "FirstOrder",
+    "Hindsight",
     "Horizon",
     "LookaheadGradient",
     "Measure",

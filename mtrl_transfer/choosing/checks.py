@@ -29,6 +29,9 @@ def is_named(candidates: Any, name: str) -> bool:
 
 def check_together(candidates: Any, measure: Measure, selector: BestCandidate, inner: str | None, every: int) -> None:
     """Raise `ValueError` for arguments that do not go together."""
+    if measure.needs_last_gradients and every > 1:
+        name = type(measure).__name__.lower()
+        raise ValueError(f"every={every} does not go with measure={name!r}, which looks at every update; leave every=1")
     absence = getattr(selector, "max_absence", None)
     if absence is not None and absence < every:
         raise ValueError(f"max_absence={absence} cannot be kept: a choice stands for every={every} calls")
@@ -36,7 +39,9 @@ def check_together(candidates: Any, measure: Measure, selector: BestCandidate, i
         raise ValueError(f"candidates='continuous' is now {WEIGHTS!r}")
     if is_named(candidates, WEIGHTS):
         if not isinstance(measure, ModelMeasure):
-            raise ValueError("candidates='weights' needs measure='lookahead_gradient', 'basis' or 'first_order'")
+            raise ValueError(
+                "candidates='weights' needs measure='lookahead_gradient', 'hindsight', 'basis' or 'first_order'"
+            )
         check_searchable("candidates='weights'", inner, selector)
 
 

@@ -40,7 +40,8 @@ class Transference(Combiner):
             names, of combiners (by name or object) and of subsets (lists of task indices); or `weights`, the best
             weights of all within the full set's norm (needs a measure of all weights: any but `exact`).
             `power_set` of more than 16 tasks is searched locally by these measures.
-        measure: `exact`, `lookahead_gradient`, `basis`, `first_order` or `horizon`, see `choosing.measures`.
+        measure: `exact`, `lookahead_gradient`, `hindsight`, `basis`, `first_order` or `horizon`, see
+            `choosing.measures`.
         scale: divisor of an improvement: `ratio`, `ema`, or `auto`, which is `ema` where losses are signed and `ratio`
             otherwise, see `choosing.scales`.
         selector: `best` or `significant`, see `choosing.selection`.
@@ -80,6 +81,8 @@ class Transference(Combiner):
         self._proposals = self._full_set if self._all_weights else Proposals(candidates, inner, max_norm_factor)
         self._decision = Stateful()
         self.parts = {"scale": self.scale, "selector": self.selector, "decision": self._decision}
+        if isinstance(self.measure, Stateful):
+            self.parts["measure"] = self.measure
         self.parts |= {f"candidate_{place}": one for place, one in enumerate(self._proposals.combiners)}
 
     @property
@@ -168,6 +171,11 @@ class Transference(Combiner):
     def needs_after_step(self) -> bool:  # type: ignore[override]
         """True if a combiner among the candidates needs it."""
         return any(one.needs_after_step for one in self.asked)
+
+    @property
+    def needs_last_gradients(self) -> bool:
+        """True if its measure, or a combiner among the candidates, looks at the update before."""
+        return self.measure.needs_last_gradients or super().needs_last_gradients
 
     @property
     def sync_free(self) -> bool:  # type: ignore[override]

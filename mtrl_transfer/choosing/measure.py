@@ -84,6 +84,8 @@ class Measure:
     STEPS: ClassVar[tuple[str, ...]] = ("matched",)
     sync_free: ClassVar[bool] = True
     """False where a measurement cannot be part of a captured update."""
+    needs_last_gradients: ClassVar[bool] = False
+    """True where the task gradients of the update before are needed; then each update is measured, `every=1`."""
 
     def __post_init__(self) -> None:
         if self.rows is not None:

@@ -8,10 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_transfer.choices import check_whole
+from mtrl_transfer.choices import check_number, check_whole
 from mtrl_transfer.choosing.measure import Measure, RowTable, Table
 from mtrl_transfer.choosing.quadratic import Quadratic, quadratic_from_predictions
+from mtrl_transfer.combiners.state import Stateful
 from mtrl_transfer.context import Context
+from mtrl_transfer.scales import divide
 
 
 class Exact(Measure):
@@ -131,11 +133,58 @@ class LookaheadGradient(ModelMeasure):
         return Quadratic(near.before, near.slopes - 2 * (bend * own)[:, None] * near.shares, curvature, offset)
 
 
+@dataclass
+class Hindsight(ModelMeasure, Stateful):
+    """First order of the last step, seen from this update's batch: no forward or backward pass beside the update's own.
+
+    This update's task gradients `h_j` are taken at the end of the last step, on rows that it did not see. So they say
+    what each of the last step's task gradients `g_t` has done: `∂L_j/∂w_t = −η ⟨g_t, h_j⟩`. One step is mostly noise,
+    but tasks keep their relations for many updates, so candidates are judged by a running mean,
+
+        L_j(w) ≈ L_j + Σ_t w_t mean(−η ⟨g_t, h_j⟩)
+
+    in which a task whose gradients are noise has no effect on anyone, its own loss included. It costs one product of
+    task gradients, and the memory to keep the last ones.
+
+    Args:
+        rows: must be None: the update's own rows serve.
+        held_out: must be True: the rows are always held out from the step that they judge.
+        step_size: `matched`, a number, or `optimizer`, for the derivative of the optimizer's step in place of `−η`.
+        smoothing: share of the past in the running mean.
+    """
+
+    step_size: str | float = "optimizer"
+    smoothing: float = 0.99
+
+    STEPS: ClassVar[tuple[str, ...]] = ("matched", "optimizer")
+    sync_free: ClassVar[bool] = False
+    needs_last_gradients: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        Stateful.__init__(self)
+        check_number("smoothing", self.smoothing, 0, below=1)
+        if self.rows is not None or not self.held_out:
+            raise ValueError(f"rows={self.rows}, held_out={self.held_out}: hindsight judges by the update's own rows")
+
+    def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Quadratic:
+        """Return losses that are linear in the weights."""
+        newest = self.look(context).slopes_of_last_step(None if self.step_size == "optimizer" else step_size)
+        mean = self.state.setdefault("slopes", torch.zeros_like(gramian))
+        known = self.state.setdefault("known", torch.zeros_like(gramian[0, 0]))
+        if newest is not None:
+            share = (1 - self.smoothing) * newest.isfinite().all()
+            mean.lerp_(newest.nan_to_num(0.0), share)
+            known.lerp_(torch.ones_like(known), share)
+        return Quadratic(context.losses, divide(mean, known), None)
+
+
 MEASURES = {
     "exact": Exact,
     "first_order": FirstOrder,
     "basis": Basis,
     "lookahead_gradient": LookaheadGradient,
+    "hindsight": Hindsight,
     "horizon": Horizon,
 }
 """Measures by the name that configs use."""

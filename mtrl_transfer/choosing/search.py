@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 
 from mtrl_transfer.scales import squared_norms
 
 MULTIPLIERS = 24
 STEPS = 100
+RANK_TOLERANCE = 1e-6
+"""Least singular value of the task gradients that counts, as a part of the largest."""
 
 
 def starting_subsets(score: Callable[[Tensor], Tensor], gain: Tensor, norms: Tensor) -> Tensor:
@@ -62,6 +66,29 @@ def best_subset(score: Callable[[Tensor], Tensor], starts: Tensor) -> Tensor:
         subsets = torch.where(better[:, None], subsets ^ flips[which], subsets)
         scores = torch.where(better, found, scores)
     return subsets.index_select(0, scores.argmax()[None])[0]
+
+
+def best_direction(gain: Tensor, gramian: Tensor, limit: Tensor) -> Tensor:
+    """Weights that maximise `gain · w` under `w ≥ 0` and `wᵀGw ≤ limit`, exactly: `best_weights` without a cost.
+
+    With `AᵀA = G`, they point as the `w ≥ 0` with the least `‖A w − A⁻ᵀ gain‖`. Waits for the device.
+
+    Args:
+        gain: `[T]`.
+        gramian: `[T, T]`.
+        limit: `[]`, largest squared norm of the trunk gradient.
+
+    Returns:
+        `[T]`; zero where nothing gains.
+    """
+    gain = torch.where(gain.isfinite(), gain, 0)
+    values, vectors = np.linalg.eigh(gramian.double().cpu().numpy())
+    roots = np.sqrt(np.clip(values, 0, None))[:, None]
+    root = roots * vectors.T
+    inverse = np.divide(vectors.T, roots, out=np.zeros_like(root), where=roots > RANK_TOLERANCE * roots.max())
+    found = torch.as_tensor(nnls(root, inverse @ gain.double().cpu().numpy())[0]).to(gain)
+    length = squared_norms(gramian, found)
+    return torch.where(length > 0, found * (limit / torch.where(length > 0, length, 1)).sqrt(), 0)
 
 
 def best_weights(gain: Tensor, cost: Tensor, gramian: Tensor, limit: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from mtrl_transfer import scales
 from mtrl_transfer.choosing import search
 from mtrl_transfer.choosing.proposals import Proposed, matched
 from mtrl_transfer.choosing.quadratic import Quadratic
+from mtrl_transfer.gradients import is_sync_free
 
 
 def searched(
@@ -31,8 +32,11 @@ def searched(
     if losses.curvature is not None:
         cost = scales.divide(losses.curvature, divisor.view(-1, 1, 1)).sum(0)
     if weights:
-        # These stay as short as they are: longer ones would overshoot.
-        found = search.best_weights(gain, cost, gramian, scales.squared_norms(gramian, full_set[0]))
+        limit = scales.squared_norms(gramian, full_set[0])
+        if losses.curvature is None and is_sync_free(gramian.device):
+            found = search.best_direction(gain, gramian, limit)
+        else:  # these stay as short as they are: longer ones would overshoot
+            found = search.best_weights(gain, cost, gramian, limit)
         rows = torch.cat([full_set, found[None]])
         return Proposed(rows, rows != 0)
 

@@ -101,6 +101,11 @@ class Combiner(Stateful):
         return None
 
     @property
+    def needs_last_gradients(self) -> bool:
+        """True if calls look at the task gradients of the update before: then the caller keeps these."""
+        return any(one.needs_last_gradients for one in self.asked)
+
+    @property
     def measures_next(self) -> bool:
         """True if the next call may look ahead: then the caller notes how long the step before it is."""
         return (self.needs_context and self.due) or any(one.measures_next for one in self.asked)

@@ -197,6 +197,11 @@ def table_rows(options: UpdateOptions) -> dict[str, Row]:
         f"lookahead gradient, best weights, {rows} held-out rows": _transference(**gradient, candidates="weights"),
         f"lookahead gradient, optimizer's step, {rows} held-out rows": _transference(**by_optimizer),
         f"lookahead gradient, significant, {rows} held-out rows": _transference(**gradient, selector="significant"),
+        "hindsight, leave-one-out": _transference(measure={"name": "hindsight", "step_size": "matched"}),
+        "hindsight, optimizer's step": _transference(measure="hindsight"),
+        "hindsight, best weights": _transference(
+            measure={"name": "hindsight", "step_size": "matched"}, candidates="weights"
+        ),
         f"basis, best of all subsets, {rows} held-out rows": _transference(**basis),
         "plain, compiled": Ours(compile=True),
         "exact leave-one-out, every 10, compiled": Ours(

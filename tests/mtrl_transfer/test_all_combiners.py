@@ -325,6 +325,7 @@ def extreme_context(gram, losses, step_norm):
             expand=expand,
             expand_after_optimizer=lambda weights: expand(weights, 1.0),
             after_optimizer=lambda weights: after(torch.cat([torch.zeros_like(weights[:1]), weights]), 1.0),
+            slopes_of_last_step=lambda step_size: -gram if step_size is None else -step_size * gram,
             predictions=predict,
             loss_of=lambda predictions: predictions.square().mean(-1),
         ),

@@ -14,7 +14,8 @@ from mtrl_transfer import (
     per_task_gradients,
 )
 from mtrl_transfer.choosing.quadratic import Quadratic, quadratic_from_predictions
-from mtrl_transfer.choosing.search import best_subset, best_weights, starting_subsets
+from mtrl_transfer.choosing.search import best_direction, best_subset, best_weights, starting_subsets
+from mtrl_transfer.scales import squared_norms
 from mtrl_transfer.steps import match_norms
 
 N_TASKS = 5
@@ -188,6 +189,21 @@ def test_best_weights_against_scipy(gradients, curved):
         assert value >= scipy_best(gain, cost, gram, limit.item()) * (1 - 1e-2)
 
 
+@pytest.mark.parametrize("directions", [3, 40])
+def test_best_direction_against_a_search(directions):
+    draw = torch.Generator().manual_seed(directions)
+    for _ in range(5):
+        rows = torch.randn(8, directions, generator=draw, dtype=torch.float64)
+        gradients = rows * torch.logspace(-2, 1, 8, dtype=torch.float64)[:, None]
+        gram, limit = gradients @ gradients.T, torch.tensor(2.0, dtype=torch.float64)
+        gain = gradients @ torch.randn(directions, generator=draw, dtype=torch.float64)
+        found, searched = best_direction(gain, gram, limit), best_weights(gain, torch.zeros_like(gram), gram, limit)
+        assert (found >= 0).all()
+        torch.testing.assert_close(squared_norms(gram, found), limit)
+        assert 1 - 1e-12 <= gain @ found / (gain @ searched) < 1.001
+    assert not best_direction(-torch.ones(3), torch.eye(3), torch.tensor(1.0)).any()
+
+
 def test_best_weights_of_nothing():
     zero = torch.zeros(3)
     assert not best_weights(zero, torch.eye(3), torch.eye(3), torch.tensor(1.0)).any()
@@ -280,7 +296,7 @@ def test_no_curvature_is_first_order():
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"candidates": "weights"}, "needs measure='lookahead_gradient', 'basis' or 'first_order'"),
+        ({"candidates": "weights"}, "needs measure='lookahead_gradient', 'hindsight', 'basis' or 'first_order'"),
         ({"candidates": "weights", "measure": "basis", "inner": "pcgrad"}, "inner=None"),
         ({"candidates": "weights", "measure": "basis", "selector": {"smoothing": 0.5}}, "smoothing=0"),
         ({"measure": {"name": "basis", "step_size": "optimizer"}}, "not linear in the weights"),
