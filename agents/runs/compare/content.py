@@ -50,8 +50,8 @@ def warnings(summary: Summary) -> list[str]:
     few = [f"{method.method}: {len(method.seeds)}" for method in summary.methods.values() if not method.trusted]
     if few:
         found.append(
-            f"Too few seeds ({', '.join(few)}) to call a method better or worse: with fewer than {ENOUGH_SEEDS}, "
-            "intervals are likely too narrow."
+            f"Too few seeds ({', '.join(few)}) to call a method better or worse: with fewer than {ENOUGH_SEEDS} the "
+            "intervals are too narrow, and no p-value and no number of seeds needed is given."
         )
     if summary.baseline not in summary.methods:
         found.append(f"The baseline {summary.baseline} has no finished run, so no method is compared with it.")
@@ -67,22 +67,21 @@ def command() -> str:
 
 def _verdict(method: MethodSummary, summary: Summary) -> str:
     assert method.improvement is not None
-    assert method.p_value is not None
-    baseline = summary.methods[summary.baseline]
-    differs = method.trusted and baseline.trusted and method.p_value < SIGNIFICANCE
+    difference = method.mean.value - summary.methods[summary.baseline].mean.value
+    seen = f"probability of improvement {method.improvement}"
+    if method.p_value is None:
+        return f"{method.method} against {summary.baseline}: {seen}, mean success {difference:+.3f}."
     direction = "better than" if method.improvement.value > 0.5 else "worse than"
-    relation = direction if differs else "not shown to differ from"
-    corrected = f", corrected for {len(summary.compared)} comparisons" if len(summary.compared) > 1 else ""
+    relation = direction if method.p_value < SIGNIFICANCE else "not shown to differ from"
+    tests = sum(other.p_value is not None for other in summary.compared)
+    corrected = f", corrected for {tests} comparisons" if tests > 1 else ""
     return (
-        f"{method.method} is {relation} {summary.baseline}: probability of improvement {method.improvement} "
-        f"(p = {method.p_value:.3f}{corrected}), mean success {method.mean.value - baseline.mean.value:+.3f}. "
-        + _seeds_needed(method)
+        f"{method.method} is {relation} {summary.baseline}: {seen} (p = {method.p_value:.3f}{corrected}), "
+        f"mean success {difference:+.3f}. {_seeds_needed(method)}"
     )
 
 
 def _seeds_needed(method: MethodSummary) -> str:
-    if len(method.seeds) < 2:
-        return "The number of seeds needed can't be told from one seed."
     if method.seeds_needed is None:
         return f"There is no difference, or confirming it would take more than {MOST_SEEDS:,} seeds."
     return f"Confirming a difference of this size takes about {method.seeds_needed} seeds per method."

@@ -46,8 +46,10 @@ class MethodSummary:
         at_transitions: IQM at shares of the budget.
         at_seconds: IQM at training times.
         improvement: probability of improvement over the baseline; None for the baseline itself or without one.
-        p_value: two-sided p-value of no improvement, corrected by `holm` for all methods of the summary.
-        seeds_needed: seeds per method to find the difference from the baseline; None if unknown.
+        p_value: two-sided p-value of no improvement, corrected by `holm` for all methods of the summary; None where
+            this method or the baseline has too few seeds.
+        seeds_needed: seeds per method to find the difference from the baseline; None if unknown, or where there are too
+            few seeds.
         over_transitions: IQM of the learning curves over transitions; None without curves.
         over_seconds: the same over training time.
         prediction: by role and measure, correlation of predicted with realised improvement in each of `PHASES`,
@@ -83,7 +85,7 @@ class MethodSummary:
 
     @property
     def trusted(self) -> bool:
-        """Return whether there are enough seeds for the intervals to mean what they say."""
+        """Return True if there are enough seeds for the intervals to mean what they say."""
         return len(self.seeds) >= statistics.ENOUGH_SEEDS
 
 
@@ -156,6 +158,7 @@ def _method(
     at_transitions = {at: over_steps.at(at) for at in transitions}
     at_seconds = {at: over_time.at(at) for at in seconds}
     better, p_value = statistics.improvement(scores, _scores(baseline), generator) if baseline else (None, None)
+    enough = min(len(runs), len(baseline)) >= statistics.ENOUGH_SEEDS
     return MethodSummary(
         method=method,
         seeds=tuple(run.seed for run in runs),
@@ -168,8 +171,8 @@ def _method(
         at_transitions=at_transitions,
         at_seconds=at_seconds,
         improvement=better,
-        p_value=p_value,
-        seeds_needed=statistics.seeds_needed(scores, _scores(baseline)) if baseline else None,
+        p_value=p_value if enough else None,
+        seeds_needed=statistics.seeds_needed(scores, _scores(baseline)) if enough else None,
         over_transitions=over_steps.band(over_steps.common()),
         over_seconds=over_time.band(over_time.shared_range()),
         prediction={

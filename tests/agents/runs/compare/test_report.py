@@ -7,6 +7,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from finished_runs import STEPS, TASKS, correlation, curve, finish_all, plan, sc
 from rich.console import Console
 
 from mtrl_transfer import Record, Recorder
+from mtrl_transfer.agents.runs.compare import content
 from mtrl_transfer.agents.runs.compare.collect import collect
 from mtrl_transfer.agents.runs.compare.command import run_comparison
 from mtrl_transfer.agents.runs.compare.plan import Plan
@@ -68,6 +70,18 @@ def test_summary_equals_the_run_folders(tmp_path: Path):
     assert found.methods["mean"].improvement is None
     better = found.methods["pcgrad"].improvement
     assert better.value == pytest.approx(float(probability_of_improvement(values["pcgrad"], values["mean"])))
+
+
+@pytest.mark.parametrize("seeds", [9, 10])
+def test_few_seeds_give_no_p_value(tmp_path: Path, seeds: int):
+    made = plan(tmp_path)
+    finish_all(made)
+    runs = [replace(run, seed=seed) for run in collect(made, {}).runs for seed in range(seeds) if run.seed == 1]
+    found = summarise(runs, ["mean", "pcgrad"], "mean")
+    method = found.methods["pcgrad"]
+    assert (method.p_value is None) == (method.seeds_needed is None) == (seeds < 10)
+    assert ("p = " in content.verdicts(found)[0]) == (seeds == 10)
+    assert ("no p-value" in " ".join(content.warnings(found))) == (seeds < 10)
 
 
 def test_no_value_before_the_first_evaluation(tmp_path: Path):
@@ -269,7 +283,7 @@ def test_interval_of_one_seed_is_a_point(tmp_path: Path):
     _, markdown, numbers = report(made)
     of = numbers["methods"]["pcgrad"]
     assert of["iqm"]["low"] == of["iqm"]["high"] == of["iqm"]["value"]
-    assert "can't be told from one" in markdown
+    assert "no number of seeds needed" in markdown
     assert of["improvement"]["value"] != 0.5
     assert "pcgrad is not shown to differ from mean" in markdown
 
