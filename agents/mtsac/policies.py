@@ -15,7 +15,16 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
 
 from mtrl_transfer import AlignmentSchedule
-from mtrl_transfer.agents.declarations import Count, Fraction, Settings, checked, explained, json_able, section_of
+from mtrl_transfer.agents.declarations import (
+    Count,
+    Fraction,
+    Section,
+    Settings,
+    checked,
+    explained,
+    json_able,
+    section_of,
+)
 from mtrl_transfer.agents.mtsac.distributions import squashed_mean, squashed_sample
 from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, Activation, MultiTaskMLP, action_mask
 from mtrl_transfer.agents.storage.archive import Target, read_archive, write_archive
@@ -272,6 +281,12 @@ POLICY_ARGUMENTS = section_of(MultiTaskPolicy, without=("shapes",))
 """Arguments that ``policy_kwargs`` may hold."""
 
 
+class _PolicyKwargs(Section):
+    """The place of the arguments, so that errors name it: ``policy_kwargs.net_arch``."""
+
+    policy_kwargs: POLICY_ARGUMENTS  # type: ignore[valid-type]
+
+
 def checked_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a policy as a file can hold them: classes by name, tuples as lists.
 
@@ -285,4 +300,5 @@ def checked_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any])
     extends = policy_class.__init__ is not MultiTaskPolicy.__init__
     others = {name: value for name, value in given.items() if extends and name not in POLICY_ARGUMENTS.model_fields}
     known = {name: value for name, value in given.items() if name not in others}
-    return {**json_able(others), **checked(POLICY_ARGUMENTS, known).model_dump(exclude_unset=True)}
+    arguments: Any = checked(_PolicyKwargs, {"policy_kwargs": known})
+    return {**json_able(others), **arguments.policy_kwargs.model_dump(exclude_unset=True)}

@@ -40,7 +40,7 @@ def evaluation_json(evaluation: Evaluation, **about: Any) -> dict[str, Any]:
 
 def evaluation_table(evaluation: Evaluation, kept: Mapping[str, np.ndarray] | None = None) -> Table:
     """Success and return per task, and in which share of the updates its gradient was kept."""
-    table = Table(title=f"Evaluation, {evaluation.episodes} episodes a task")
+    table = Table(title=f"Evaluation, {episodes(evaluation.episodes)} a task")
     table.add_column("task")
     roles = list(kept or {})
     for column in ("success", "return", *(f"kept by {role}" for role in roles)):
@@ -49,6 +49,11 @@ def evaluation_table(evaluation: Evaluation, kept: Mapping[str, np.ndarray] | No
         shares = [f"{kept[role][task]:.0%}" for role in roles] if kept else []
         table.add_row(name, f"{evaluation.success[task]:.2f}", f"{evaluation.returns[task]:.1f}", *shares)
     return table
+
+
+def episodes(number: int) -> str:
+    """``1 episode``, ``50 episodes``."""
+    return f"{number} episode" + "s" * (number != 1)
 
 
 def print_mean(console: Console, evaluation: Evaluation) -> None:

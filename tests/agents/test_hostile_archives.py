@@ -124,7 +124,7 @@ def changed(data: dict, path: str, value: object) -> dict:
         ("arguments.combiner", "evil", "unknown combiner"),
         ("arguments.policy_kwargs", {"net_arch": [10**6, 10**6]}, "needs more than"),
         ("arguments.policy_kwargs", {"net_arch": [5]}, "size mismatch|damaged"),
-        ("arguments.policy_kwargs", {"evil": 1}, "unknown key evil"),
+        ("arguments.policy_kwargs", {"evil": 1}, "unknown key policy_kwargs.evil"),
         ("arguments.batch_size", 7, "batch_size=7"),
         ("counters._n_updates_evil", 1, "_n_updates_evil"),
         ("observation_space.shape", [10**9], "damaged|reshape"),

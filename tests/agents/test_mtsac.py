@@ -314,7 +314,10 @@ def test_an_archive_holds_no_pickle(make_agent: Make, tmp_path: Path) -> None:
         ({"learning_rate": "fast"}, "learning_rate='fast' should be a number of at least 0, or a function"),
         ({"combiner_kwargs": {"rates": torch.ones(3)}}, "combiner_kwargs=.*cannot be stored"),
         ({"policy_kwargs": {"actor_tau": 0.0}}, "actor_tau=0.0 should be greater than 0"),
-        ({"policy_kwargs": {"activation": "relu"}}, "unknown key activation; did you mean activation_fn?"),
+        (
+            {"policy_kwargs": {"activation": "relu"}},
+            "unknown key policy_kwargs.activation; did you mean policy_kwargs.activation_fn?",
+        ),
         ({"policy_kwargs": {"activation_fn": "rely"}}, "did you mean relu?"),
         ({"policy_kwargs": {"activation_fn": torch.nn.Softmax}}, "activation_fn='Softmax' should be 'relu'"),
         ({"policy_kwargs": {"net_arch": []}}, r"net_arch=\[\] should be the widths"),

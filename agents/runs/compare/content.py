@@ -16,7 +16,7 @@ from mtrl_transfer.agents.runs.compare.statistics import ENOUGH_SEEDS, MOST_SEED
 from mtrl_transfer.agents.runs.compare.summary import MethodSummary, Summary
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.report.document import Report, digits, table
-from mtrl_transfer.agents.runs.tables import duration
+from mtrl_transfer.agents.runs.tables import duration, episodes
 
 TEMPLATE = Path(__file__).with_name("report.md.jinja")
 
@@ -27,7 +27,7 @@ def report(plan: Plan, collected: Collected, summary: Summary) -> Report:
     values = {
         **{"plan": plan, "collected": collected, "summary": summary, "methods": list(methods.values())},
         **{"roles": ROLES, "phases": PHASES, "enough_seeds": ENOUGH_SEEDS},
-        **{"short": shortened, "duration": duration, "digits": digits},
+        **{"short": shortened, "duration": duration, "digits": digits, "episodes": episodes},
         "verdicts": verdicts(summary),
         "warnings": warnings(summary),
         "curves_table": _curves_table(summary),

@@ -35,7 +35,9 @@ def test_prints_a_table_and_writes_a_clip(file: Path, tmp_path: Path, capsys: py
 
 def test_without_video_only_the_table(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert demo([f"agent={file}", "video=false", f"out={tmp_path / 'all'}"]) == 0
-    assert "Mean success" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "Evaluation, 1 episode a task" in printed
+    assert "Mean success" in printed
     assert list(tmp_path.glob("all*")) == []
 
 
