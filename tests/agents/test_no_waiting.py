@@ -84,6 +84,7 @@ def test_no_combiner_waits(make_agent: Callable[..., MTSAC], combiner: str) -> N
         {"measure": "first_order"},
         {"measure": "basis", "candidates": "power_set"},
         {"measure": "lookahead_gradient"},
+        {"measure": "hindsight"},
         {"measure": "lookahead_gradient", "candidates": "weights"},
         {"measure": {"name": "lookahead_gradient", "step_size": "optimizer"}, "selector": "significant"},
         {"measure": "basis", "candidates": "weights"},

@@ -143,6 +143,7 @@ def test_with_other_processes(tmp_path: Path):
         ["combiner.name=random_drop", "combiner.kwargs={rates: 0.3}"],
         ["combiner.kwargs={candidates: [full, pcgrad], selector: {name: significant, smoothing: 0.9, z: 1}}"],
         ["combiner.kwargs={measure: first_order}"],
+        ["combiner.kwargs={measure: hindsight, candidates: weights}"],
         ["combiner.kwargs={measure: {step_size: optimizer}, selector: {max_absence: 3}, every: 3}"],
         ["agent.policy_kwargs.alignment=alternating", "agent.policy_kwargs.alignment_period=7"],
         ["agent.train_freq=3", "agent.gradient_steps=2"],
