@@ -128,9 +128,10 @@ class Update(Generic[Given]):
         self, batch: Any, rows_of: Callable[..., Any], combines: bool
     ) -> tuple[list[Tensor], Tensor | None, Given, Tensor]:
         """Gradients of all that trains, their norm if known, the result of the loss, and the weights `[T]`."""
-        weights = self._known_weights() if combines else torch.full_like(self.weights, 1 / self.model.n_tasks)
+        always_equal = not (combines and self.combiner.needs_gramian)
+        weights = torch.full_like(self.weights, 1 / self.model.n_tasks) if always_equal else self.combiner.reuse()
         if weights is not None and is_sync_free(weights.device):
-            plain = self.model.plain_gradients(batch, weights if combines and self.combiner.needs_gramian else None)
+            plain = self.model.plain_gradients(batch, None if always_equal else weights)
             if plain is not None and (norm := get_total_norm(plain[0])).isfinite():
                 self.faults.note_sound()
                 return plain[0], norm, plain[1], weights
@@ -146,12 +147,6 @@ class Update(Generic[Given]):
         self.last_gradients = tasks.shared_grads if self.combiner.needs_last_gradients else None
         heads = [leaf / self.model.n_tasks for leaf in tree_leaves(tasks.head_grads) if leaf is not None]
         return [*combine(tasks.shared_grads, weights).values(), *heads], None, given, weights
-
-    def _known_weights(self) -> Tensor | None:
-        """Weights that do not depend on this update's gradients: then one plain backward pass is enough."""
-        if self.combiner.needs_gramian:
-            return self.combiner.reuse()
-        return self.combiner(torch.eye(self.model.n_tasks, device=self.step_norm.device))
 
     def _task_gradients(self, batch: Any) -> tuple[TaskGradients, Given]:
         return self.model.gradients(batch)
