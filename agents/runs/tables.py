@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,21 +100,13 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def groupings_table(
-    selections: Mapping[str, Sequence[Mapping[str, Any]]],
-    names: Sequence[str],
-    reliabilities: Mapping[str, object],
-    n_groups: Sequence[int],
-) -> Table:
-    """Chosen groups by affinity and the wanted numbers of networks."""
-    table = Table(title="Groups by affinity")
-    table.add_column("affinity (repeatability)")
+def groupings_table(title: str, selections: Iterable[Mapping[str, Any]], names: Sequence[str]) -> Table:
+    """Chosen groups by the number of networks."""
+    table = Table(title=title)
     table.add_column("networks, at most", justify="right")
     table.add_column("groups")
     table.add_column("score", justify="right")
-    for name, rows in selections.items():
-        for row in (row for row in rows if row["n_groups"] in n_groups):
-            groups = "; ".join(", ".join(names[task] for task in group) for group in row["groups"])
-            score = f"{round(row['score'], 2) + 0.0:.2f}"
-            table.add_row(f"{name} ({reliabilities[name]})", str(row["n_groups"]), groups, score)
+    for row in selections:
+        groups = "; ".join(", ".join(names[task] for task in group) for group in row["groups"])
+        table.add_row(str(row["n_groups"]), groups, f"{round(row['score'], 2) + 0.0:.2f}")
     return table

@@ -22,7 +22,8 @@ AffinityName = Literal[
 ]  # fmt: skip
 """Names of affinities: what is measured, of one network or of both.
 
-- `affinity`: effect of steps along one task, as `measure.affinity_every` and `measure.affinity_horizon` say.
+- `affinity`: effect of steps along one task, as `measure.affinity_every` and `measure.affinity_horizon` say; of critics
+  the logarithm of the loss before over that after.
 - `one_step`: the same of one step, as `measure.every` says.
 - `cosine`: of task gradients.
 - `covariance`: covariance similarity of trunk features on the replay at the end.
@@ -161,13 +162,21 @@ def _series(recording: Recording) -> Iterator[tuple[str, Series]]:
         norms = np.sqrt(rows["gramian"].diagonal(axis1=1, axis2=2).astype(float))
         sizes = norms[:, :, None] * norms[:, None]
         cosine = np.divide(rows["gramian"], sizes, out=np.zeros_like(sizes), where=~(sizes <= 0))
-        ones = np.ones(len(rows))
+        ones, scaled = np.ones(len(rows)), _log_ratio if role == "critic" else np.asarray
         kinds = {
-            "affinity": (rows["pairwise"], rows["measurements"]),
-            "one_step": (rows["one_step"], ones),
+            "affinity": (scaled(rows["pairwise"]), rows["measurements"]),
+            "one_step": (scaled(rows["one_step"]), ones),
             "cosine": (cosine, ones),
         }
         for kind, (tables, measurements) in kinds.items():
             whole = np.isfinite(tables).all(axis=(1, 2))
             if whole.any():
                 yield f"{kind}_{role}", Series(tables[whole].astype(float), measurements[whole])
+
+
+def _log_ratio(transference: np.ndarray) -> np.ndarray:
+    """Logarithm of a loss before over that after, of a relative decrease: a loss that explodes once outweighs no other.
+
+    ln(L / L') = -ln(1 - Z)        Z = 1 - L' / L
+    """
+    return -np.log(np.maximum(1 - transference, np.finfo(np.float32).eps))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from mtrl_transfer.agents.monitoring.figures import shortened
 from mtrl_transfer.agents.runs.compare.engine import run_all
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun
 from mtrl_transfer.agents.runs.exit_codes import Incomplete
@@ -43,7 +44,10 @@ def choose_stage(plan: GroupPlan, console: Console) -> Choices:
     else:
         choices = choose(history, plan.options)
         write_choices(choices, plan.options, plan.folder)
-    console.print(groupings_table(choices.selections, choices.names, choices.reliabilities, plan.options.n_groups))
+    for name, rows in choices.selections.items():
+        title = f"Groups by {name}; repeatability {choices.reliabilities[name]}"
+        wanted = (row for row in rows if row["n_groups"] in plan.options.n_groups)
+        console.print(groupings_table(title, wanted, [shortened(task) for task in choices.names]))
     say(console, f"Groups are in {plan.folder / GROUPINGS_FILE}")
     return choices
 

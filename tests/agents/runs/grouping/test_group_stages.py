@@ -147,15 +147,17 @@ def test_affinities_are_means_of_records(tmp_path, done):
     critic = Recording(folder / "transference.records").of("critic")
     counts = critic["measurements"]
     assert counts.sum() > 10
-    whole = (critic["pairwise"] * counts[:, None, None]).sum(axis=0) / counts.sum()
-    np.testing.assert_allclose(history.affinity("affinity_critic"), whole, rtol=1e-5)
-    np.testing.assert_allclose(history.affinity("one_step_critic"), critic["one_step"].mean(axis=0), rtol=1e-5)
+    logs = {name: -np.log(1 - critic[name]) for name in ("pairwise", "one_step")}
+    whole = (logs["pairwise"] * counts[:, None, None]).sum(axis=0) / counts.sum()
+    np.testing.assert_allclose(history.affinity("affinity_critic"), whole, rtol=1e-4)
+    np.testing.assert_allclose(history.affinity("one_step_critic"), logs["one_step"].mean(axis=0), rtol=1e-4)
+    actor = Recording(folder / "transference.records").of("actor")
+    late = Series(actor["pairwise"], actor["measurements"]).part("late").mean()
+    np.testing.assert_allclose(history.affinity("affinity_actor", "late"), late, rtol=1e-5)
     cosine = history.affinity("cosine_critic")
     np.testing.assert_allclose(cosine.diagonal(), 1.0)
     first = np.mean([gram[0, 1] / np.sqrt(gram[0, 0] * gram[1, 1]) for gram in critic["gramian"]])
     assert cosine[0, 1] == pytest.approx(first, abs=1e-6)
-    late = Series(critic["pairwise"], counts).part("late").mean()
-    np.testing.assert_allclose(history.affinity("affinity_critic", "late"), late, rtol=1e-5)
     both = standardized(history.affinity("cosine_critic")) + standardized(history.affinity("cosine_actor"))
     np.testing.assert_allclose(history.affinity("cosine"), both)
 
