@@ -50,7 +50,7 @@ def test_freed_memory_is_used_again():
 
 
 def test_training_leaves_the_callers_settings(tmp_path: Path):
-    arguments = ["total_timesteps=1750", "evaluation.final_n_goals=1", "log.progress=false", f"run_dir={tmp_path}/run"]
+    arguments = ["total_timesteps=1421", "evaluation.final_n_goals=1", "log.progress=false", f"run_dir={tmp_path}/run"]
     before = torch.get_float32_matmul_precision(), torch.get_num_threads()
     assert cli.train(["point", "matmul_precision=medium", "threads=2", *arguments]) == 0
     assert (torch.get_float32_matmul_precision(), torch.get_num_threads()) == before
