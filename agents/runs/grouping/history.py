@@ -142,16 +142,12 @@ def read_history(folders: Sequence[Path]) -> AffinityHistory:
     Raises:
         InputError: if nothing was recorded, or a file is damaged.
     """
-    read = [_read(folder) for folder in folders]
-    return AffinityHistory(tuple(read[0].tasks), [dict(_series(one)) for one in read])
-
-
-def _read(run_folder: Path) -> Recording:
-    path = run_folder / RECORD_FILE
-    if not path.is_file():
-        raise InputError(f"{run_folder} has no {RECORD_FILE}: nothing was recorded, see log.record_every")
+    for folder in folders:
+        if not (folder / RECORD_FILE).is_file():
+            raise InputError(f"{folder} has no {RECORD_FILE}: nothing was recorded, see log.record_every")
     try:
-        return Recording(path)
+        recordings = [Recording(folder / RECORD_FILE) for folder in folders]
+        return AffinityHistory(tuple(recordings[0].tasks), [dict(_series(one)) for one in recordings])
     except ValueError as error:
         raise InputError(str(error)) from None
 
