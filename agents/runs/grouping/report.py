@@ -73,7 +73,7 @@ def _figures(results: Results) -> dict[str, Figure]:
     return figures
 
 
-def _company(results: Results, history: AffinityHistory) -> tuple[str, dict[str, Estimate | None]] | None:
+def _company(results: Results, history: AffinityHistory) -> tuple[str, dict[str, str | None]] | None:
     """Each task's gain from company beside the affinity that it receives, and how the two agree."""
     gains, options = results.company_gains, results.plan.options
     if gains is None:
@@ -89,7 +89,12 @@ def _company(results: Results, history: AffinityHistory) -> tuple[str, dict[str,
     means = [results.mean_success(label) for label in (ALONE, TOGETHER)]
     rows.append(["mean", *(digits(one.mean()) for one in means), _gain(means[1] - means[0]), *[None] * len(received)])
     header = ("task", "alone", "together", "gain", *(f"received, {name}" for name in received))
-    return table(header, rows), {name: results.foretold(one) for name, one in received.items()}
+    ranks = {name: results.foretold(one) for name, one in received.items()}
+    return table(header, rows), {name: one and _told(one, len(gains)) for name, one in ranks.items()}
+
+
+def _told(estimate: Estimate, seeds: int) -> str | None:
+    return str(estimate) if seeds > 1 else digits(estimate.value)
 
 
 def _gain(gains: np.ndarray) -> str | None:
