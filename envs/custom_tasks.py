@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
+import re
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from types import FunctionType
 from typing import Any
 
@@ -13,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 
+from mtrl_transfer.envs.names import checked_tasks
 from mtrl_transfer.envs.task_env import TaskEnv
 
 Factories = Mapping[str, Callable[[], gym.Env]]
@@ -37,15 +42,48 @@ def custom_env_fns(factories: Factories) -> list[Callable[[], gym.Env]]:
     ]
 
 
-def custom_protocol(factories: Factories) -> dict[str, Any]:
+def custom_protocol(factories: Factories, name: str = "custom") -> dict[str, Any]:
     """Return the suite's part of the protocol card."""
     return {
-        "suite": "custom",
+        "suite": name,
         "task_names": list(factories),
         "solvable_tasks": list(range(len(factories))),
         "horizon": None,
         "n_goals": None,
     }
+
+
+def is_own_suite(spec: object) -> bool:
+    """Return True for `"module.NAME"`, also with `":some,tasks"`; nothing is imported."""
+    return isinstance(spec, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+(:.*)?", spec) is not None
+
+
+def own_suite(spec: object) -> Factories | None:
+    """Find the tasks of `"module.NAME"`, or some of them: `"module.NAME:moon,earth"`.
+
+    `NAME` is a dict from task name to a function that makes an environment, or a function that returns such a dict.
+    Modules are also looked up in the current folder, here and in worker processes.
+
+    Returns:
+        The dict; None if the spec has another form.
+
+    Raises:
+        ValueError: If there is no such dict; the message says what the module raises, or names the nearest task.
+    """
+    if not is_own_suite(spec):
+        return None
+    path, _, chosen = str(spec).partition(":")
+    if (here := str(Path.cwd())) not in sys.path:
+        sys.path.append(here)
+    try:
+        found = pkgutil.resolve_name(path)
+        tasks = found() if callable(found) else found
+    except Exception as error:
+        raise ValueError(f"{spec!r} cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(tasks, Mapping):
+        raise ValueError(f"{path} should be a dict of functions that make environments, not {tasks!r}")
+    names = checked_tasks(chosen.split(","), tasks, f"task of {path}") if chosen else tasks
+    return {name: tasks[name] for name in names}
 
 
 def _check_late_binding(factories: Factories) -> None:

@@ -11,7 +11,7 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_transfer.choices import did_you_mean
-from mtrl_transfer.envs.custom_tasks import custom_env_fns, custom_protocol
+from mtrl_transfer.envs.custom_tasks import custom_env_fns, custom_protocol, own_suite
 from mtrl_transfer.envs.gymnasium_suites import gymnasium_suite
 from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
 from mtrl_transfer.envs.point import PointVecEnv
@@ -46,6 +46,7 @@ def make_vec_env(
               and `Box` actions (vectors). Those of different size are padded with zeros to the widest, before the
               one-hot; where action spaces differ, actions are in [-1, 1] and brought to each task's own bounds. Their
               own time limit applies (wrap with `gymnasium.wrappers.TimeLimit`);
+            - `"my_tasks.TASKS"`: such a dict in a module of yours, see `envs.custom_tasks.own_suite`;
             - `"Point-5"` (any number from 3): point reaching, see `envs.point.PointVecEnv`; in `"Point-5-rotated"`
               every task sees through a different rotation, in `"Point-5-spread"` rewards are of unlike sizes.
               `"Point-5:point-a0,noise"`: some tasks of it;
@@ -92,13 +93,16 @@ def make_vec_env(
         raise ValueError(f"n_procs must be at least 1; got {n_procs}")
     if worker_timeout is not None and not worker_timeout > 0:
         raise ValueError(f"worker_timeout must be above 0 seconds, or None; got {worker_timeout}")
-    if isinstance(spec, Mapping):
+    tasks, name = (spec, "custom") if isinstance(spec, Mapping) else (own_suite(spec), str(spec))
+    if tasks is not None:
         _no_options("a dict of environments", options)
-        return TaskVecEnv(custom_env_fns(spec), seed, n_procs, custom_protocol(spec), worker_timeout, own_process)
+        protocol = custom_protocol(tasks, name)
+        return TaskVecEnv(custom_env_fns(tasks), seed, n_procs, protocol, worker_timeout, own_process)
     if (known := gymnasium_suite(spec)) is not None:
         fns = custom_env_fns(known.factories(options.pop("render_mode", None)))
         _no_options(known.name, options)
         return TaskVecEnv(fns, seed, n_procs, known.protocol(), worker_timeout, own_process)
+    assert not isinstance(spec, Mapping)
     suite = parse_metaworld_suite(spec)
     chosen = _metaworld_options(options)
     goals = suite.draw_goals(chosen)

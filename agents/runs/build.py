@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from mtrl_transfer.agents import MTSAC, MeasureTransference, ResetNetworks, ReweightTasks
 from mtrl_transfer.agents.runs.config.schema import CombinerConfig, EnvConfig, RunConfig
 from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.custom_tasks import is_own_suite
 from mtrl_transfer.envs.gymnasium_suites import SUITES
 
 
@@ -26,7 +27,7 @@ def is_gymnasium(env: EnvConfig) -> bool:
 
 def is_metaworld(env: EnvConfig) -> bool:
     """Return True if the suite has Meta-World's settings."""
-    return not is_point(env) and not is_gymnasium(env)
+    return not is_point(env) and not is_gymnasium(env) and not is_own_suite(env.id)
 
 
 def env_options(env: EnvConfig) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def training_env(config: RunConfig) -> VecEnv:
 def evaluation_env(env: EnvConfig, goals: str, seed: int, render_mode: str | None = None) -> VecEnv:
     """Make separate environments that visit ``goals`` ("train" or "unseen") one after the other."""
     options = env_options(env)
-    if not is_point(env):
+    if is_gymnasium(env) or is_metaworld(env):
         options["render_mode"] = render_mode
     if is_metaworld(env):
         options |= {"goals": goals, "goal_order": "sequential"}

@@ -41,7 +41,8 @@ def estimate(config: RunConfig, done: int = 0) -> Estimate:
         playing = _seconds_per_evaluation_step(model, env)
     finally:
         env.close()
-    return _extrapolate(config, done, env.num_envs, env.protocol["horizon"], playing, learning)
+    horizon = env.protocol["horizon"] or 0  # unknown for a user's tasks: their evaluation is not counted
+    return _extrapolate(config, done, env.num_envs, horizon, playing, learning)
 
 
 def _extrapolate(config: RunConfig, done: int, n_tasks: int, horizon: int, playing: float, learning: float) -> Estimate:

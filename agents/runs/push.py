@@ -136,8 +136,9 @@ def model_card(repo: str, config: RunConfig, evaluation: Mapping[str, Any], prot
         f"| {name} | {task['success']:.2f} | {task['return']:.1f} | {task['episodes']} |"
         for name, task in evaluation["tasks"].items()
     ]
+    horizon = f"{environment['horizon']} steps" if environment["horizon"] else "each task's own time limit"
     facts = {
-        "episodes": f"{by['episodes_per_task']} a task, {environment['horizon']} steps; {by['environments']}",
+        "episodes": f"{by['episodes_per_task']} a task, {horizon}; {by['environments']}",
         "goals": f"{by['goals']} ({environment['n_goals']} a task)" if environment["n_goals"] else by["goals"],
         "policy": by["policy"],
         "success": by["success"],

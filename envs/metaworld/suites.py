@@ -122,7 +122,7 @@ def _refuse_single_environments(spec: str | Sequence[str]) -> None:
         if not isinstance(name, str) or name in gym.registry:
             raise ValueError(
                 f"{name!r} is neither a suite nor a Meta-World task: tasks of your own or of gymnasium are a dict of "
-                "functions, as in make_vec_env({'mine': lambda: gym.make('Pendulum-v1')})"
+                "functions, make_vec_env({'mine': lambda: gym.make('Pendulum-v1')}), or 'module.NAME' of such a dict"
             )
 
 

@@ -56,6 +56,34 @@ def test_three_tasks_of_one_shape():
     assert (card["suite"], card["task_names"], card["horizon"]) == ("custom", ["near", "far", "middle"], None)
 
 
+def factories():
+    return FACTORIES
+
+
+@pytest.mark.parametrize("name", ["FACTORIES", "factories"])
+def test_a_suite_is_named_by_its_module(name):
+    suite = f"test_custom_tasks.{name}"
+    np.testing.assert_array_equal(make_vec_env(suite, seed=0).reset(), make_vec_env(FACTORIES, seed=0).reset())
+    some = make_vec_env(f"{suite}:middle,near", seed=0)
+    assert some.get_attr("task_name") == ["middle", "near"]
+    assert protocol_card(some)["suite"] == f"{suite}:middle,near"
+
+
+@pytest.mark.parametrize(
+    ("suite", "message"),
+    [
+        ("nowhere.TASKS", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("test_custom_tasks.TASKS", "has no attribute 'TASKS'"),
+        ("test_custom_tasks.gym.__doc__", "should be a dict of functions"),
+        ("test_custom_tasks.FACTORIES:nea", "did you mean near"),
+        ("test_custom_tasks.Line", "TypeError: Line.__init__"),
+    ],
+)
+def test_a_module_without_such_tasks(suite, message):
+    with pytest.raises(ValueError, match=message):
+        make_vec_env(suite)
+
+
 def test_truncation_is_no_termination_and_success_stays():
     env = make_vec_env(FACTORIES, seed=0)
     env.reset()

@@ -19,6 +19,7 @@ from mtrl_transfer.agents.runs.build import combiner_kwargs, env_options, is_met
 from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems, task_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.envs import make_vec_env
+from mtrl_transfer.envs.custom_tasks import own_suite
 from mtrl_transfer.envs.gymnasium_suites import gymnasium_suite
 from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
 
@@ -67,6 +68,8 @@ def task_names(config: RunConfig) -> tuple[str, ...]:
         return tuple(make_vec_env(env.id).get_attr("task_name"))
     if (suite := gymnasium_suite(env.id)) is not None:
         return tuple(suite.tasks)
+    if (tasks := own_suite(env.id)) is not None:
+        return tuple(tasks)
     return tuple(parse_metaworld_suite(env.id if isinstance(env.id, str) else list(env.id)).task_names)
 
 

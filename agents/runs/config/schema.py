@@ -35,7 +35,8 @@ class EnvConfig(Section):
     """The tasks. What is left out takes the suite's own default; other suites have none of the Meta-World settings."""
 
     id: str | Annotated[tuple[str, ...], Field(min_length=1)]
-    """A suite, such as ``MT10``, ``Point-8``, ``pendulums`` or ``locomotion``, or a list of Meta-World task names."""
+    """A suite, such as ``MT10``, ``Point-8``, ``pendulums`` or ``locomotion``, a list of Meta-World task names, or
+    ``module.NAME`` of a dict of your own tasks."""
     n_procs: Count = 1
     """Processes that share the tasks; all but one are workers."""
     worker_timeout: Positive | None = 60.0

@@ -78,6 +78,8 @@ def find_config(argument: str, known: Mapping[str, Path] | None = None) -> Path:
 def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
     """A config file merged onto its base, and that onto its own.
 
+    A base is a file, relative to the one that names it, or a preset.
+
     Args:
         path: the file.
         chain: the files that named this one as their base.
@@ -93,7 +95,9 @@ def read_tree(path: Path, chain: tuple[Path, ...] = ()) -> Tree:
         return tree
     if not isinstance(base, str):
         raise InputError(f"{path}: base should be the name of a file, not {base!r}")
-    return merge(read_tree(path.parent / base, (*chain, path.resolve())), tree)
+    beside = path.parent / base
+    below = beside if beside.is_file() else presets().get(base.removesuffix(".yaml"), beside)
+    return merge(read_tree(below, (*chain, path.resolve())), tree)
 
 
 def read_mapping(path: Path, named_by: str = "") -> Tree:

@@ -35,6 +35,8 @@ class Camera:
     def __init__(self, config: RunConfig) -> None:
         env = config.env.model_copy(update={"n_goals": 1}) if is_metaworld(config.env) else config.env
         self._env = evaluation_env(env, config.evaluation.goals, config.evaluation.seed, "rgb_array")
+        if self._env.render_mode != "rgb_array":
+            raise InputError("videos need environments that are made with render_mode='rgb_array'")
         self._env.reset()
         try:
             self._env.get_images()
@@ -46,7 +48,7 @@ class Camera:
 
     def clips(self, model: Predicts) -> list[Clip]:
         """One episode of each task by the deterministic policy."""
-        every = -(-int(self._env.protocol["horizon"]) // FRAMES)
+        every = -(-int(self._env.protocol["horizon"] or FRAMES) // FRAMES)
         return record_clips(model, self._env, every, self._shrink)
 
     def close(self) -> None:

@@ -137,6 +137,11 @@ def test_files_amend_their_bases_mapping_by_mapping(tmp_path: Path):
     assert read_tree(Path(top)) == {"a": {"x": 1, "y": {"p": 1, "q": 3}, "z": 5}, "b": [9], "c": None}
 
 
+def test_a_preset_is_a_base_anywhere(tmp_path: Path):
+    for name in ("point", "point.yaml"):
+        assert load_config(write(tmp_path / "c.yaml", f"{{base: {name}}}")) == load_config("point")
+
+
 def test_overrides_win_over_files():
     config = load_config("point", ["agent.policy_kwargs.net_arch.pi=[16]", "seed=9", "agent.gamma=0.5"])
     assert (config.agent.policy_kwargs.net_arch, config.seed) == ({"pi": [16], "qf": [64, 64]}, 9)

@@ -395,3 +395,20 @@ def test_new_folders_sort_by_time_and_do_not_collide(tmp_path: Path, monkeypatch
     assert all(folder.parent == Path("runs") and "_point_s3" in folder.name for folder in made)
     assert [folder.name for folder in made] == sorted(folder.name for folder in made)
     assert all(load_config(str(folder / "config.yaml")).run_dir == str(folder) for folder in made)
+
+
+MODULE = """
+import gymnasium as gym
+
+TASKS = {f"g{g}": (lambda g=g: gym.make("Pendulum-v1", g=g, max_episode_steps=20)) for g in (2, 5, 9)}
+"""
+
+
+def test_a_run_on_tasks_of_the_users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "tasks_of_mine.py").write_text(MODULE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    run = short_run(tmp_path / "run", "env.id=tasks_of_mine.TASKS", "total_timesteps=150", "evaluation.every=null")
+    assert list(run.json("evaluation.json")["tasks"]) == ["g2", "g5", "g9"]
+    assert run.json("protocol.json")["environment"]["suite"] == "tasks_of_mine.TASKS"
+    assert cli.evaluate([str(run.folder), "video=true"]) == 2  # they are not made to be drawn
