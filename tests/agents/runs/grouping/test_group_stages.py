@@ -76,7 +76,7 @@ def test_all_stages_from_config_to_report(tmp_path, done, capsys):
     content = json.loads((folder / "groupings.json").read_text())
     content["groupings"] = {
         "together": {"groups": [[0, 1, 2, 3]], "assignment": [0, 0, 0, 0]},
-        "mine_2": {"groups": [[0, 2], [1, 3]], "assignment": [0, 1, 0, 1]},
+        "mine_3": {"groups": [[0, 2], [1], [3]], "assignment": [0, 1, 0, 2]},
         "other_3": {"groups": [[0, 2], [0, 3], [1]], "assignment": [1, 2, 0, 1]},
         "one_per_task": {"groups": [[0], [1], [2], [3]], "assignment": [0, 1, 2, 3]},
         "unwanted_2": {"groups": [[0, 1], [2, 3]], "assignment": [0, 0, 1, 1]},
@@ -84,7 +84,7 @@ def test_all_stages_from_config_to_report(tmp_path, done, capsys):
     (folder / "groupings.json").write_text(json.dumps(content))
     report = [*arguments("report", folder, BRIEF), "groups.only=[mine,other_3,one_per_task]"]
     assert cli.group(report) == 0, capsys.readouterr().err
-    labels = ["tasks0-2", "tasks1-3", "tasks0-3", "tasks0", "tasks1", "tasks2", "tasks3"]
+    labels = ["tasks0-2", "tasks0-3", "tasks0", "tasks1", "tasks2", "tasks3"]
     assert sorted(done[1:]) == sorted(f"{label}_steps50_s1" for label in labels)
     _check_routed(folder)
     _check_report(folder)
@@ -98,9 +98,9 @@ def test_all_stages_from_config_to_report(tmp_path, done, capsys):
     assert "groups.random=3" in told
     assert "groupings.json was chosen with" in told
     # Such a folder is evaluated like any other run's.
-    assert cli.evaluate([str(folder / "routed" / "mine_2_s1"), "episodes=2"]) == 0
-    again = json.loads((folder / "routed" / "mine_2_s1" / "evaluation_train.json").read_text())
-    told = json.loads((folder / "routed" / "mine_2_s1" / "evaluation.json").read_text())
+    assert cli.evaluate([str(folder / "routed" / "mine_3_s1"), "episodes=2"]) == 0
+    again = json.loads((folder / "routed" / "mine_3_s1" / "evaluation_train.json").read_text())
+    told = json.loads((folder / "routed" / "mine_3_s1" / "evaluation.json").read_text())
     assert again["mean_success"] == told["mean_success"]
     for name in NAMES:
         assert again["tasks"][name] == pytest.approx(told["tasks"][name], abs=1e-3)
@@ -121,7 +121,7 @@ def _check_routed(folder: Path) -> None:
 def _check_report(folder: Path) -> None:
     page = (folder / "report.html").read_text()
     assert "href=" not in page  # whole by itself
-    for label in ("together", "mine_2", "other_3", "best found in hindsight, 2"):
+    for label in ("together", "mine_3", "other_3", "best found in hindsight, 2"):
         assert label in page
     assert page.count("data:image/svg+xml;base64") == len(list((folder / "figures").glob("*.svg"))) == 4
     text = (folder / "report.md").read_text()
@@ -130,7 +130,7 @@ def _check_report(folder: Path) -> None:
     assert "| together | 1 | point-a0, point-b0, point-a1, noise |" in text
     events = EventAccumulator(str(folder / "report")).Reload()
     assert {"groups/groups_affinity", "groups/predicted_realised"} <= set(events.Tags()["images"])
-    assert [event.step for event in events.Scalars("groups_success/mine")] == [2]
+    assert [event.step for event in events.Scalars("groups_success/mine")] == [3]
 
 
 def test_failed_run_is_reported(tmp_path, monkeypatch, capsys):
