@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,7 +28,7 @@ CARD = """---
 # {repo}
 
 {tasks} by one agent of mtrl-transfer: soft actor-critic with a shared trunk and a head per task, gradients
-combined by `{method}`, {step:,} transitions, seed {seed}. Mean success **{mean:.3f}**.
+combined by `{method}`, {step:,} transitions, seed {seed}. Mean success **{mean:.3f}**{over}.
 
 | task | success | return | episodes |
 | --- | --- | --- | --- |
@@ -35,14 +36,18 @@ combined by `{method}`, {step:,} transitions, seed {seed}. Mean success **{mean:
 
 ## Use
 
+With `mtrl-transfer[hub]` installed:
+
 ```python
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, evaluate
+from mtrl_transfer.envs import make_vec_env
 
 model = MTSAC.from_hub("{repo}")
+print(evaluate(model, make_vec_env({suite}, seed=1), n_eval_episodes=5))
 ```
 
 The agent is JSON and safetensors, no pickle: loading runs no code. `{actor}` holds the deterministic policy alone.
-With all files in one folder, `mtrl-evaluate FOLDER` repeats the scores.
+`hf download {repo} --local-dir FOLDER`, then `mtrl-evaluate FOLDER`, repeats the scores.
 
 ## Protocol
 
@@ -136,14 +141,17 @@ def model_card(repo: str, config: RunConfig, evaluation: Mapping[str, Any], prot
         f"| {name} | {task['success']:.2f} | {task['return']:.1f} | {task['episodes']} |"
         for name, task in evaluation["tasks"].items()
     ]
+    all_solvable = len(environment["solvable_tasks"]) == len(environment["task_names"])
+    n_goals = environment["n_goals"]
+    goals = f"{by['goals']} ({n_goals} a task)" if n_goals else "drawn anew for each episode"
     horizon = f"{environment['horizon']} steps" if environment["horizon"] else "each task's own time limit"
     facts = {
         "episodes": f"{by['episodes_per_task']} a task, {horizon}; {by['environments']}",
-        "goals": f"{by['goals']} ({environment['n_goals']} a task)" if environment["n_goals"] else by["goals"],
+        "goals": goals,
         "policy": by["policy"],
         "success": by["success"],
         "seeds": ", ".join(f"{name} {seed}" for name, seed in protocol["seeds"].items()),
-        "products": protocol["precision"],
+        "matrix products": protocol["precision"],
         "versions": ", ".join(f"{name} {version}" for name, version in protocol["versions"].items()),
         "commit": protocol["commit"] or "of a release",
     }
@@ -151,6 +159,8 @@ def model_card(repo: str, config: RunConfig, evaluation: Mapping[str, Any], prot
         front=yaml.safe_dump(front, sort_keys=False),
         repo=repo,
         tasks=tasks,
+        suite=json.dumps(config.env.id),
+        over="" if all_solvable else " over the tasks that can be solved",
         method=config.combiner.label,
         step=evaluation["step"],
         seed=config.seed,

@@ -95,6 +95,8 @@ def test_the_card_has_protocol_scores_and_command(run: Path, hub: Path):
         "| seeds | run 5, evaluation 10000 |",
         "    mtrl-train config.yaml",
         'MTSAC.from_hub("me/agent")',
+        'make_vec_env("Point-3", seed=1)',
+        "**0.750** over the tasks that can be solved",
     ):
         assert line in text
 
