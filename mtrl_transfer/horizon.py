@@ -92,10 +92,11 @@ def trunks_after(
     trunks = {
         name: copies.get(name, value.detach().expand(len(weights), *value.shape)) for name, value in model.trunk.items()
     }
-    optimizer = _copied(step, trained, copies)
+    optimizer, own = _copied(step, trained, copies), weights.diagonal()
+    alone = len(weights) == model.n_tasks and torch.equal(weights, own.diag())
     for batch in batches:
-        with torch.enable_grad():
-            total = (weights * model.losses(batch, trunks)).sum()
+        with torch.enable_grad():  # alone, each task needs its own rows only
+            total = (own * model.losses_of_own(batch, trunks) if alone else weights * model.losses(batch, trunks)).sum()
         gradients = torch.autograd.grad(total, list(copies.values()), allow_unused=True)
         for copy, gradient in zip(copies.values(), _clipped(gradients, max_grad_norm), strict=True):
             copy.grad = gradient

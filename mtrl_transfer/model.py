@@ -64,6 +64,9 @@ class Model(Protocol[Given_co]):
     def row_losses(self, batch: Any, trunks: Mapping[str, Any] | None = None) -> Tensor:
         """Losses of single rows `[K, T, rows]`."""
 
+    def losses_of_own(self, batch: Any, trunks: Mapping[str, Tensor]) -> Tensor:
+        """Losses `[T]` of each task at the trunk of its own, `[T, *shape]`."""
+
     def predictions(self, batch: Any, trunks: Mapping[str, Tensor]) -> Tensor:
         """Predictions `[K, T, ...]`."""
 
@@ -145,6 +148,15 @@ class FunctionalModel:
             return torch.stack([self._task_losses(trunk, heads, batch) for trunk in _each(trunks)])
         # Candidates outside and tasks inside is about twice as fast as the other way round.
         return vmap(self._task_losses, in_dims=(0, None, None))(dict(trunks), heads, batch)
+
+    def losses_of_own(self, batch: Tree, trunks: Mapping[str, Tensor]) -> Tensor:
+        """Losses `[T]` of each task at the trunk of its own."""
+        if self.all_losses is not None:
+            return self.all_losses(dict(trunks), self.heads, batch)
+        if are_unlike(self.task_loss, self.heads, batch):
+            tables = [self._rows_of(t, trunk, batch) for t, trunk in enumerate(_each(trunks))]
+            return torch.stack([rows.mean() for rows in tables])
+        return vmap(lambda *of_task: self._of(0)(*of_task).mean())(dict(trunks), self.heads, batch)
 
     def row_losses(self, batch: Tree, trunks: Mapping[str, Tensor] | None = None) -> Tensor:
         """Losses of single rows `[K, T, rows]`.

@@ -34,24 +34,19 @@ def shared_linear(x: Tensor, weight: Tensor | SharedWeight, bias: Tensor) -> Ten
     Args:
         x: ``[N, T, B, in]`` (or ``[1, T, B, in]``, the same input for every network).
         weight: ``[N, in, out]``; or, with a task axis, ``[T, N, in, out]`` made by
-            ``weight.expand(T, *weight.shape)``: then the gradient has that shape, one slice per task; or what stands
-            in for one.
+            ``weight.expand(T, *weight.shape)``: then the gradient has that shape, one slice per task; or of any other
+            making: each task then has a weight of its own; or what stands in for one.
         bias: ``[N, 1, out]``, or ``[T, N, 1, out]`` made in the same way.
 
     Returns:
         ``[N, T, B, out]``.
-
-    Raises:
-        ValueError: if a weight with a task axis is not an expanded view (its tasks could then differ).
     """
     if isinstance(weight, SharedWeight):
         return weight.apply(x, bias)
     if weight.dim() == 3:
         return _product(x, weight, bias)
     if weight.stride(0) != 0 and weight.shape[0] > 1:
-        raise ValueError(
-            "a weight with a task axis must be `weight.expand(T, *weight.shape)`: one weight for all tasks"
-        )
+        return torch.matmul(x, weight.transpose(0, 1)) + bias.transpose(0, 1)
     return _TaskAxisLinear.apply(x, weight, bias)
 
 

@@ -150,6 +150,10 @@ class NetworkLoss(ABC):
         """Losses ``[K, T]`` at trunks ``[K, N, ...]``."""
         return self(batch, _net_by_net(trunks), heads).losses.mean(dim=-1)
 
+    def losses_of_own(self, batch: Any, trunks: Mapping[str, Tensor]) -> Tensor:
+        """Losses ``[T]`` of each task at the trunk of its own, ``[T, N, ...]``."""
+        return self(batch, trunks).losses.squeeze(0).mean(dim=-1)
+
     def row_losses(self, batch: Any, trunks: Mapping[str, Any] | None = None) -> Tensor:
         """Losses ``[K, T, B]`` at trunks ``[K, N, ...]``."""
         return self(batch, _net_by_net(trunks)).losses

@@ -240,3 +240,17 @@ def test_both_predictions_are_held_against_what_the_step_did(problem: Any) -> No
     assert update.measurement.correlation_first_order.overall() == pytest.approx(by_hand, rel=1e-6)
     assert update.measurement.correlation.overall() != pytest.approx(by_hand, rel=1e-4)
     assert by_hand < 0.99999  # or else any two lines would pass for it
+
+
+def test_each_task_at_a_trunk_of_its_own(problem: Any) -> None:
+    """The diagonal of all tasks' losses at all trunks, and its gradients."""
+    _, loss, batch = problem
+    generator = torch.Generator().manual_seed(3)
+    trunks = {
+        name: (value.detach() + 0.3 * normal(generator, T, *value.shape)).requires_grad_()
+        for name, value in loss.trunk.items()
+    }
+    found, expected = loss.losses_of_own(batch, trunks), loss.losses(batch, trunks).diagonal()
+    torch.testing.assert_close(found, expected)
+    grads = [torch.autograd.grad(one.sum(), list(trunks.values())) for one in (found, expected)]
+    torch.testing.assert_close(*grads)

@@ -76,6 +76,21 @@ def test_equals_really_stepped_copies(problem, name, max_grad_norm):
 
 
 @pytest.mark.parametrize("given", ["mapped", "list of heads", "list of losses"])
+def test_each_task_alone_needs_no_other_rows(problem, given):
+    """By the tasks' own losses, and among other candidates by all losses at all trunks."""
+    optimizer = warmed_up(problem, "adam")
+    arguments = {**problem.form(given), "batches": batches_of(problem, 4), "step": optimizer}
+    del arguments["losses"]
+    alone = candidates.singletons(4).double() * torch.tensor([[1.0], [2.0], [0.5], [1.0]]).double()
+    more = torch.cat([alone, candidates.full(4).double()])
+    found, among = (
+        horizon_transference(**arguments, weights=rows, held_out=problem.held_out, max_grad_norm=0.3)
+        for rows in (alone, more)
+    )
+    torch.testing.assert_close(found, among[:4])
+
+
+@pytest.mark.parametrize("given", ["mapped", "list of heads", "list of losses"])
 def test_one_gradient_step_is_transference(problem, given):
     arguments = problem.form(given)
     del arguments["losses"]

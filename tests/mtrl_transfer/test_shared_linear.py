@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import pytest
 import torch
 
 from mtrl_transfer.shared_linear import shared_linear
@@ -36,7 +35,11 @@ def test_one_input_for_all_networks() -> None:
     torch.testing.assert_close(grad, expected)
 
 
-def test_weights_that_differ_between_tasks_are_refused() -> None:
+def test_each_task_may_have_a_weight_of_its_own() -> None:
     x, weight, bias = parameters()
-    with pytest.raises(ValueError, match="expand"):
-        shared_linear(x, weight.expand(T, *weight.shape).clone(), bias.expand(T, *bias.shape))
+    weights, biases = (torch.stack([factor * value for factor in (1, -2, 3)]) for value in (weight, bias))
+    out = shared_linear(x, weights.requires_grad_(), biases)
+    expected = torch.stack([shared_linear(x, weights[t], biases[t])[:, t] for t in range(T)], dim=1)
+    torch.testing.assert_close(out, expected)
+    grads = [torch.autograd.grad(one.tanh().sum(), weights)[0] for one in (out, expected)]
+    torch.testing.assert_close(*grads)
