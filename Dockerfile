@@ -1,6 +1,7 @@
 # mtrl-transfer on a CPU. Build: `docker build -t mtrl-transfer .`
-# Demo:  docker run --rm -v "$PWD/out:/data/out" mtrl-transfer mtrl-demo out=out/demo
-# Train: docker run --rm -v "$PWD/runs:/data/runs" mtrl-transfer mtrl-train point
+# Make the folders first: Docker would make them root's.
+# Demo:  mkdir -p out && docker run --rm --user "$(id -u)" -e HOME=/tmp -v "$PWD/out:/data/out" mtrl-transfer mtrl-demo out=out/demo
+# Train: mkdir -p runs && docker run --rm --user "$(id -u)" -e HOME=/tmp -v "$PWD/runs:/data/runs" mtrl-transfer mtrl-train point
 FROM python:3.11-slim
 # OpenGL without a screen, for clips of Meta-World.
 RUN apt-get update \
