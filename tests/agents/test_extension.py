@@ -138,7 +138,7 @@ def test_refused_extensions(make_agent: Any):
     with pytest.raises(ValueError, match="policy_kwargs should be the same"):
         MTSAC.load(file, env=make_vec_env(AFTER), tasks="extend", policy_kwargs={"net_arch": [16, 16]})
     arguments = {"net_arch": [16, 8], "layer_norm": True}
-    with pytest.raises(ValueError, match="same net_arch"):
+    with pytest.raises(ValueError, match="are net_arch and n_critics the same"):
         MTSAC.load(file, env=make_vec_env(AFTER), tasks="extend", policy_kwargs=arguments)
 
 

@@ -13,6 +13,7 @@ class Blocker:
 
 sys.meta_path.insert(0, Blocker())
 import torch
+import mtrl_transfer.choosing.search  # a module may be imported before the names of the package are
 import mtrl_transfer
 assert set(mtrl_transfer.__all__) <= set(dir(mtrl_transfer))
 for module in mtrl_transfer.COMBINERS:

@@ -48,7 +48,7 @@ def test_a_run_begins_with_what_another_learned(trained: Path, tmp_path: Path):
         ("nowhere", "from=nowhere: no agent at nowhere"),
         ("{trained}/config.yaml", "is not an agent saved by MTSAC"),
         ("{trained} env.id=Point-5:point-a1,point-b1", "no task in common"),
-        ("{trained} agent.policy_kwargs.net_arch=[9]", "same net_arch"),
+        ("{trained} agent.policy_kwargs.net_arch=[9]", "are net_arch and n_critics the same"),
     ],
 )
 def test_what_cannot_begin_a_run_is_told(
