@@ -56,8 +56,7 @@ def optimizer_slope(optimizer: torch.optim.Optimizer, shared: Shared) -> dict[st
     """Return the derivative of every number by its gradient in the step that was taken last.
 
     Of Adam, with the change of `√v` by the gradient left out, which is of order `1 − β₂`:
-    `−rate (1 − β₁) / (√v + ε)`. Arguments and errors are those of `functional_step`, and an Adam that has taken no step
-    is an error.
+    `−rate (1 − β₁) / (√v + ε)`; 0 if it has taken none. Arguments and errors are those of `functional_step`.
     """
     sgd = isinstance(optimizer, torch.optim.SGD)
     with torch.no_grad():
@@ -143,6 +142,8 @@ def _adam_slope(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[
 
 
 def _adam_slope_after(value: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:
+    if not state:
+        return torch.zeros_like(value)
     beta_1, beta_2 = group["betas"]
     steps = torch.as_tensor(state["step"], dtype=torch.float64)
     square = state["max_exp_avg_sq" if group["amsgrad"] else "exp_avg_sq"]

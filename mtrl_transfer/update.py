@@ -48,6 +48,7 @@ class Update(Generic[Given]):
     Attributes:
         weights: `[T]`, the last step's; the same memory from step to step.
         gramian: `[T, T]`, the latest; the same memory from step to step. None before the first.
+        last_gradients: the trunk's task gradients of the update before, if the combiner looks at them; otherwise None.
         kept: number of steps in which each task had a part in the trunk's gradient, `[T]`, of `n_combined []`.
     """
 

@@ -113,7 +113,8 @@ def _put(into: Tensor, old: Tensor, axes: Sequence[Places | None]) -> None:
     for axis, places in enumerate(axes):
         if places is None and old.shape[axis] != into.shape[axis]:
             raise ValueError(
-                f"a network of shape {list(old.shape)} does not fit one of {list(into.shape)}: are net_arch and n_critics the same?"
+                f"a network of shape {list(old.shape)} does not fit one of {list(into.shape)}: "
+                "are net_arch and n_critics the same?"
             )
         if places is not None:
             old = old.index_select(axis, torch.tensor(places.old, device=old.device))

@@ -117,6 +117,17 @@ def test_resuming_keeps_the_last_gradients(problem, candidates):
     assert all(map(torch.equal, whole.model.trunk.values(), resumed.model.trunk.values()))
 
 
+def test_an_optimizer_that_begins_anew_has_no_last_step(problem):
+    update = update_of(problem, Transference(measure="hindsight"))
+    for batch in batches(2, noisy=False):
+        update.step(batch)
+    update.optimizer.state.clear()
+    slopes = update.combiner.measure.state["slopes"].clone()
+    for batch in batches(1, noisy=False):
+        update.step(batch)
+    torch.testing.assert_close(update.combiner.measure.state["slopes"], 0.99 * slopes)
+
+
 def test_a_measurement_every_few_updates_is_refused():
     with pytest.raises(ValueError, match="every=2 does not go with measure='hindsight'"):
         Transference(measure="hindsight", every=2)
