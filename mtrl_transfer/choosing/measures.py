@@ -173,7 +173,7 @@ class Hindsight(ModelMeasure, Stateful):
         mean = self.state.setdefault("slopes", torch.zeros_like(gramian))
         known = self.state.setdefault("known", torch.zeros_like(gramian[0, 0]))
         if newest is not None:
-            share = (1 - self.smoothing) * newest.isfinite().all()
+            share = (1 - self.smoothing) * newest.isfinite().all().to(mean)
             mean.lerp_(newest.nan_to_num(0.0), share)
             known.lerp_(torch.ones_like(known), share)
         return Quadratic(context.losses, divide(mean, known), None)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy.optimize import nnls
 from torch import Tensor
 
 from mtrl_transfer.scales import squared_norms
@@ -81,6 +80,8 @@ def best_direction(gain: Tensor, gramian: Tensor, limit: Tensor) -> Tensor:
     Returns:
         `[T]`; zero where nothing gains.
     """
+    from scipy.optimize import nnls  # takes long to import
+
     gain = torch.where(gain.isfinite(), gain, 0)
     values, vectors = np.linalg.eigh(gramian.double().cpu().numpy())
     roots = np.sqrt(np.clip(values, 0, None))[:, None]
