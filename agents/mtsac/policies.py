@@ -297,6 +297,8 @@ def checked_policy_kwargs(policy_class: type[BasePolicy], given: dict[str, Any])
     Raises:
         ValueError: for an unknown name, a value out of range, or one that cannot be stored.
     """
+    # SB3's SAC writes use_sde=False into the very dict that it is given.
+    given = {name: value for name, value in given.items() if name != "use_sde" or value}
     extends = policy_class.__init__ is not MultiTaskPolicy.__init__
     others = {name: value for name, value in given.items() if extends and name not in POLICY_ARGUMENTS.model_fields}
     known = {name: value for name, value in given.items() if name not in others}

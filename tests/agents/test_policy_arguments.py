@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from stable_baselines3 import SAC
 from torch import nn
 
 from mtrl_transfer.agents import MTSAC, MultiTaskPolicy
+from mtrl_transfer.envs import make_vec_env
 
 Make = Callable[..., MTSAC]
 
@@ -71,3 +73,14 @@ def test_a_subclass_may_have_arguments(make_agent: Make) -> None:
         make(net_arch=8)
     with pytest.raises(ValueError, match="cannot be stored"):
         make(temperature=nn.ReLU)
+
+
+def test_arguments_that_sac_has_written_to() -> None:
+    """SB3's SAC adds ``use_sde=False`` to the dict it is given."""
+    env, arguments = make_vec_env("Point-3"), {"net_arch": [4]}
+    SAC("MlpPolicy", env, policy_kwargs=arguments, buffer_size=30)
+    assert "use_sde" in arguments
+    agent = MTSAC("MultiTaskPolicy", env, policy_kwargs=arguments, buffer_size=30)
+    assert agent.policy_kwargs == {"net_arch": [4]}
+    with pytest.raises(ValueError, match="use_sde"):
+        MTSAC("MultiTaskPolicy", env, policy_kwargs={"use_sde": True}, buffer_size=30)
