@@ -65,7 +65,7 @@ class Model(Protocol[Given_co]):
         """Losses of single rows `[K, T, rows]`."""
 
     def losses_of_own(self, batch: Any, trunks: Mapping[str, Tensor]) -> Tensor:
-        """Losses `[T]` of each task at the trunk of its own, `[T, *shape]`."""
+        """Losses `[T]`, each task at its own trunk of `trunks [T, *shape]`."""
 
     def predictions(self, batch: Any, trunks: Mapping[str, Tensor]) -> Tensor:
         """Predictions `[K, T, ...]`."""
@@ -150,7 +150,7 @@ class FunctionalModel:
         return vmap(self._task_losses, in_dims=(0, None, None))(dict(trunks), heads, batch)
 
     def losses_of_own(self, batch: Tree, trunks: Mapping[str, Tensor]) -> Tensor:
-        """Losses `[T]` of each task at the trunk of its own."""
+        """Losses `[T]`, each task at its own trunk."""
         if self.all_losses is not None:
             return self.all_losses(dict(trunks), self.heads, batch)
         if are_unlike(self.task_loss, self.heads, batch):

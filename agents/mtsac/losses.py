@@ -151,7 +151,7 @@ class NetworkLoss(ABC):
         return self(batch, _net_by_net(trunks), heads).losses.mean(dim=-1)
 
     def losses_of_own(self, batch: Any, trunks: Mapping[str, Tensor]) -> Tensor:
-        """Losses ``[T]`` of each task at the trunk of its own, ``[T, N, ...]``."""
+        """Losses ``[T]``, each task at its own trunk of ``trunks [T, N, ...]``."""
         return self(batch, trunks).losses.squeeze(0).mean(dim=-1)
 
     def row_losses(self, batch: Any, trunks: Mapping[str, Any] | None = None) -> Tensor:

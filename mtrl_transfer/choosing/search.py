@@ -13,7 +13,7 @@ from mtrl_transfer.scales import squared_norms
 MULTIPLIERS = 24
 STEPS = 100
 RANK_TOLERANCE = 1e-6
-"""Least singular value of the task gradients that counts, as a part of the largest."""
+"""Singular values of the task gradients below this share of the largest count as zero."""
 
 
 def starting_subsets(score: Callable[[Tensor], Tensor], gain: Tensor, norms: Tensor) -> Tensor:
