@@ -33,9 +33,9 @@ def shared_linear(x: Tensor, weight: Tensor | SharedWeight, bias: Tensor) -> Ten
 
     Args:
         x: ``[N, T, B, in]`` (or ``[1, T, B, in]``, the same input for every network).
-        weight: ``[N, in, out]``; or ``[T, N, in, out]``, with a task axis: made by ``weight.expand(T, *weight.shape)`` it
-            is one weight for all tasks, whose gradient has a slice per task, otherwise each task has its own; or what
-            stands in for a weight.
+        weight: ``[N, in, out]``; or ``[T, N, in, out]``, with a task axis: made by ``weight.expand(T, *weight.shape)``
+            it is one weight for all tasks, whose gradient has a slice per task, otherwise each task has its own; or
+            what stands in for a weight.
         bias: ``[N, 1, out]``, or ``[T, N, 1, out]`` made in the same way.
 
     Returns:
