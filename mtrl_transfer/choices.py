@@ -51,6 +51,18 @@ def check_number(name: str, value: object, least: float, below: float = float("i
         raise ValueError(f"{name}={value!r} must be a number of at least {least:g}{bound}")
 
 
+def check_positive(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is a positive, finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{name}={value!r} must be a positive number")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise `ValueError` unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} must be True or False")
+
+
 def made(argument: str, value: Any, kinds: Mapping[str, Callable[..., Any]], default: str) -> Any:
     """Return the object that an argument stands for.
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor
@@ -30,6 +31,7 @@ from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, Activation, MultiTa
 from mtrl_transfer.agents.storage.archive import Target, read_archive, write_archive
 from mtrl_transfer.agents.storage.policy_archive import policy_from_archive, policy_to_archive
 from mtrl_transfer.agents.tasks import tasks_of
+from mtrl_transfer.choices import did_you_mean
 from mtrl_transfer.information.alignment import Trains
 
 LEAST_SPREAD = 0.1
@@ -42,6 +44,25 @@ def _name_of_class(value: Any) -> Any:
         return value
     same = (name for name in ACTIVATIONS if name.replace("_", "") == value.__name__.lower())
     return next(same, value.__name__)
+
+
+def _suits_optimizer(given: dict[str, Any] | None, others: ValidationInfo) -> dict[str, Any] | None:
+    """Refuse what the optimizer does not take."""
+    if not given or "optimizer_class" not in others.data:
+        return given
+    name = others.data["optimizer_class"]
+    optimizer = getattr(torch.optim, name)
+    known = inspect.signature(optimizer).parameters.keys() - {"params", "lr"}
+    for argument in given:
+        if argument == "lr":
+            raise ValueError("should not hold lr, which is the agent's learning_rate")
+        if argument not in known:
+            raise ValueError(f"holds {argument!r}, which {name} does not have{did_you_mean(argument, known)}")
+    try:
+        optimizer([torch.nn.Parameter(torch.zeros(1))], **{"fused": True, **given})
+    except Exception as error:  # whatever torch raises of them
+        raise ValueError(f"is refused by {name}: {error}") from None
+    return given
 
 
 Policy = TypeVar("Policy", bound="MultiTaskPolicy")
@@ -102,7 +123,7 @@ class MultiTaskPolicy(BasePolicy):
         actor_tau: Fraction | None = None,
         n_critics: Count = 2,
         optimizer_class: Annotated[Literal["Adam", "AdamW", "SGD"], BeforeValidator(_name_of_class)] = "Adam",
-        optimizer_kwargs: Settings | None = None,
+        optimizer_kwargs: Annotated[Settings | None, AfterValidator(_suits_optimizer)] = None,
         shapes: Sequence[tuple[int, int]] | None = None,
     ) -> None:
         given = locals()

@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from mtrl_transfer.choices import check_choice, check_number, check_whole
+from mtrl_transfer.choices import check_choice, check_flag, check_number, check_whole
 from mtrl_transfer.context import Context, Lookahead
 from mtrl_transfer.scales import divide
 from mtrl_transfer.steps import matched_step_size
@@ -90,6 +90,7 @@ class Measure:
     def __post_init__(self) -> None:
         if self.rows is not None:
             check_whole("rows", self.rows)
+        check_flag("held_out", self.held_out)
         if self.step_size == "optimizer" and self.step_size not in self.STEPS:
             raise ValueError(
                 f"step_size='optimizer' is not linear in the weights, as {type(self).__name__} needs it; "

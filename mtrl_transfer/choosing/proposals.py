@@ -43,6 +43,8 @@ class Proposals:
             check_choice("inner", inner, ("pcgrad",))
         if max_norm_factor is not None:
             check_number("max_norm_factor", max_norm_factor, 1)
+        if not isinstance(listed, str | Tensor | Sequence):
+            raise ValueError(f"candidates={listed!r} must be a family's name, rows of weights, or a list")
         parts: list[Any] = [listed] if isinstance(listed, str | Tensor) else list(listed)
         for part in parts:
             _check(part)

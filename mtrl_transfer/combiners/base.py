@@ -55,6 +55,8 @@ class Combiner(Stateful):
 
     def __init__(self, generator: torch.Generator | None = None) -> None:
         super().__init__()
+        if not isinstance(generator, torch.Generator | None):
+            raise ValueError(f"generator={generator!r} must be a torch.Generator, or None")
         self._generator = generator
         self._seed = self.default_seed
         self._pending: Tensor | None = None

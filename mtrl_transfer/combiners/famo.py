@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtrl_transfer.choices import check_number, check_positive
 from mtrl_transfer.combiners.base import Combiner
 from mtrl_transfer.combiners.log_loss import known_magnitudes
 from mtrl_transfer.combiners.registry import register
@@ -37,8 +38,8 @@ class FAMO(Combiner):
 
     def __init__(self, learning_rate: float = 0.025, decay: float = 0.01) -> None:
         super().__init__()
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate={learning_rate} must be positive")
+        check_positive("learning_rate", learning_rate)
+        check_number("decay", decay, 0)
         self.learning_rate = learning_rate
         self.decay = decay
         self._before: tuple[Tensor, Tensor, Tensor, bool] | None = None

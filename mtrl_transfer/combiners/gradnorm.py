@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from mtrl_transfer.choices import check_number, check_positive
 from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
@@ -35,8 +36,8 @@ class GradNorm(Combiner):
 
     def __init__(self, asymmetry: float = 1.5, learning_rate: float = 0.025) -> None:
         super().__init__()
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate={learning_rate} must be positive")
+        check_number("asymmetry", asymmetry, 0)
+        check_positive("learning_rate", learning_rate)
         self.asymmetry = asymmetry
         self.learning_rate = learning_rate
 

@@ -54,11 +54,14 @@ class RandomDrop(_RandomControl):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(max_norm_factor, generator)
-        self.rates: float | list[float] = np.asarray(rates, float).tolist()
+        try:
+            given = np.asarray(rates, float)
+        except (TypeError, ValueError):
+            raise ValueError(f"rates={rates!r} must be a number, or a list of one a task") from None
+        if given.ndim > 1 or not ((given >= 0) & (given < 1)).all():
+            raise ValueError(f"rates must be at least 0 and below 1, got {rates}")
+        self.rates: float | list[float] = given.tolist()
         self._rates: Tensor | None = None
-        for rate in self.rates if isinstance(self.rates, list) else [self.rates]:
-            if not 0 <= rate < 1:
-                raise ValueError(f"rates must be at least 0 and below 1, got {rate}")
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`: of those kept the norm-matched `1/T`, of the others 0."""

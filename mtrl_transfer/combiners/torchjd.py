@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mtrl_transfer.choices import check_number
 from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
@@ -24,14 +25,15 @@ class TorchJDWeighting(Combiner):
 
     Args:
         name: name of the class in `torchjd.aggregation`, without `Weighting`.
+        generator: source of its chance, if it draws.
         kwargs: arguments of that class.
 
     Raises:
         ImportError: where TorchJD, or the solver that this weighting needs, is not installed.
     """
 
-    def __init__(self, name: str, **kwargs: Any) -> None:
-        super().__init__()
+    def __init__(self, name: str, generator: torch.Generator | None = None, **kwargs: Any) -> None:
+        super().__init__(generator)
         try:
             from torchjd import aggregation
 
@@ -88,6 +90,7 @@ class CAGrad(TorchJDWeighting):
     """
 
     def __init__(self, c: float = 0.5) -> None:
+        check_number("c", c, 0)
         super().__init__("CAGrad", c=c)
         self.c = c
 
@@ -137,8 +140,7 @@ class FairGrad(TorchJDWeighting):
     """
 
     def __init__(self, alpha: float = 2.0) -> None:
-        if alpha < 0:
-            raise ValueError(f"alpha={alpha} must be at least 0")
+        check_number("alpha", alpha, 0)
         super().__init__("FairGrad", alpha=alpha)
         self.alpha = alpha
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from mtrl_transfer.choices import check_number, check_whole
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 from mtrl_transfer.context import Context
@@ -25,8 +26,9 @@ class GradVac(TorchJDWeighting):
     """
 
     def __init__(self, beta: float = 0.01, generator: torch.Generator | None = None) -> None:
-        super().__init__("GradVac", beta=beta)
-        self.beta, self._generator = beta, generator
+        check_number("beta", beta, 0)
+        super().__init__("GradVac", generator, beta=beta)
+        self.beta = beta
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Return the weights `[T]`; running cosines of tasks without a gradient rest."""
@@ -92,6 +94,9 @@ class SDMGrad(TorchJDWeighting):
     needs_context: ClassVar[bool] = True
 
     def __init__(self, rows: int | None = None, direction: float = 0.3) -> None:
+        if rows is not None:
+            check_whole("rows", rows)
+        check_number("direction", direction, 0)
         super().__init__("SDMGrad", lambda_=direction)
         self.rows, self.direction = rows, direction
 

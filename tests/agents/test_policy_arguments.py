@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,20 @@ def test_classes_are_stored_by_name(
         assert (one.policy_kwargs["activation_fn"], one.policy_kwargs["optimizer_class"]) == stored
         assert type(one.policy.critic_optimizer) is getattr(torch.optim, stored[1])
         assert one.policy.actor_optimizer.param_groups[0]["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"wieght_decay": 0.1}, "'wieght_decay', which Adam does not have; did you mean weight_decay?"),
+        ({"weight_decay": "much"}, "is refused by Adam: "),
+        ({"foreach": True}, "`fused` and `foreach` cannot be `True` together"),
+        ({"lr": 0.1}, "should not hold lr, which is the agent's learning_rate"),
+    ],
+)
+def test_what_the_optimizer_does_not_take_is_told(make_agent: Make, given: dict[str, Any], told: str) -> None:
+    with pytest.raises(ValueError, match=f"policy_kwargs.optimizer_kwargs=.* {re.escape(told)}"):
+        make_agent(policy_kwargs={"optimizer_kwargs": given})
 
 
 class Extended(MultiTaskPolicy):

@@ -1,13 +1,14 @@
 """Properties of all combiners."""
 
 import copy
+import inspect
 import random
 
 import pytest
 import torch
 
 from mtrl_transfer import COMBINERS, Context, FunctionLookahead, Transference, make_combiner
-from mtrl_transfer.choosing import MEASURES, SCALES
+from mtrl_transfer.choosing import MEASURES, SCALES, SELECTORS
 from mtrl_transfer.combiners import pcgrad
 from mtrl_transfer.combiners.torchjd import TorchJDWeighting
 from mtrl_transfer.context import Expansion
@@ -44,6 +45,21 @@ def context_for(gram, losses=None):
 @pytest.fixture(params=sorted(COMBINERS))
 def name(request):
     return request.param
+
+
+def test_arguments_of_a_wrong_type_are_named(name):
+    make(name)
+    for argument in inspect.signature(COMBINERS[name]).parameters:
+        with pytest.raises(ValueError, match=f"{argument}.*object"):
+            make_combiner(name, **{argument: object()})
+
+
+@pytest.mark.parametrize(("part", "kinds"), [("measure", MEASURES), ("scale", SCALES), ("selector", SELECTORS)])
+def test_arguments_of_parts_are_checked_too(part, kinds):
+    for kind, owner in kinds.items():
+        for argument in inspect.signature(owner).parameters:
+            with pytest.raises(ValueError, match=f"{argument}.*object"):
+                Transference(**{part: {"name": kind, argument: object()}})
 
 
 def awkward_gradients():

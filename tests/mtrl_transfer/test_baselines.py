@@ -206,9 +206,9 @@ def test_missing_extra_says_what_to_install(monkeypatch):
     ("name", "kwargs", "message"),
     [
         ("gradvac", {"beta": 1.5}, r"must be in \[0, 1\]. Found beta=1.5"),
-        ("fairgrad", {"alpha": -1.0}, "alpha=-1.0 must be at least 0"),
-        ("gradnorm", {"learning_rate": 0.0}, "learning_rate=0.0 must be positive"),
-        ("famo", {"learning_rate": -1.0}, "learning_rate=-1.0 must be positive"),
+        ("fairgrad", {"alpha": -1.0}, "alpha=-1.0 must be a number of at least 0"),
+        ("gradnorm", {"learning_rate": 0.0}, "learning_rate=0.0 must be a positive number"),
+        ("famo", {"learning_rate": -1.0}, "learning_rate=-1.0 must be a positive number"),
         ("random_drop", {"rates": 1.0}, "rates must be at least 0 and below 1, got 1.0"),
         ("random_weights", {"max_norm_factor": 0.0}, "max_norm_factor=0.0 must be a number of at least 1"),
     ],

@@ -72,6 +72,8 @@ BAD_TRAININGS = [
     ("point agent.policy_kwargs.net_arch=32", "net_arch=32 should be the widths"),
     ("point agent.policy_kwargs.activation_fn=rlu", "did you mean relu?"),
     ("point agent.policy_kwargs.layer_norm=perhaps", "agent.policy_kwargs.layer_norm"),
+    ("point agent.policy_kwargs.optimizer_kwargs.weight_decai=1", "does not have; did you mean weight_decay?"),
+    ("point agent.policy_kwargs.optimizer_kwargs.betas=3", "is refused by Adam: "),
     ("point agent.device=gpu", "agent.device='gpu'"),
     ("point agent.device=cuda:99", "CUDA devices"),
     ("point agent.device=cpu agent.cuda_graph=true", "agent.cuda_graph=true needs a CUDA device"),
