@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 
+from mtrl_transfer.choices import check_number
 from mtrl_transfer.scales import squared_norms
 
 
@@ -35,21 +36,34 @@ def matched_step_size(gramian: Tensor, step_norm: Tensor | None, weights: Tensor
     return torch.where(length > 0, step_norm.to(gramian) / torch.where(length > 0, length, 1), 0)
 
 
-def match_norms(weights: Tensor, gramian: Tensor, reference: Tensor, max_factor: float) -> Tensor:
+def match_norms(weights: Tensor, gramian: Tensor, reference: Tensor, max_factor: float | None) -> Tensor:
     """Scale candidates so that their gradients are as long as the reference's; longer steps would win for being longer.
 
     Args:
         weights: `[..., T]`.
         gramian: `[T, T]`.
         reference: `[T]`, the candidate with the wanted norm.
-        max_factor: cap on the factor, so that a nearly cancelling candidate is not blown up.
+        max_factor: cap on the factor, so that a nearly cancelling candidate is not blown up; None: it stays.
 
     Returns:
         `[..., T]`.
     """
+    if max_factor is None:
+        return weights
     wanted, found = squared_norms(gramian, reference), squared_norms(gramian, weights)
     factor = torch.where(found > 0, (wanted / torch.where(found > 0, found, 1)).sqrt(), 1)
     return weights * factor.clamp(max=max_factor)[..., None]
+
+
+def match_mean(weights: Tensor, gramian: Tensor, max_factor: float | None) -> Tensor:
+    """Scale weights `[T]` so that their gradient is as long as the mean gradient; see `match_norms`."""
+    return match_norms(weights, gramian, torch.full_like(weights, 1 / len(weights)), max_factor)
+
+
+def check_norm_factor(max_norm_factor: float | None) -> None:
+    """Raise `ValueError` unless it is None or a number of at least 1."""
+    if max_norm_factor is not None:
+        check_number("max_norm_factor", max_norm_factor, 1)
 
 
 def step_norm(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Tensor:

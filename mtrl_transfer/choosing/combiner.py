@@ -100,8 +100,7 @@ class Transference(Combiner):
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Return the weights `[T]` of the chosen candidate."""
-        if context is None:
-            raise ValueError("Transference needs a context with losses and a lookahead; see `make_context`")
+        assert context is not None
         if self.due:
             rows, members = self._decide(gramian, context)
         elif self._repeats:

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from mtrl_transfer.candidates import FAMILIES, full
-from mtrl_transfer.choices import check_choice, check_number
+from mtrl_transfer.choices import check_choice
 from mtrl_transfer.combiners.base import Combiner
 from mtrl_transfer.combiners.pcgrad import pcgrad_weights, random_orders
 from mtrl_transfer.combiners.registry import COMBINERS, make_combiner
 from mtrl_transfer.context import Context
-from mtrl_transfer.steps import match_norms
+from mtrl_transfer.steps import check_norm_factor, match_norms
 
 Listed: TypeAlias = Any
 """A family's name, rows of weights `[K, T]`, or a list of families, combiners and subsets of task indices."""
@@ -41,8 +41,7 @@ class Proposals:
     def __init__(self, listed: Listed, inner: str | None, max_norm_factor: float | None) -> None:
         if inner is not None:
             check_choice("inner", inner, ("pcgrad",))
-        if max_norm_factor is not None:
-            check_number("max_norm_factor", max_norm_factor, 1)
+        check_norm_factor(max_norm_factor)
         if not isinstance(listed, str | Tensor | Sequence):
             raise ValueError(f"candidates={listed!r} must be a family's name, rows of weights, or a list")
         parts: list[Any] = [listed] if isinstance(listed, str | Tensor) else list(listed)
@@ -86,8 +85,6 @@ class Proposals:
 
 def matched(rows: Tensor, gramian: Tensor, max_norm_factor: float | None) -> Tensor:
     """Return `rows [K, T]` brought to the norm of the first, which stays as it is; None: all as they are."""
-    if max_norm_factor is None:
-        return rows
     return torch.cat([rows[:1], match_norms(rows[1:], gramian, rows[0], max_norm_factor)])
 
 

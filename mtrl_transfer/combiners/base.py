@@ -37,6 +37,7 @@ class Combiner(Stateful):
     Attributes:
         needs_gramian: False where the weights are always `1/T`: the caller may then leave the Gramian and the call out.
         needs_context: True where calling without a context is an error.
+        looks_ahead: False where a combiner with `needs_context` never asks for the end of a step.
         needs_after_step: True where `after_step` must follow every call (it costs the caller a forward pass).
         sync_free: True where calls never wait for the device, and what they change is in `state`, in place.
         every: calls from one that looks anew to the next; in between the last result is applied again.
@@ -47,6 +48,7 @@ class Combiner(Stateful):
 
     needs_gramian: ClassVar[bool] = True
     needs_context: ClassVar[bool] = False
+    looks_ahead: ClassVar[bool] = True
     needs_after_step: ClassVar[bool] = False
     sync_free: ClassVar[bool] = False
     default_seed: ClassVar[int] = 0
@@ -82,6 +84,8 @@ class Combiner(Stateful):
         """Return the weights `[T]` of task gradients with inner products `gramian [T, T]`; always finite."""
         if gramian.ndim != 2 or gramian.shape[0] != gramian.shape[1]:
             raise ValueError(f"gramian must be [T, T], got {list(gramian.shape)}")
+        if self.needs_context and context is None:
+            raise ValueError(f"{type(self).__name__} needs a context with the losses of the tasks; see `make_context`")
         self.move_to(gramian.device)
         finite = gramian.diagonal().isfinite()
         gramian = torch.where(gramian.isfinite() & finite & finite[:, None], gramian, 0)
@@ -110,7 +114,8 @@ class Combiner(Stateful):
     @property
     def measures_next(self) -> bool:
         """True if the next call may look ahead: then the caller notes how long the step before it is."""
-        return (self.needs_context and self.due) or any(one.measures_next for one in self.asked)
+        own = self.needs_context and self.looks_ahead and self.due
+        return own or any(one.measures_next for one in self.asked)
 
     def after_step(self, losses: Tensor) -> None:
         """Take the losses `[T]` on the same rows after the real step."""

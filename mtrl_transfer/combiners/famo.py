@@ -34,6 +34,7 @@ class FAMO(Combiner):
 
     sync_free: ClassVar[bool] = True
     needs_context: ClassVar[bool] = True
+    looks_ahead: ClassVar[bool] = False
     needs_after_step: ClassVar[bool] = True
 
     def __init__(self, learning_rate: float = 0.025, decay: float = 0.01) -> None:
@@ -44,15 +45,9 @@ class FAMO(Combiner):
         self.decay = decay
         self._before: tuple[Tensor, Tensor, Tensor, bool] | None = None
 
-    @property
-    def measures_next(self) -> bool:
-        """False: it does not look ahead."""
-        return False
-
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, summing to 1."""
-        if context is None:
-            raise ValueError("FAMO needs a context with the losses of the tasks")
+        assert context is not None
         logits = self.state.setdefault("logits", torch.zeros_like(context.losses))
         magnitude, known = known_magnitudes(gramian, context)
         self._before = (context.losses, magnitude, known, context.signed)

@@ -33,6 +33,7 @@ class GradNorm(Combiner):
 
     sync_free: ClassVar[bool] = True
     needs_context: ClassVar[bool] = True
+    looks_ahead: ClassVar[bool] = False
 
     def __init__(self, asymmetry: float = 1.5, learning_rate: float = 0.025) -> None:
         super().__init__()
@@ -41,15 +42,9 @@ class GradNorm(Combiner):
         self.asymmetry = asymmetry
         self.learning_rate = learning_rate
 
-    @property
-    def measures_next(self) -> bool:
-        """False: it does not look ahead."""
-        return False
-
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, as they stood before this call's step."""
-        if context is None:
-            raise ValueError("GradNorm needs a context with the losses of the tasks")
+        assert context is not None
         weights = self.state.setdefault("weights", torch.ones_like(gramian[0]))
         applied = weights / len(gramian)
         live = live_tasks(gramian)

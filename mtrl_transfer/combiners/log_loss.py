@@ -7,11 +7,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from mtrl_transfer.choices import check_number
 from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
-from mtrl_transfer.steps import match_norms
+from mtrl_transfer.steps import check_norm_factor, match_mean
 
 
 def known_magnitudes(gramian: Tensor, context: Context) -> tuple[Tensor, Tensor]:
@@ -44,25 +43,17 @@ class LogLoss(Combiner):
 
     sync_free: ClassVar[bool] = True
     needs_context: ClassVar[bool] = True
+    looks_ahead: ClassVar[bool] = False
 
     def __init__(self, max_norm_factor: float | None = 2.0) -> None:
         super().__init__()
-        if max_norm_factor is not None:
-            check_number("max_norm_factor", max_norm_factor, 1)
+        check_norm_factor(max_norm_factor)
         self.max_norm_factor = max_norm_factor
-
-    @property
-    def measures_next(self) -> bool:
-        """False: it does not look ahead."""
-        return False
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Return the weights `[T]`."""
-        if context is None:
-            raise ValueError("LogLoss needs a context with the losses of the tasks")
+        assert context is not None
         magnitude, known = known_magnitudes(gramian, context)
         shares = known / magnitude
         weights = (shares / shares.sum() * (known.sum() / len(known))).to(gramian.dtype)
-        if self.max_norm_factor is None:
-            return weights
-        return match_norms(weights, gramian, torch.full_like(weights, 1 / len(weights)), self.max_norm_factor)
+        return match_mean(weights, gramian, self.max_norm_factor)

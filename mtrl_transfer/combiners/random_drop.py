@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl_transfer.choices import check_number
 from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
 from mtrl_transfer.context import Context
-from mtrl_transfer.steps import match_norms
+from mtrl_transfer.steps import check_norm_factor, match_mean
 
 
 class _RandomControl(Combiner):
@@ -23,16 +22,10 @@ class _RandomControl(Combiner):
 
     renamed: ClassVar[Mapping[str, str]] = {"norm_matching": "max_norm_factor=None for False"}
 
-    def __init__(self, max_norm_factor: float | None, generator: torch.Generator | None) -> None:
+    def __init__(self, max_norm_factor: float | None = 2.0, generator: torch.Generator | None = None) -> None:
         super().__init__(generator)
-        if max_norm_factor is not None:
-            check_number("max_norm_factor", max_norm_factor, 1)
+        check_norm_factor(max_norm_factor)
         self.max_norm_factor = max_norm_factor
-
-    def _matched(self, weights: Tensor, gramian: Tensor) -> Tensor:
-        if self.max_norm_factor is None:
-            return weights
-        return match_norms(weights, gramian, torch.full_like(weights, 1 / len(weights)), self.max_norm_factor)
 
 
 @register("random_drop")
@@ -72,7 +65,7 @@ class RandomDrop(_RandomControl):
         live = live_tasks(gramian)
         kept = (draws >= self._rates_on(gramian)) & live
         kept = torch.where(kept.any(), kept, live)
-        return self._matched(kept.to(gramian.dtype) / n_tasks, gramian)
+        return match_mean(kept.to(gramian.dtype) / n_tasks, gramian, self.max_norm_factor)
 
     def _rates_on(self, gramian: Tensor) -> Tensor | float:
         if isinstance(self.rates, float):
@@ -91,17 +84,10 @@ class RandomWeights(_RandomControl):
         generator: source of the draws.
     """
 
-    def __init__(
-        self,
-        max_norm_factor: float | None = 2.0,
-        generator: torch.Generator | None = None,
-    ) -> None:
-        super().__init__(max_norm_factor, generator)
-
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`, positive."""
         generator = self.generator(gramian.device)
         draws = torch.randn(len(gramian), generator=generator, device=gramian.device, dtype=torch.float64)
         live = live_tasks(gramian)
         shares = torch.softmax(torch.where(live, draws, -torch.inf), 0) * (live.sum() / len(live))
-        return self._matched(shares.to(gramian.dtype), gramian)
+        return match_mean(shares.to(gramian.dtype), gramian, self.max_norm_factor)

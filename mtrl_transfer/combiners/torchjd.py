@@ -24,7 +24,7 @@ class TorchJDWeighting(Combiner):
     finite, every task gets `1/T`.
 
     Args:
-        name: name of the class in `torchjd.aggregation`, without `Weighting`.
+        name: name of the class in `torchjd.aggregation`.
         generator: source of its chance, if it draws.
         kwargs: arguments of that class.
 
@@ -37,14 +37,10 @@ class TorchJDWeighting(Combiner):
         try:
             from torchjd import aggregation
 
-            self._weighting = self._adapted(aggregation, name)(**kwargs)
+            self._weighting: Any = getattr(aggregation, name)(**kwargs)
         except ImportError as error:
             raise ImportError(f"combiner {type(self).__name__} needs TorchJD with its solvers: {INSTALL}") from error
         self._sums: dict[int, float] = {}
-
-    def _adapted(self, aggregation: Any, name: str) -> Any:
-        """Return the class of that name."""
-        return getattr(aggregation, f"{name}Weighting")
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Return the weights `[T]`."""
@@ -76,7 +72,7 @@ class UPGrad(TorchJDWeighting):
     """
 
     def __init__(self) -> None:
-        super().__init__("UPGrad")
+        super().__init__("UPGradWeighting")
 
 
 @register("cagrad")
@@ -91,7 +87,7 @@ class CAGrad(TorchJDWeighting):
 
     def __init__(self, c: float = 0.5) -> None:
         check_number("c", c, 0)
-        super().__init__("CAGrad", c=c)
+        super().__init__("CAGradWeighting", c=c)
         self.c = c
 
 
@@ -103,7 +99,7 @@ class MGDA(TorchJDWeighting):
     """
 
     def __init__(self) -> None:
-        super().__init__("MGDA")
+        super().__init__("MGDAWeighting")
 
 
 @register("imtl_g")
@@ -114,7 +110,7 @@ class IMTLG(TorchJDWeighting):
     """
 
     def __init__(self) -> None:
-        super().__init__("IMTLG")
+        super().__init__("IMTLGWeighting")
 
 
 @register("aligned_mtl")
@@ -125,7 +121,7 @@ class AlignedMTL(TorchJDWeighting):
     """
 
     def __init__(self) -> None:
-        super().__init__("AlignedMTL")
+        super().__init__("AlignedMTLWeighting")
 
 
 @register("fairgrad")
@@ -141,7 +137,7 @@ class FairGrad(TorchJDWeighting):
 
     def __init__(self, alpha: float = 2.0) -> None:
         check_number("alpha", alpha, 0)
-        super().__init__("FairGrad", alpha=alpha)
+        super().__init__("FairGradWeighting", alpha=alpha)
         self.alpha = alpha
 
 
@@ -154,4 +150,4 @@ class NashMTL(TorchJDWeighting):
     """
 
     def __init__(self) -> None:
-        super().__init__("FairGrad", alpha=1.0)
+        super().__init__("FairGradWeighting", alpha=1.0)

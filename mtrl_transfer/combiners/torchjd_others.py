@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ class GradVac(TorchJDWeighting):
 
     def __init__(self, beta: float = 0.01, generator: torch.Generator | None = None) -> None:
         check_number("beta", beta, 0)
-        super().__init__("GradVac", generator, beta=beta)
+        super().__init__("GradVacWeighting", generator, beta=beta)
         self.beta = beta
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
@@ -63,10 +63,6 @@ class ConFIG(TorchJDWeighting):
     def __init__(self) -> None:
         super().__init__("ConFIG")
 
-    def _adapted(self, aggregation: Any, name: str) -> Any:
-        """Return the class of that name, which is no weighting."""
-        return getattr(aggregation, name)
-
     def _solve(self, gramian: Tensor, live: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(gramian.double())
         noise = len(gramian) * torch.finfo(gramian.dtype).eps * values.max()
@@ -92,18 +88,14 @@ class SDMGrad(TorchJDWeighting):
     """
 
     needs_context: ClassVar[bool] = True
+    looks_ahead: ClassVar[bool] = False
 
     def __init__(self, rows: int | None = None, direction: float = 0.3) -> None:
         if rows is not None:
             check_whole("rows", rows)
         check_number("direction", direction, 0)
-        super().__init__("SDMGrad", lambda_=direction)
+        super().__init__("SDMGradWeighting", lambda_=direction)
         self.rows, self.direction = rows, direction
-
-    @property
-    def measures_next(self) -> bool:
-        """False: it looks at other rows, not ahead."""
-        return False
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Return the weights `[T]`; the shares of tasks without a gradient rest."""

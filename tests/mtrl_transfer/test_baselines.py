@@ -192,7 +192,7 @@ def test_sdmgrad_takes_products_with_held_out_gradients(problem):
 
 def test_torchjd_weights_that_do_not_sum_to_one_are_brought_to_our_scale(gradients):
     pytest.importorskip("torchjd.aggregation")
-    weights = TorchJDWeighting("Sum")(gram_of(gradients(0)))
+    weights = TorchJDWeighting("SumWeighting")(gram_of(gradients(0)))
     torch.testing.assert_close(weights, torch.full((5,), 0.2).double())
 
 
