@@ -88,6 +88,7 @@ def _all_different(seeds: tuple[int, ...]) -> tuple[int, ...]:
 
 Int = Annotated[int, BeforeValidator(_not_a_boolean)]
 Float = Annotated[float, BeforeValidator(_not_a_boolean), Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[Int, Field(ge=1)]
 Seed = Annotated[Int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split), AfterValidator(_all_different), Field(min_length=1)]

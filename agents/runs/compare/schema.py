@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
-from mtrl_transfer.agents.declarations import Seeds
+from mtrl_transfer.agents.declarations import Seeds, Text
 from mtrl_transfer.agents.runs.compare.engine import EngineConfig
 from mtrl_transfer.agents.runs.config.schema import fit_for_a_folder
 
@@ -33,7 +33,7 @@ class CompareConfig(EngineConfig):
     mix_precisions: bool = False
     """Permit runs that differ in the actual precision of matrix products: float32, tf32, bf16, or unknown for a run of
     version 0.1. The report lists the precisions."""
-    folder: str | None = None
+    folder: Text | None = None
     """Folder of runs and report; null: runs/compare_<name>."""
     run: bool = True
     """Do the missing runs; false: only report the runs that are there."""

@@ -12,7 +12,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from mtrl_transfer.agents.declarations import Count, Positive, Section, Seed, Settings, explained, section_of
+from mtrl_transfer.agents.declarations import (
+    Count,
+    Positive,
+    Section,
+    Seed,
+    Settings,
+    Text,
+    explained,
+    section_of,
+)
 from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
 from mtrl_transfer.agents.mtsac.arguments import HINTS
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
@@ -159,7 +168,7 @@ class LogConfig(Section):
     """Transitions between clips of each task in TensorBoard; null: none. Drawing MT10 takes about a minute of CPU."""
     record_every: Count | None = 1_000
     """Updates between records of weights, Gramians, choices and pairwise transference in one file; null: none."""
-    wandb: str | None = None
+    wandb: Text | None = None
     """Project of Weights & Biases that gets config and scalars (needs the extra ``wandb``); null: none. With
     WANDB_MODE=offline the run stays on disk."""
     progress: bool = True
@@ -188,11 +197,11 @@ class RunConfig(Section):
     """For ``torch.set_float32_matmul_precision``; below ``highest`` it may permit tf32 or bf16 products."""
     threads: Annotated[Count, Field(le=1024)] | None = None
     """Threads of torch; null: torch's own choice."""
-    run_dir: str | None = None
+    run_dir: Text | None = None
     """The run folder; null: runs/<date-time>_<name>_s<seed>."""
     resume: bool = False
     """Continue the run in run_dir from its newest checkpoint."""
-    begin_from: Annotated[str | None, Field(alias="from")] = None
+    begin_from: Annotated[Text | None, Field(alias="from")] = None
     """A run folder or an agent's file: begin with what it has learned of the tasks that this run has too."""
     env: EnvConfig
     agent: AgentConfig = AgentConfig()

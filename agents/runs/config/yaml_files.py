@@ -17,16 +17,20 @@ Tree = dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people write it: ``3e-4`` is a number (YAML 1.2), and a key given twice is an error."""
+    """YAML as people write it: ``3e-4`` is a number (YAML 1.2); a key given twice, or without a value, is an error."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
-        for key_node, _ in node.value:
+        for key_node, value_node in node.value:
             key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, str):
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is not a name", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            is_empty = isinstance(value_node, yaml.ScalarNode) and not value_node.value and value_node.style is None
+            faults = {
+                "is not a name": not isinstance(key, str),
+                "is given twice": key in seen,
+                "has no value; null means none": is_empty,
+            }
+            for fault in (fault for fault, found in faults.items() if found):
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} {fault}", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -164,6 +168,9 @@ def parse_overrides(arguments: Sequence[str]) -> tuple[Tree, list[str]]:
         parts = key.split(".")
         if not equals or not all(parts):
             problems.append(f"{argument!r}: expected key=value or key.sub=value, e.g. agent.learning_rate=1e-3")
+            continue
+        if not text.strip():
+            problems.append(f"{argument!r}: the value is missing; {key}=null means none, where a key may have none")
             continue
         try:
             value = _load(text)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from mtrl_transfer.agents.declarations import Count, Float, Section, Seeds
+from mtrl_transfer.agents.declarations import Count, Float, Section, Seeds, Text
 from mtrl_transfer.agents.runs.compare.engine import EngineConfig, engine_problems
 from mtrl_transfer.agents.runs.config.checks import task_names
 from mtrl_transfer.agents.runs.config.loading import load_config, section
@@ -23,7 +23,7 @@ PREFIX = "groups."
 class GroupOptions(Section):
     """Options of grouping and training; on the command line with the prefix ``groups.``."""
 
-    folder: str | None = None
+    folder: Text | None = None
     """Folder of all files; null: runs/groups_<name>."""
     n_groups: Annotated[tuple[Count, ...], Field(min_length=1)] = (2,)
     """Numbers of networks (at most) to train groups for."""

@@ -193,7 +193,7 @@ def test_free_settings_get_numbers_too():
 
 
 def test_null_means_none():
-    assert load_config("point", ["agent.max_grad_norm=null", "evaluation.every="]).evaluation.every is None
+    assert load_config("point", ["agent.max_grad_norm=null", "evaluation.every=null"]).evaluation.every is None
 
 
 def test_all_problems_are_told_at_once_each_with_the_nearest_good_key():
@@ -282,6 +282,8 @@ def test_one_problem_of_a_value_is_told_once():
         ("just words", "holds a text"),
         ("seed: 1\nseed: 2", "'seed' is given twice (line 2)"),
         ("3: 4", "key 3 is not a name"),
+        ("from:\nseed: 1", "key 'from' has no value; null means none (line 1)"),
+        ("base:", "key 'base' has no value"),
         ("base: missing.yaml", "missing.yaml, the base of c.yaml"),
         ("base: c.yaml", "itself as its base"),
         ("base: 3", "should be the name of a file"),
@@ -295,7 +297,7 @@ def test_bad_files(text: str, told: str, tmp_path: Path):
 
 
 def test_overrides_are_yaml():
-    tree, problems = parse_overrides(["a.b=[1, x]", "a.c={d: 2}", "e=text with = in it", "f=", "g=1e3"])
+    tree, problems = parse_overrides(["a.b=[1, x]", "a.c={d: 2}", "e=text with = in it", "f=null", "g=1e3"])
     assert tree == {"a": {"b": [1, "x"], "c": {"d": 2}}, "e": "text with = in it", "f": None, "g": 1000.0}
     assert problems == []
 
