@@ -57,11 +57,21 @@ class LogEvery(_EveryTransitions):
 
 
 class CheckpointEvery(_EveryTransitions):
-    """Call ``save`` every ``every`` transitions, between updates: every counted step is stored and learned from."""
+    """Call ``save`` every ``every`` transitions, between updates: every counted step is stored and learned from.
 
-    def __init__(self, every: int, save: Callable[[], object]) -> None:
+    Args:
+        every: transitions between calls.
+        save: saves.
+        check: called before the first step, once the environments are reset.
+    """
+
+    def __init__(self, every: int, save: Callable[[], object], check: Callable[[], object]) -> None:
         super().__init__(every)
-        self._save = save
+        self._save, self._check = save, check
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self._check()
 
     def _on_rollout_start(self) -> None:
         if self._passed():

@@ -35,7 +35,7 @@ from mtrl_transfer.agents.runs.outcome import continued_protocol, finished_step
 from mtrl_transfer.agents.runs.protocol import run_protocol
 from mtrl_transfer.agents.runs.streams import STDERR, say
 from mtrl_transfer.agents.storage.agent_archive import take_over_from
-from mtrl_transfer.agents.storage.archive import read_archive, unflatten
+from mtrl_transfer.agents.storage.archive import flatten, read_archive, unflatten
 from mtrl_transfer.agents.storage.archive_checks import INCONSISTENT_ARCHIVE_ERRORS
 from mtrl_transfer.agents.storage.training_state import restore_training_state, training_state
 from mtrl_transfer.envs import protocol_card
@@ -67,12 +67,18 @@ class Session:
         for growing in [*self.model.logger.output_formats, *self.callbacks]:
             if hasattr(growing, "flush"):
                 growing.flush()
-        state = {
-            "seconds": self.time.total(),
-            "callbacks": {name: callback.state_dict() for name, callback in self._stateful().items()},
-            "training": training_state(self.model),
-        }
-        self.writer.save(self.model, state, growing_files.sizes(self.folder))
+        self.writer.save(self.model, self._state(), growing_files.sizes(self.folder))
+
+    def check_storable(self) -> None:
+        """Check that checkpoints can hold the state of callbacks and environments.
+
+        Raises:
+            InputError: if not; the message says which value it is.
+        """
+        try:
+            flatten(self._state(), "training")
+        except ValueError as error:
+            raise InputError(f"no checkpoint could be written: {error}") from None
 
     def restore(self, checkpoint: Checkpoint, state: dict[str, Any]) -> None:
         """Restore everything to the checkpoint. Call it last: it sets the global random generators."""
@@ -91,6 +97,13 @@ class Session:
         self.evaluation.eval_env.close()
         if self.camera is not None:
             self.camera.close()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "seconds": self.time.total(),
+            "callbacks": {name: callback.state_dict() for name, callback in self._stateful().items()},
+            "training": training_state(self.model),
+        }
 
     def _stateful(self) -> dict[str, Any]:
         """Callbacks with a state by name; the second of a class is called ``Class_2``."""

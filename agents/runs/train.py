@@ -42,7 +42,8 @@ def train(config: RunConfig, console: Console) -> Path:
         The run folder.
 
     Raises:
-        InputError: before anything is written, if the run folder cannot be used so, or another process trains in it.
+        InputError: before anything is written, if the run folder cannot be used so, or another process trains in it;
+            before the first step, if an environment's state cannot be stored.
         Interrupted: after Ctrl-C or SIGTERM, once a checkpoint is written.
         Failed: when losses are not finite for too long, or when the agent or its evaluation cannot be written.
     """
@@ -91,10 +92,8 @@ def _learn(session: Session, stopping: Stopping) -> None:
     if remaining <= 0:
         return
     bar = ProgressBar(config, session.evaluation)
-    callbacks = [*session.callbacks, bar]
-    if config.checkpoint.every is not None:
-        callbacks.append(CheckpointEvery(config.checkpoint.every, session.save))
-    callbacks.append(StopBetweenUpdates(stopping))
+    checkpoints = CheckpointEvery(config.checkpoint.every or sys.maxsize, session.save, session.check_storable)
+    callbacks = [*session.callbacks, bar, checkpoints, StopBetweenUpdates(stopping)]
     try:
         # Logging is LogEvery's, by transitions; the agent's own counts episodes.
         model.learn(remaining, CallbackList(callbacks), sys.maxsize, reset_num_timesteps=False)

@@ -33,6 +33,8 @@ _DAMAGE = (
     RuntimeError,
 )
 """Errors that reading a damaged or hostile file can raise."""
+_PLAIN = (str, int, float, np.generic, type(None))
+"""Values that JSON holds as they are; bool is an int."""
 Target = str | Path | io.BufferedIOBase
 
 
@@ -153,6 +155,10 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Any], dic
     """Split nested dicts and lists into a JSON-able tree and named tensors.
 
     A tensor becomes ``{"tensor": name}`` in the tree, and a NumPy array ``{"array": name}``.
+
+    Raises:
+        ValueError: for anything but dicts with plain keys, lists, numbers, text, None, arrays of numbers and tensors;
+            the message says where it is.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -165,13 +171,18 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> tuple[dict[str, Any], dic
     def walk(node: Any, name: str) -> Any:
         if isinstance(node, Tensor):
             return {"tensor": keep(node, name)}
-        if isinstance(node, np.ndarray):
+        if isinstance(node, np.ndarray) and node.dtype.kind in "biuf":
             return {"array": keep(torch.from_numpy(node.copy()), name)}
-        if isinstance(node, dict):
+        if isinstance(node, dict) and all(isinstance(key, _PLAIN) for key in node):
             return {"dict": [[key, walk(value, f"{name}.{key}")] for key, value in node.items()]}
         if isinstance(node, list | tuple):
             return {"list": [walk(value, f"{name}.{index}") for index, value in enumerate(node)]}
-        return node
+        if isinstance(node, _PLAIN):
+            return node
+        raise ValueError(
+            f"{name}={node!r} cannot be stored, a {type(node).__name__}: use numbers, text, lists, dicts with such "
+            "keys, arrays and tensors"
+        )
 
     return walk(tree, prefix), tensors
 

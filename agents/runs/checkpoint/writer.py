@@ -86,7 +86,11 @@ class CheckpointWriter:
             appended: name -> size of the run's files that only grow.
         """
         self.wait()
-        snapshot = self._copy(model, training, appended)
+        try:
+            snapshot = self._copy(model, training, appended)
+        except ValueError as error:  # a state that cannot be stored
+            self._note_failure(model.num_timesteps, error)
+            return
         self._thread = threading.Thread(target=self._write, args=(snapshot,), name="checkpoint")
         self._thread.start()
 
@@ -122,10 +126,13 @@ class CheckpointWriter:
             self._forget_old()
         except Exception as error:
             shutil.rmtree(temporary, ignore_errors=True)
-            self.failure = str(error)
-            kept = folders(self._run_folder) if parent.is_dir() else []
-            last = f"the newest is {kept[-1]}" if kept else "there is none yet"
-            self._tell(f"CHECKPOINT NOT WRITTEN at {snapshot.step:,} transitions: {error}. Training goes on; {last}.")
+            self._note_failure(snapshot.step, error)
+
+    def _note_failure(self, step: int, error: Exception) -> None:
+        self.failure = str(error)
+        kept = folders(self._run_folder) if (self._run_folder / CHECKPOINTS).is_dir() else []
+        last = f"the newest is {kept[-1]}" if kept else "there is none yet"
+        self._tell(f"CHECKPOINT NOT WRITTEN at {step:,} transitions: {error}. Training goes on; {last}.")
 
     def _write_whole(self, snapshot: _Snapshot, temporary: Path, final: Path) -> None:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -222,3 +223,13 @@ def test_a_full_disk_and_one_that_is_read_only(disk: Path, model: MTSAC, told: l
     save(writer, model)
     assert "Read-only file system" in told[1]
     assert found(disk) == (480, ())
+
+
+def test_a_state_that_cannot_be_stored_is_named(tmp_path: Path, model: MTSAC, told: list[str]):
+    writer = CheckpointWriter(tmp_path, 1, told.append)
+    for bad in ({1}, {(1, 2): 3}, np.array(["a"])):
+        writer.save(model, {"callbacks": {"Mine": [bad]}}, {})
+        problem = f"training.callbacks.Mine.0={bad!r} cannot be stored, a {type(bad).__name__}: "
+        assert f"NOT WRITTEN at 120 transitions: {problem}" in told.pop()
+    save(writer, model)
+    assert (writer.failure, writer.last_step) == (None, 120)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from short_runs import SHORT, short_run
+from short_runs import SHORT, arguments, short_run
 
 from mtrl_transfer.agents.runs import cli
 from mtrl_transfer.agents.runs.config.loading import load_config
@@ -39,6 +39,31 @@ def test_callbacks_of_a_config_are_called(tmp_path: Path, monkeypatch: pytest.Mo
     assert run.json("evaluation.json")["step"] == 300  # two episodes of each task, of 50 steps
     kept = load_config(str(run.folder / "config.yaml")).callbacks
     assert [one.kwargs for one in kept] == [{"every": 40}, {"max_episodes": 2}]
+
+
+STATEFUL = """
+from stable_baselines3.common.callbacks import BaseCallback
+
+class Seen(BaseCallback):
+    def _on_step(self):
+        return True
+
+    def state_dict(self):
+        return {"steps": {"seen": {3}}}
+
+    def load_state_dict(self, state):
+        pass
+"""
+
+
+def test_a_state_that_cannot_be_stored_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "watching_sets.py").write_text(STATEFUL, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert cli.train(arguments(tmp_path / "a", "callbacks=[watching_sets:Seen]")) == 2
+    assert "watching_sets:Seen: ValueError: state.steps.seen={3} cannot be stored, a set" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize(

@@ -412,3 +412,27 @@ def test_a_run_on_tasks_of_the_users_module(tmp_path: Path, monkeypatch: pytest.
     assert list(run.json("evaluation.json")["tasks"]) == ["g2", "g5", "g9"]
     assert run.json("protocol.json")["environment"]["suite"] == "tasks_of_mine.TASKS"
     assert cli.evaluate([str(run.folder), "video=true"]) == 2  # they are not made to be drawn
+
+
+STATEFUL = """
+from gymnasium.envs.classic_control import PendulumEnv
+
+class Stateful(PendulumEnv):
+    def state_dict(self):
+        return {"seen": {1}}
+
+    def load_state_dict(self, state):
+        pass
+
+TASKS = {"one": Stateful, "two": Stateful}
+"""
+
+
+def test_an_env_whose_state_cannot_be_stored_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    (tmp_path / "tasks_with_sets.py").write_text(STATEFUL, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    assert cli.train(arguments(tmp_path / "run", "env.id=tasks_with_sets.TASKS")) == 2
+    assert "no checkpoint could be written: training.training.environment.tasks.0.task.env.env.seen={1} cannot" in (
+        capsys.readouterr().err
+    )
