@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from mtrl_transfer import scales
 from mtrl_transfer.tasks import Shared
 
-OfGradient = Callable[[Tensor], Tensor]
+Rule = Callable[[Tensor, Tensor, dict[str, Any], dict[str, Any]], Tensor]
+"""A function of a parameter's value and gradient, and of its group and state in the optimizer."""
 SUPPORTED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
@@ -32,9 +32,7 @@ def functional_step(optimizer: torch.optim.Optimizer, shared: Shared, grads: Map
     Raises:
         ValueError: for another optimizer, or a parameter that it does not hold.
     """
-    steps = _steps(optimizer, shared)
-    with torch.no_grad():
-        return {name: step(grads[name]) for name, (step, _) in steps.items()}
+    return _by_gradient(_sgd, _adam, optimizer, shared, grads)
 
 
 def functional_step_and_slope(
@@ -45,32 +43,30 @@ def functional_step_and_slope(
     Arguments and errors are those of `functional_step`, but for one gradient, `[*shape]` for every parameter.
     """
     moved = functional_step(optimizer, shared, {name: grad[None] for name, grad in grads.items()})
-    slopes = {}
-    with torch.no_grad():
-        for name, (_, slope) in _steps(optimizer, shared).items():
-            slopes[name] = slope(grads[name])
+    slopes = _by_gradient(_sgd_slope_at, _adam_slope, optimizer, shared, grads)
     return {name: value[0] for name, value in moved.items()}, slopes
 
 
+@torch.no_grad()
 def optimizer_slope(optimizer: torch.optim.Optimizer, shared: Shared) -> dict[str, Tensor]:
     """Return the derivative of every number by its gradient in the step that was taken last.
 
     Of Adam, with the change of `√v` by the gradient left out, which is of order `1 − β₂`:
     `−rate (1 − β₁) / (√v + ε)`; 0 if it has taken none. Arguments and errors are those of `functional_step`.
     """
-    sgd = isinstance(optimizer, torch.optim.SGD)
-    with torch.no_grad():
-        return {
-            name: (_sgd_slope if sgd else _adam_slope_after)(*own) for name, own in _held(optimizer, shared).items()
-        }
+    slope = _sgd_slope if isinstance(optimizer, torch.optim.SGD) else _adam_slope_after
+    return {name: slope(*own) for name, own in _held(optimizer, shared).items()}
 
 
-def _steps(optimizer: torch.optim.Optimizer, shared: Shared) -> dict[str, tuple[OfGradient, OfGradient]]:
-    """For every parameter, its value after the step and the derivative of that, as functions of its gradient."""
-    kinds = (_sgd, _sgd_slope_at) if isinstance(optimizer, torch.optim.SGD) else (_adam, _adam_slope)
-    held = _held(optimizer, shared)
+@torch.no_grad()
+def _by_gradient(
+    of_sgd: Rule, of_adam: Rule, optimizer: torch.optim.Optimizer, shared: Shared, grads: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Apply the rule of the optimizer's kind to every parameter; `maximize` turns the gradient round."""
+    rule = of_sgd if isinstance(optimizer, torch.optim.SGD) else of_adam
     return {
-        name: (partial(_of_gradient, kinds[0], own), partial(_of_gradient, kinds[1], own)) for name, own in held.items()
+        name: rule(value, -grads[name] if group["maximize"] else grads[name], group, state)
+        for name, (value, group, state) in _held(optimizer, shared).items()
     }
 
 
@@ -92,11 +88,6 @@ def _held(optimizer: torch.optim.Optimizer, shared: Shared) -> dict[str, tuple[T
         )
         for name, value in shared.items()
     }
-
-
-def _of_gradient(kind: Callable[..., Tensor], own: tuple[Any, ...], grad: Tensor) -> Tensor:
-    value, group, state = own
-    return kind(value, -grad if group["maximize"] else grad, group, state)
 
 
 def _sgd(value: Tensor, grad: Tensor, group: dict[str, Any], state: dict[str, Any]) -> Tensor:

@@ -132,17 +132,16 @@ class Measurement:
         """Compare with the real step, on the same rows."""
         lookahead, before, divisor, predicted, by_first_order, known, heads = self._pending
         del self._pending
-        for name, correlation, own_heads in (
-            ("realised", self.correlation, heads),
-            ("realised_step", self.correlation_step, None),
-        ):
-            after = lookahead.model.losses(lookahead.batch, heads=own_heads).squeeze(0)
-            realised = divide(before - after, divisor)
-            if name == "realised":
-                self.pairs.append(torch.stack([predicted, realised]))
-                self.correlation_first_order.add(by_first_order, realised, valid=known)
-            correlation.add(predicted, realised, valid=known)
-            self.means.add(name, realised)
+        by_trunk, by_step = (
+            divide(before - lookahead.model.losses(lookahead.batch, heads=own).squeeze(0), divisor)
+            for own in (heads, None)
+        )
+        self.pairs.append(torch.stack([predicted, by_trunk]))
+        self.correlation_first_order.add(by_first_order, by_trunk, valid=known)
+        self.correlation.add(predicted, by_trunk, valid=known)
+        self.correlation_step.add(predicted, by_step, valid=known)
+        self.means.add("realised", by_trunk)
+        self.means.add("realised_step", by_step)
 
 
 @float32_products()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mtrl_transfer.grouping.affinity import Affinity, standardized
-from mtrl_transfer.grouping.groups import Grouping
+from mtrl_transfer.grouping.groups import Grouping, check_n_groups, disjoint
 
 
 def linkage(affinity: Affinity) -> np.ndarray:
@@ -40,11 +40,7 @@ def cluster(affinity: Affinity, n_groups: int) -> Grouping:
     from scipy.cluster import hierarchy
 
     tree = linkage(affinity)
-    n_tasks = len(tree) + 1
-    if not 1 <= n_groups <= n_tasks:
-        raise ValueError(f"n_groups={n_groups} must be 1 to {n_tasks}, the number of tasks")
+    check_n_groups(n_groups, len(tree) + 1)
     # cut_tree and not fcluster: with equal distances the latter gives fewer clusters than asked for.
     labels = hierarchy.cut_tree(tree, n_groups).ravel() if len(tree) else np.zeros(1, int)
-    groups = sorted(tuple(np.flatnonzero(labels == label).tolist()) for label in range(n_groups))
-    assignment = {task: index for index, group in enumerate(groups) for task in group}
-    return Grouping(tuple(groups), tuple(assignment[task] for task in range(n_tasks)))
+    return disjoint(np.flatnonzero(labels == label).tolist() for label in range(n_groups))

@@ -24,6 +24,19 @@ class Grouping(NamedTuple):
     assignment: tuple[int, ...]
 
 
+def disjoint(groups: Iterable[Iterable[int]]) -> Grouping:
+    """Return the grouping of groups that hold each task once."""
+    ordered = sorted(tuple(sorted(group)) for group in groups)
+    assignment = {task: index for index, group in enumerate(ordered) for task in group}
+    return Grouping(tuple(ordered), tuple(assignment[task] for task in range(len(assignment))))
+
+
+def check_n_groups(n_groups: int, n_tasks: int) -> None:
+    """Raise `ValueError` unless there are 1 to T groups."""
+    if not 1 <= n_groups <= n_tasks:
+        raise ValueError(f"n_groups={n_groups} must be 1 to {n_tasks}, the number of tasks")
+
+
 def scores_of(members: np.ndarray, matrix: np.ndarray, single: np.ndarray | None) -> np.ndarray:
     """Each task's score in each group: the mean affinity of its mates to it; minus infinity where it is no member.
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from mtrl_transfer.grouping.affinity import Affinity, checked_affinity
 from mtrl_transfer.grouping.constraints import Constraints, make_constraints
-from mtrl_transfer.grouping.groups import Grouping, membership, scores_of, serve_best, singleton_scores, task_scores
+from mtrl_transfer.grouping.groups import Grouping, check_n_groups, scores_of, serve_best, singleton_scores, task_scores
 
 MAX_LISTED = 2**14
 """At most this many groups are enumerated; the optimum is then exact. All groups of 14 tasks, or small ones of more."""
@@ -74,8 +74,7 @@ def best_selection(
     n_tasks = len(matrix)
     if n_tasks > MAX_TASKS:
         raise ValueError(f"select_groups takes up to {MAX_TASKS} tasks, got {n_tasks}; `cluster` takes any number")
-    if not 1 <= n_groups <= n_tasks:
-        raise ValueError(f"n_groups={n_groups} must be 1 to {n_tasks}, the number of tasks")
+    check_n_groups(n_groups, n_tasks)
     single = singleton_scores(singleton_score, n_tasks)
     constraints = make_constraints(n_tasks, max_size, max_total_size, must_link, cannot_link, single is not None)
     listed = constraints.n_groups_at_most(MAX_LISTED)
@@ -126,9 +125,9 @@ def _last_resorts(table: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _infeasible(limits: Constraints, n_groups: int, listed: bool) -> str:
-    covered = membership(limits.units, limits.n_tasks)[:0] if not listed else limits.all_groups()
-    if listed and not covered.any(axis=0).all():
-        task = int(covered.any(axis=0).argmin())
+    covered = limits.all_groups().any(axis=0) if listed else np.ones(limits.n_tasks, bool)
+    if not covered.all():
+        task = int(covered.argmin())
         return f"task {task} fits in no group under these limits; pass singleton_score= to let it train alone"
     certainty = "no grouping" if listed else "no grouping found that"
     return (
