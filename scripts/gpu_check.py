@@ -9,7 +9,6 @@ updates eager, compiled and as CUDA graphs, and trains the published setting for
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import platform
@@ -28,10 +27,9 @@ from rich.console import Console
 from benchmarks.rows import UpdateOptions, random_agent
 from mtrl_transfer.agents import MTSAC
 from mtrl_transfer.agents.declarations import Count, Section
-from mtrl_transfer.agents.runs.cli import run_command
+from mtrl_transfer.agents.runs.cli import run_options
 from mtrl_transfer.agents.runs.config.loading import section
 from mtrl_transfer.agents.runs.protocol import package_versions
-from mtrl_transfer.agents.runs.streams import STDOUT
 from mtrl_transfer.envs.vec_env import available_cores
 
 ROOT = Path(__file__).parents[1]
@@ -234,9 +232,8 @@ def _flat(values: dict[str, Any]) -> str:
 
 def gpu_check(arguments: Sequence[str] | None = None) -> int:
     """Run the check: ``key=value ...``. Return the exit code."""
-    parser = argparse.ArgumentParser("gpu_check", description="Check and measure the library on a GPU.")
-    parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. device=cuda:1")
-    return run_command(parser, arguments, lambda of: check(of.options, Console(file=STDOUT)))
+    about = "Check and measure the library on a GPU."
+    return run_options("gpu_check", about, "e.g. device=cuda:1", check, arguments)
 
 
 if __name__ == "__main__":  # worker processes import this file

@@ -19,7 +19,7 @@ from mtrl_transfer.agents.runs.build import evaluation_env, make_agent, training
 from mtrl_transfer.agents.runs.cli import run_command
 from mtrl_transfer.agents.runs.config.loading import load_config, section
 from mtrl_transfer.agents.runs.errors import InputError
-from mtrl_transfer.agents.runs.streams import STDOUT, say
+from mtrl_transfer.agents.runs.streams import say
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.faults import NotFinite
 
@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "given", metavar="key=value", nargs="*", help="search=, trials=, study=, and keys of the config"
     )
-    return run_command(parser, arguments, lambda of: tune(of.config, of.given, Console(file=STDOUT)))
+    return run_command(parser, arguments, lambda of, console: tune(of.config, of.given, console))
 
 
 if __name__ == "__main__":  # worker processes import this file

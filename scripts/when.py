@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
-from rich.console import Console
-
-from mtrl_transfer.agents.runs.cli import run_command
-from mtrl_transfer.agents.runs.streams import STDOUT
+from mtrl_transfer.agents.runs.cli import run_options
 from studies.when.run import run_study
 
 
 def when(arguments: Sequence[str] | None = None) -> int:
     """Train all methods in all cells and draw the map: ``key=value ...``. Returns the exit code."""
-    parser = argparse.ArgumentParser("when", description="Compare methods by trunk, reward sizes and planted harm.")
-    parser.add_argument("options", metavar="key=value", nargs="*", default=[], help="e.g. seeds=[1,2] widths=[4]")
-    return run_command(parser, arguments, lambda of: run_study(of.options, Console(file=STDOUT)))
+    about = "Compare methods by trunk, reward sizes and planted harm."
+    return run_options("when", about, "e.g. seeds=[1,2] widths=[4]", run_study, arguments)
 
 
 if __name__ == "__main__":  # worker processes import this file

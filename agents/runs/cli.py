@@ -40,21 +40,14 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 presets: {", ".join(presets())}""",
     )
-    parser.add_argument(
-        "--keys", action=_Print, text=_run_keys, metavar="PREFIX", nargs="?", help="print keys, and exit"
-    )
-    parser.add_argument(
-        "--print-config", action=_Print, text=_config, metavar="PRESET", help="print a preset, and exit"
-    )
-    parser.add_argument("config", metavar="CONFIG", type=_first, help="a YAML file, or a preset's name")
-    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help="keys that win over the file")
+    _add_config(parser, "config", keys=_run_keys, preset=_config)
 
-    def work(of: argparse.Namespace) -> None:
+    def work(of: argparse.Namespace, console: Console) -> None:
         from mtrl_transfer.agents.runs.seeds import runs_to_do
         from mtrl_transfer.agents.runs.train import train as train_run
 
         for config in runs_to_do(of.config, of.overrides):
-            train_run(config, _console())
+            train_run(config, console)
 
     return run_command(parser, arguments, work)
 
@@ -69,18 +62,12 @@ def evaluate(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "agent", metavar="CHECKPOINT_OR_RUN_DIR", type=_first, help="a run folder, a checkpoint or an agent's file"
     )
-    parser.add_argument(
-        "options",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="episodes=50, goals=train or goals=unseen, video=true for a clip of each task",
-    )
+    _add_options(parser, "episodes=50, goals=train or goals=unseen, video=true for a clip of each task")
 
-    def work(of: argparse.Namespace) -> None:
+    def work(of: argparse.Namespace, console: Console) -> None:
         from mtrl_transfer.agents.runs.evaluate import evaluate_run
 
-        evaluate_run(of.agent, of.options, _console())
+        evaluate_run(of.agent, of.options, console)
 
     return run_command(parser, arguments, work)
 
@@ -98,19 +85,12 @@ def compare(arguments: Sequence[str] | None = None) -> int:
 
 presets: {", ".join(comparisons())}""",
     )
-    parser.add_argument(
-        "--keys", action=_Print, text=_comparison_keys, metavar="PREFIX", nargs="?", help="print keys, and exit"
-    )
-    parser.add_argument(
-        "--print-config", action=_Print, text=_comparison, metavar="PRESET", help="print a preset, and exit"
-    )
-    parser.add_argument("comparison", metavar="COMPARISON", type=_first, help="a YAML file, or a preset's name")
-    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help="keys that win over the file")
+    _add_config(parser, "comparison", keys=_comparison_keys, preset=_comparison)
 
-    def work(of: argparse.Namespace) -> None:
+    def work(of: argparse.Namespace, console: Console) -> None:
         from mtrl_transfer.agents.runs.compare.command import compare as compare_methods
 
-        compare_methods(of.comparison, of.overrides, _console())
+        compare_methods(of.comparison, of.overrides, console)
 
     return run_command(parser, arguments, work)
 
@@ -127,14 +107,12 @@ def group(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "config", metavar="CONFIG", type=_first, help="of the joint run: a YAML file, or a preset's name"
     )
-    parser.add_argument(
-        "overrides", metavar="key=value", nargs="*", default=[], help="of the config, or groups.n_groups=[2,3] and such"
-    )
+    _add_options(parser, "of the config, or groups.n_groups=[2,3] and such")
 
-    def work(of: argparse.Namespace) -> None:
+    def work(of: argparse.Namespace, console: Console) -> None:
         from mtrl_transfer.agents.runs.grouping.stages import run_stage
 
-        run_stage(of.stage, of.config, of.overrides, _console())
+        run_stage(of.stage, of.config, of.options, console)
 
     return run_command(parser, arguments, work)
 
@@ -146,18 +124,14 @@ def demo(arguments: Sequence[str] | None = None) -> int:
         "A trained agent plays all tasks of MT10: a table, and one clip of all of them.",
         "examples:\n  mtrl-demo\n  mtrl-demo video=false episodes=5\n  mtrl-demo agent=actor.safetensors out=mine",
     )
-    parser.add_argument(
-        "options",
-        metavar="key=value",
-        nargs="*",
-        default=[],
-        help="video=false for the table alone, episodes=1 per task, out=demo for demo.gif and demo.mp4, agent=FILE",
+    _add_options(
+        parser, "video=false for the table alone, episodes=1 per task, out=demo for demo.gif and demo.mp4, agent=FILE"
     )
 
-    def work(of: argparse.Namespace) -> None:
+    def work(of: argparse.Namespace, console: Console) -> None:
         from mtrl_transfer.agents.runs.demo import play
 
-        play(of.options, _console())
+        play(of.options, console)
 
     return run_command(parser, arguments, work)
 
@@ -171,14 +145,12 @@ def push(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("repo", metavar="REPO", type=_first, help="user/name; made if it is new")
     parser.add_argument("folder", metavar="RUN_FOLDER", type=_first, help="of a finished run")
-    parser.add_argument(
-        "options", metavar="key=value", nargs="*", default=[], help="private=true for a private repository"
-    )
+    _add_options(parser, "private=true for a private repository")
 
-    def work(of: argparse.Namespace) -> None:
+    def work(of: argparse.Namespace, console: Console) -> None:
         from mtrl_transfer.agents.runs.push import push as push_run
 
-        push_run(of.repo, of.folder, of.options, _console())
+        push_run(of.repo, of.folder, of.options, console)
 
     return run_command(parser, arguments, work)
 
@@ -186,16 +158,32 @@ def push(arguments: Sequence[str] | None = None) -> int:
 def run_command(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,
-    work: Callable[[argparse.Namespace], object],
+    work: Callable[[argparse.Namespace, Console], object],
 ) -> int:
     """Parse the arguments and do the work. Return the exit code."""
     try:
         of = parser.parse_args(as_overrides(sys.argv[1:] if arguments is None else arguments, parser))
     except SystemExit as stop:  # argparse has said what is wrong, or printed its help
         return int(stop.code or 0)
-    from mtrl_transfer.agents.runs.exit_codes import exit_code
+    from rich.console import Console
 
-    return exit_code(parser.prog, lambda: work(of))
+    from mtrl_transfer.agents.runs.exit_codes import exit_code
+    from mtrl_transfer.agents.runs.streams import STDOUT
+
+    return exit_code(parser.prog, lambda: work(of, Console(file=STDOUT)))
+
+
+def run_options(
+    program: str,
+    description: str,
+    examples: str,
+    work: Callable[[Sequence[str], Console], object],
+    arguments: Sequence[str] | None,
+) -> int:
+    """Run a command that takes ``key=value`` options alone. Return the exit code."""
+    parser = _parser(program, description)
+    _add_options(parser, examples)
+    return run_command(parser, arguments, lambda of, console: work(of.options, console))
 
 
 def as_overrides(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
@@ -220,7 +208,7 @@ def _first(argument: str) -> str:
     return argument
 
 
-def _parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
+def _parser(program: str, description: str, epilog: str = "") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         program,
         description=description,
@@ -230,6 +218,20 @@ def _parser(program: str, description: str, epilog: str) -> argparse.ArgumentPar
     )
     parser.add_argument("--version", action="version", version=f"{program} {_version()}")
     return parser
+
+
+def _add_config(
+    parser: argparse.ArgumentParser, name: str, keys: Callable[[str], str], preset: Callable[[str], str]
+) -> None:
+    """Add a config and its overrides, and the options that print keys and presets."""
+    parser.add_argument("--keys", action=_Print, text=keys, metavar="PREFIX", nargs="?", help="print keys, and exit")
+    parser.add_argument("--print-config", action=_Print, text=preset, metavar="PRESET", help="print a preset, and exit")
+    parser.add_argument(name, metavar=name.upper(), type=_first, help="a YAML file, or a preset's name")
+    parser.add_argument("overrides", metavar="key.sub=value", nargs="*", default=[], help="keys that win over the file")
+
+
+def _add_options(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument("options", metavar="key=value", nargs="*", default=[], help=meaning)
 
 
 def _version() -> str:
@@ -286,11 +288,3 @@ def _comparison(preset: str) -> str:
     """Return its file as it stands, with the base named so that the text can lie anywhere."""
     text = find_config(preset, comparisons()).read_text(encoding="utf-8")
     return re.sub(r"^base: \.\./(\w+)\.yaml", r"base: \1", text, flags=re.MULTILINE).rstrip()
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    from mtrl_transfer.agents.runs.streams import STDOUT
-
-    return Console(file=STDOUT)
