@@ -53,11 +53,6 @@ class _Kind:
     replay: Replay | None = None
 
 
-def is_capturable(combiner: Combiner) -> bool:
-    """Return True if a combiner's calls may be captured and replayed."""
-    return combiner.sync_free
-
-
 def phase(combiner: Combiner) -> tuple[bool, bool]:
     """Return what the host decides about a combiner's next call: if it looks anew, and if the one after it does."""
     return combiner.due, (combiner.calls + 1) % combiner.every == 0

@@ -12,7 +12,7 @@ from torch import Tensor
 from mtrl_transfer.agents.monitoring.measuring import MeasureTransference
 from mtrl_transfer.agents.mtsac.buffers import Sample
 from mtrl_transfer.agents.mtsac.compiling import CompiledGradients, compiled, compiler, has_compiler
-from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates, is_capturable
+from mtrl_transfer.agents.mtsac.cuda_graph import RecordedUpdates
 from mtrl_transfer.agents.mtsac.losses import ActorLoss, ActorRows, CriticLoss, CriticRows, td_targets
 from mtrl_transfer.agents.mtsac.minibatches import Minibatches
 from mtrl_transfer.agents.mtsac.policies import MultiTaskPolicy
@@ -150,7 +150,7 @@ class Learner:
         if on and self.device.type != "cuda":
             raise ValueError(f"cuda_graph=True needs a CUDA device, and this agent is on {self.device}: leave it False")
         for role, update in self.updates.items():
-            if on and not is_capturable(update.combiner):
+            if on and not update.combiner.sync_free:
                 name = type(update.combiner).__name__
                 raise ValueError(f"the {role}'s combiner, {name}, cannot be captured: leave cuda_graph False")
         self._recorded = RecordedUpdates(self.batches.sample, self.generators) if on else None

@@ -34,9 +34,9 @@ def role_combiners(
     if isinstance(combiner, Combiner):
         made = {role: copy.deepcopy(combiner) for role in ROLES}
     elif isinstance(combiner, str):
-        made = {role: _made(*role_settings(combiner, kwargs or {}, role)) for role in ROLES}
+        made = {role: _made(combiner, kwargs or {}, role) for role in ROLES}
     elif isinstance(combiner, Mapping) and set(combiner) == set(ROLES):
-        made = {role: _made(*role_settings("", combiner, role)) for role in ROLES}
+        made = {role: _made("", combiner, role) for role in ROLES}
     else:
         raise ValueError(
             f"combiner={combiner!r} must be a name, a mtrl_transfer.Combiner, or a dict with one name each for "
@@ -47,19 +47,15 @@ def role_combiners(
     return made
 
 
-def role_settings(combiner: str, kwargs: Mapping[str, Any], role: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and the arguments of a role's combiner; common arguments go with the common name."""
+def _made(combiner: str, kwargs: Mapping[str, Any], role: str) -> Combiner:
+    """Make the combiner of a role; common arguments go with the common name."""
     own = kwargs.get(role, {})
     if not isinstance(own, str | Mapping):
         raise ValueError(f"{role}={own!r} must be a combiner's name, or a dict of arguments for the {role} alone")
     own = {"name": own} if isinstance(own, str) else dict(own)
     name = own.pop("name", combiner)
     common = {key: value for key, value in kwargs.items() if key not in ROLES} if name == combiner else {}
-    return name, merged(common, own)
-
-
-def _made(name: str, settings: dict[str, Any]) -> Combiner:
-    return make_combiner(name, **settings)
+    return make_combiner(name, **merged(common, own))
 
 
 def merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from mtrl_transfer.agents.runs.config.schema import Section
 from mtrl_transfer.agents.runs.errors import Failed
 from mtrl_transfer.agents.runs.evaluate import actor_config, actor_in
 from mtrl_transfer.agents.runs.logs.videos import FPS, can_write_mp4, write_clip
+from mtrl_transfer.agents.runs.streams import say
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
 
 STEPS = 200
@@ -65,33 +67,38 @@ def play(overrides: Sequence[str], console: Console) -> Evaluation:
     file = shipped_agent() if options.agent is None else options.agent
     actor = actor_in(file)
     config = actor_config(file, actor)
-    with torch_settings(threads=1):
-        mode = "rgb_array" if options.video else None
-        env = evaluation_env(config.env, config.evaluation.goals, config.evaluation.seed, mode)
-        try:
-            film = Film(env) if options.video else None
-        except RuntimeError as error:
-            console.print(f"No clip: {error}", highlight=False, soft_wrap=True)
-            film = None
-        try:
-            result = evaluate(actor, env if film is None else film, options.episodes)
-        finally:
-            env.close()
+    ask = (config.env, config.evaluation.goals, config.evaluation.seed, "rgb_array" if options.video else None)
+    with torch_settings(threads=1), closing(evaluation_env(*ask)) as env:
+        film = _film(env, console) if options.video else None
+        result = evaluate(actor, env if film is None else film, options.episodes)
     console.print(tables.evaluation_table(result))
     tables.print_mean(console, result)
-    console.print(f"Agent: {file}, {actor.num_timesteps:,} transitions", highlight=False, soft_wrap=True)
+    say(console, f"Agent: {file}, {actor.num_timesteps:,} transitions")
     if film is not None:
-        endings = (".gif", ".mp4") if can_write_mp4() else (".gif",)
-        frames = film.frames()
-        names = [options.out.with_name(options.out.name + ending) for ending in endings]
-        try:
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            for name in names:
-                write_clip(frames, name)
-        except OSError as error:
-            raise Failed(f"the clip cannot be written: {error}") from None
-        console.print(f"Clip: {', '.join(map(str, names))}", highlight=False, soft_wrap=True)
+        say(console, f"Clip: {', '.join(map(str, _write(film.frames(), options.out)))}")
     return result
+
+
+def _film(env: VecEnv, console: Console) -> Film | None:
+    """Begin the clip; None, and a line that says why, where nothing can be drawn."""
+    try:
+        return Film(env)
+    except RuntimeError as error:
+        say(console, f"No clip: {error}")
+        return None
+
+
+def _write(frames: np.ndarray, out: Path) -> list[Path]:
+    """Write the clip as GIF, and as MP4 where that can be written; return the files."""
+    endings = (".gif", ".mp4") if can_write_mp4() else (".gif",)
+    files = [out.with_name(out.name + ending) for ending in endings]
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            write_clip(frames, file)
+    except OSError as error:
+        raise Failed(f"the clip cannot be written: {error}") from None
+    return files
 
 
 def shipped_agent() -> Path:

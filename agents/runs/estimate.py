@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from typing import NamedTuple
 
 from stable_baselines3.common.callbacks import BaseCallback
@@ -34,13 +35,10 @@ def estimate(config: RunConfig, done: int = 0) -> Estimate:
         config: the run.
         done: transitions that an earlier session has done.
     """
-    env = training_env(_small(config))
-    try:
+    with closing(training_env(_small(config))) as env:
         model = make_agent(_small(config), env)
         learning = _seconds_per_step(model, training_callbacks(config))
         playing = _seconds_per_evaluation_step(model, env)
-    finally:
-        env.close()
     horizon = env.protocol["horizon"] or 0  # unknown for a user's tasks: their evaluation is not counted
     return _extrapolate(config, done, env.num_envs, horizon, playing, learning)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -53,11 +54,8 @@ def evaluate_run(argument: str, overrides: Sequence[str], console: Console) -> E
     camera = Camera(config) if options.video else None  # first: it may be that nothing can be drawn here
     model = _load(agent, config)
     goals = config.evaluation.goals
-    env = evaluation_env(config.env, goals, config.evaluation.seed)
-    try:
+    with closing(evaluation_env(config.env, goals, config.evaluation.seed)) as env:
         result = evaluate(model, env, config.evaluation.final_n_goals)
-    finally:
-        env.close()
     written = agent.with_name(f"evaluation_{goals}.json")
     content = tables.evaluation_json(result, agent=agent.name, step=model.num_timesteps, goals=goals)
     console.print(tables.evaluation_table(result))

@@ -21,15 +21,7 @@ from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.envs.vec_env import available_cores
 from mtrl_transfer.precision import product_precision
 
-PACKAGES = {
-    "mtrl-transfer": "mtrl-transfer",
-    "torch": "torch",
-    "stable_baselines3": "stable-baselines3",
-    "metaworld": "metaworld",
-    "mujoco": "mujoco",
-    "gymnasium": "gymnasium",
-    "numpy": "numpy",
-}
+PACKAGES = ("mtrl-transfer", "torch", "stable_baselines3", "metaworld", "mujoco", "gymnasium", "numpy")
 
 
 def run_protocol(
@@ -89,7 +81,7 @@ def precision_here(config: RunConfig) -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the packages that a run depends on."""
-    return {"python": platform.python_version(), **{name: _version(of) for name, of in PACKAGES.items()}}
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def _version(package: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 import shutil
@@ -108,7 +109,7 @@ class CheckpointWriter:
         archives[TRAINING] = ({"training": archives[TRAINING][0]}, archives[TRAINING][1])
         return _Snapshot(
             step=model.num_timesteps,
-            archives={name: (_json_copy(data), copies(tensors)) for name, (data, tensors) in archives.items()},
+            archives={name: (copy.deepcopy(data), copies(tensors)) for name, (data, tensors) in archives.items()},
             first=first,
             rows=replay.rows(first, replay.added),
             oldest=oldest,
@@ -191,10 +192,3 @@ def _write_archive(path: Path, archive: Archive) -> Stamp:
     payload = io.BytesIO()
     write_archive(payload, *archive)
     return write_durably(path, payload.getvalue())
-
-
-def _json_copy(data: Any) -> Any:
-    """Containers anew, so that training may change its own."""
-    if isinstance(data, dict):
-        return {key: _json_copy(value) for key, value in data.items()}
-    return [_json_copy(value) for value in data] if isinstance(data, list | tuple) else data

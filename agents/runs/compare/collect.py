@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mtrl_transfer.agents.mtsac.roles import ROLES
 from mtrl_transfer.agents.runs.compare.mixture import refuse_mixture
 from mtrl_transfer.agents.runs.compare.plan import MethodRun, Plan, different_keys, method_of, protocol_of
 from mtrl_transfer.agents.runs.config.loading import load_config
@@ -20,7 +21,6 @@ from mtrl_transfer.agents.runs.outcome import Unreadable, read_evaluation, read_
 from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, PROTOCOL_FILE, RECORD_FILE
 from mtrl_transfer.recorder import Recording
 
-ROLES = ("critic", "actor")
 MEASURES = {"exact": "correlation", "first order": "correlation_first_order"}
 """Of transference, and the ends of their tags."""
 PROTOCOL_PARTS = ("environment", "evaluation")

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from mtrl_transfer.agents.monitoring.figures import shortened
+from mtrl_transfer.agents.mtsac.roles import ROLES
 from mtrl_transfer.agents.runs.compare import plots
-from mtrl_transfer.agents.runs.compare.collect import ROLES, Collected
+from mtrl_transfer.agents.runs.compare.collect import Collected
 from mtrl_transfer.agents.runs.compare.interaction import PHASES
 from mtrl_transfer.agents.runs.compare.plan import Plan, method_of
 from mtrl_transfer.agents.runs.compare.statistics import ENOUGH_SEEDS, MOST_SEEDS, SIGNIFICANCE

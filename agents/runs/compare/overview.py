@@ -13,6 +13,7 @@ from mtrl_transfer.agents.runs.compare.planned import PlannedRun, is_finished
 from mtrl_transfer.agents.runs.logs.metrics import METRICS_FILE
 from mtrl_transfer.agents.runs.outcome import parse_metrics, read_evaluation
 from mtrl_transfer.agents.runs.run_folder import EVALUATION_FILE
+from mtrl_transfer.agents.runs.streams import say
 from mtrl_transfer.agents.runs.tables import duration
 
 LOOK_SECONDS, LINE_SECONDS = 1.0, 60.0
@@ -108,7 +109,7 @@ class Overview:
 
     def say(self, text: str) -> None:
         """Print a line above the table."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(self._console, text)
 
     def started(self, label: str) -> None:
         """Note that a run begins or goes on."""

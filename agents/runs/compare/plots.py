@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from mtrl_transfer.agents.monitoring.figures import heatmap, left_out_shares, shortened
-from mtrl_transfer.agents.runs.compare.collect import ROLES, FinishedRun
+from mtrl_transfer.agents.mtsac.roles import ROLES
+from mtrl_transfer.agents.runs.compare.collect import FinishedRun
 from mtrl_transfer.agents.runs.compare.interaction import PHASES, by_phase
 from mtrl_transfer.agents.runs.compare.statistics import iqm
 from mtrl_transfer.agents.runs.compare.summary import Band, Summary

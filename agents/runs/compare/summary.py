@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mtrl_transfer.agents.mtsac.roles import ROLES
 from mtrl_transfer.agents.runs.compare import statistics
-from mtrl_transfer.agents.runs.compare.collect import MEASURES, ROLES, FinishedRun, History
+from mtrl_transfer.agents.runs.compare.collect import MEASURES, FinishedRun, History
 from mtrl_transfer.agents.runs.compare.interaction import PHASES, Choices, Interaction, by_phase, choices, interaction
 from mtrl_transfer.agents.runs.report.numbers import Estimate
 

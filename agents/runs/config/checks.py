@@ -13,7 +13,6 @@ from stable_baselines3.common.utils import get_device
 from mtrl_transfer.agents.monitoring.measuring import affinity_problem
 from mtrl_transfer.agents.mtsac.arguments import RELATIONS, ROWS_PER_TASK
 from mtrl_transfer.agents.mtsac.compiling import compiler, has_compiler
-from mtrl_transfer.agents.mtsac.cuda_graph import is_capturable
 from mtrl_transfer.agents.mtsac.roles import role_combiners
 from mtrl_transfer.agents.runs.build import combiner_kwargs, env_options, is_metaworld, is_point
 from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems, task_problems
@@ -187,7 +186,7 @@ def cuda_graph_problems(config: RunConfig) -> list[str]:
     if get_device(config.agent.device).type != "cuda":
         return ["agent.cuda_graph=true needs a CUDA device, and this run would be on the CPU: leave it false"]
     combiners = role_combiners(config.combiner.name, combiner_kwargs(config.combiner), count())
-    if all(is_capturable(combiner) for combiner in combiners.values()):
+    if all(combiner.sync_free for combiner in combiners.values()):
         return []
     return [
         f"agent.cuda_graph=true: combiner {config.combiner.label}, as it is set, cannot be captured; leave it false"

@@ -10,12 +10,12 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from mtrl_transfer.agents.monitoring.features import rank_correlation
+from mtrl_transfer.agents.mtsac.roles import ROLES
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.run_folder import RECORD_FILE
 from mtrl_transfer.grouping import standardized
 from mtrl_transfer.recorder import Recording
 
-ROLES = ("critic", "actor")
 AffinityName = Literal[
     "affinity", "affinity_critic", "affinity_actor", "one_step", "one_step_critic", "one_step_actor",
     "cosine", "cosine_critic", "cosine_actor", "covariance", "covariance_critic", "covariance_actor",

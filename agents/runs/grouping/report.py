@@ -10,9 +10,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
+from mtrl_transfer.agents.mtsac.roles import ROLES
 from mtrl_transfer.agents.runs.grouping.choose import ALONE, TOGETHER
 from mtrl_transfer.agents.runs.grouping.figures import groups_and_gains, over_groups, predicted_and_realised
-from mtrl_transfer.agents.runs.grouping.history import ROLES, AffinityHistory
+from mtrl_transfer.agents.runs.grouping.history import AffinityHistory
 from mtrl_transfer.agents.runs.grouping.results import Results
 from mtrl_transfer.agents.runs.report.document import Report, digits, table
 from mtrl_transfer.agents.runs.report.numbers import Estimate, mean_with_interval
