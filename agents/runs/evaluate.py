@@ -14,8 +14,9 @@ from mtrl_transfer.agents.declarations import Count, Section
 from mtrl_transfer.agents.runs import tables
 from mtrl_transfer.agents.runs.build import evaluation_env
 from mtrl_transfer.agents.runs.checkpoint import checkpoints
-from mtrl_transfer.agents.runs.config.checks import device_here, inconsistencies
+from mtrl_transfer.agents.runs.config.checks import inconsistencies
 from mtrl_transfer.agents.runs.config.loading import load_config, section, validated
+from mtrl_transfer.agents.runs.config.machine import device_here
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import Failed, InputError
 from mtrl_transfer.agents.runs.logs.videos import Camera, write_clips

@@ -15,7 +15,7 @@ import torch
 from stable_baselines3.common.utils import get_device
 
 import mtrl_transfer
-from mtrl_transfer.agents.runs.config.checks import device_here
+from mtrl_transfer.agents.runs.config.machine import device_here
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.torch_settings import torch_settings
 from mtrl_transfer.envs.vec_env import available_cores

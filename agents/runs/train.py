@@ -15,7 +15,7 @@ from mtrl_transfer.agents import Evaluation, evaluate
 from mtrl_transfer.agents.runs import run_folder, tables
 from mtrl_transfer.agents.runs.build import evaluation_env
 from mtrl_transfer.agents.runs.callbacks import CheckpointEvery, ProgressBar
-from mtrl_transfer.agents.runs.config.checks import compile_problems, cuda_graph_problems, device_problems
+from mtrl_transfer.agents.runs.config.machine import compile_problems, cuda_graph_problems, device_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import Failed, InputError, Interrupted
 from mtrl_transfer.agents.runs.estimate import estimate

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from functools import partial
-from itertools import count
 from typing import Any
 
 import torch
-from stable_baselines3.common.utils import get_device
 
 from mtrl_transfer.agents.monitoring.measuring import affinity_problem
 from mtrl_transfer.agents.mtsac.arguments import RELATIONS, ROWS_PER_TASK
-from mtrl_transfer.agents.mtsac.compiling import compiler, has_compiler
-from mtrl_transfer.agents.mtsac.roles import role_combiners
-from mtrl_transfer.agents.runs.build import combiner_kwargs, env_options, is_metaworld, is_point
+from mtrl_transfer.agents.runs.build import env_options, is_metaworld, is_point
 from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems, task_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.envs import make_vec_env
@@ -35,12 +31,15 @@ def inconsistencies(config: RunConfig, unknown: Set[str] = frozenset()) -> list[
     Returns:
         One sentence per problem, beginning with the key.
     """
-    return [
-        problem
-        for needed, check in CHECKS
-        if not any(_overlap(key, section) for key in unknown for section in needed)
-        for problem in check(config)
-    ]
+
+    def known(needed: tuple[str, ...]) -> bool:
+        return not any(_overlap(key, section) for key in unknown for section in needed)
+
+    problems = [problem for needed, check in CHECKS if known(needed) for problem in check(config)]
+    tasks = n_tasks(config) if known(("env.id",)) else None
+    if tasks is not None:
+        problems += [problem for needed, check in TASK_CHECKS if known(needed) for problem in check(config, tasks)]
+    return problems
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -124,25 +123,22 @@ def _goals(config: RunConfig) -> list[str]:
     ]
 
 
-def _agent(check: Callable[[Any, int], str | None], config: RunConfig) -> list[str]:
+def _agent(check: Callable[[Any, int], str | None], config: RunConfig, tasks: int) -> list[str]:
     """A check that the agent would make itself."""
-    tasks = n_tasks(config)
-    problem = None if tasks is None else check(config.agent, tasks)
+    problem = check(config.agent, tasks)
     return [] if problem is None else [f"agent.{problem}"]
 
 
-def _affinity_rows(config: RunConfig) -> list[str]:
-    wanted, size, tasks = config.measure.affinity_rows, config.agent.batch_size, n_tasks(config)
-    if wanted is None or tasks is None:
-        return []
+def _affinity_rows(config: RunConfig, tasks: int) -> list[str]:
+    size = config.agent.batch_size
     rows = ROWS_PER_TASK if size is None else max(size // tasks, 1)
-    problem = affinity_problem(wanted, config.measure.affinity_horizon, rows)
+    problem = affinity_problem(config.measure.affinity_rows, config.measure.affinity_horizon, rows)
     return [] if problem is None else [f"measure.{problem}"]
 
 
-def _reweighting(config: RunConfig) -> list[str]:
-    rank, tasks = config.reweighting.rank, n_tasks(config)
-    if rank is None or tasks is None or rank < tasks:
+def _reweighting(config: RunConfig, tasks: int) -> list[str]:
+    rank = config.reweighting.rank
+    if rank is None or rank < tasks:
         return []
     return [f"reweighting.rank={rank} should be at most {tasks - 1}, below the {tasks} tasks"]
 
@@ -158,56 +154,12 @@ def _device(config: RunConfig) -> list[str]:
     return []
 
 
-def device_problems(config: RunConfig) -> list[str]:
-    """Why the agent's device cannot be had here. Only training asks: elsewhere another device does."""
-    name = config.agent.device
-    if is_here(name):
-        return []
-    return [f"agent.device={name!r}: this machine has {torch.cuda.device_count()} CUDA devices; use auto or cpu"]
-
-
-def is_here(name: str) -> bool:
-    """Return True if this machine has the device."""
-    if name == "auto":
-        return True
-    device = torch.device(name)
-    return device.type != "cuda" or (device.index or 0) < torch.cuda.device_count()
-
-
-def device_here(name: str) -> str:
-    """The device, or ``auto`` where this machine does not have it."""
-    return name if is_here(name) else "auto"
-
-
-def cuda_graph_problems(config: RunConfig) -> list[str]:
-    """Problems of capturing updates here. Only training asks: its agent can be evaluated anywhere."""
-    if not config.agent.cuda_graph:
-        return []
-    if get_device(config.agent.device).type != "cuda":
-        return ["agent.cuda_graph=true needs a CUDA device, and this run would be on the CPU: leave it false"]
-    combiners = role_combiners(config.combiner.name, combiner_kwargs(config.combiner), count())
-    if all(combiner.sync_free for combiner in combiners.values()):
-        return []
-    return [
-        f"agent.cuda_graph=true: combiner {config.combiner.label}, as it is set, cannot be captured; leave it false"
-    ]
-
-
-def compile_problems(config: RunConfig) -> list[str]:
-    """Problem of compiling updates here; as for `cuda_graph_problems`, only training asks."""
-    on_cpu = get_device(config.agent.device).type == "cpu"
-    if config.agent.compile is not True or not on_cpu or has_compiler():
-        return []
-    return [f"agent.compile=true needs a C++ compiler, and {compiler()} is not there: install it, or set auto or false"]
-
-
 def _combiner(config: RunConfig) -> list[str]:
     return combiner_problems(config.combiner)
 
 
-def _combiner_tasks(config: RunConfig) -> list[str]:
-    tasks = n_tasks(config)
-    return [] if tasks is None or combiner_problems(config.combiner) else task_problems(config.combiner, tasks)
+def _combiner_tasks(config: RunConfig, tasks: int) -> list[str]:
+    return [] if combiner_problems(config.combiner) else task_problems(config.combiner, tasks)
 
 
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
@@ -215,10 +167,15 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (
     (("env",), _suite_options),
     (("total_timesteps", "agent.learning_starts"), _budget),
     (("env", "evaluation"), _goals),
-    *((("env.id", *(f"agent.{name}" for name in names)), partial(_agent, check)) for names, check in RELATIONS),
-    (("env.id", "agent.batch_size", "measure.affinity_rows", "measure.affinity_horizon"), _affinity_rows),
-    (("env.id", "reweighting.rank"), _reweighting),
     (("agent.device",), _device),
     (("combiner",), _combiner),
-    (("env.id", "combiner"), _combiner_tasks),
 )
+"""Checks with the keys and sections that they look at."""
+
+TASK_CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig, int], list[str]]], ...] = (
+    *((tuple(f"agent.{name}" for name in names), partial(_agent, check)) for names, check in RELATIONS),
+    (("agent.batch_size", "measure.affinity_rows", "measure.affinity_horizon"), _affinity_rows),
+    (("reweighting.rank",), _reweighting),
+    (("combiner",), _combiner_tasks),
+)
+"""Checks that need the number of tasks."""

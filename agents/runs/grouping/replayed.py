@@ -13,7 +13,7 @@ from mtrl_transfer.agents.mtsac.roles import ROLES
 from mtrl_transfer.agents.runs.build import training_env
 from mtrl_transfer.agents.runs.checkpoint.checkpoints import AGENT, load_replay, newest
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun
-from mtrl_transfer.agents.runs.config.checks import device_here
+from mtrl_transfer.agents.runs.config.machine import device_here
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.grouping.history import Series
 

@@ -11,8 +11,8 @@ import numpy as np
 from mtrl_transfer.agents import RoutedAgent, load_agent
 from mtrl_transfer.agents.mtsac.mtsac import MTSAC
 from mtrl_transfer.agents.runs.compare.planned import PlannedRun
-from mtrl_transfer.agents.runs.config.checks import device_here
 from mtrl_transfer.agents.runs.config.loading import to_yaml
+from mtrl_transfer.agents.runs.config.machine import device_here
 from mtrl_transfer.agents.runs.config.schema import EnvConfig, RunConfig
 from mtrl_transfer.agents.runs.grouping.choose import Candidate
 from mtrl_transfer.agents.runs.grouping.options import GroupPlan

@@ -12,8 +12,8 @@ import torch
 from benchmark import benchmark
 
 from mtrl_transfer.agents.runs import cli, train
-from mtrl_transfer.agents.runs.config.checks import cuda_graph_problems
 from mtrl_transfer.agents.runs.config.loading import load_config
+from mtrl_transfer.agents.runs.config.machine import cuda_graph_problems
 
 ROOT = Path(__file__).parents[3]
 
