@@ -247,6 +247,6 @@ def test_there_are_a_hundred():
 
 def test_only_training_needs_the_device_of_cuda_graphs(monkeypatch):
     config = load_config("point", ["agent.cuda_graph=true", "combiner.name=upgrad"])  # evaluated anywhere
-    monkeypatch.setattr("mtrl_transfer.agents.runs.config.checks.get_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr("mtrl_transfer.agents.runs.config.machine.get_device", lambda name: torch.device("cuda"))
     assert "combiner upgrad, as it is set, cannot be captured" in cuda_graph_problems(config)[0]
     assert cuda_graph_problems(load_config("point", ["agent.cuda_graph=true"])) == []
