@@ -103,7 +103,7 @@ class Section(BaseModel):
     """A group of arguments, or a mapping in a config: frozen, and no unknown keys."""
 
     hints: ClassVar[Mapping[str, str]] = {}
-    """For names that it does not have: what to use instead."""
+    """Advice for names that it does not have: what to use instead."""
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",

@@ -84,7 +84,7 @@ def combiner_pages() -> dict[str, str]:
 
 
 def _anchor(name: str) -> str:
-    """Where the page of a class describes it."""
+    """Return the anchor of a class on the page that describes it."""
     return f"mtrl_transfer.{'choosing' if name in choosing.__all__ else 'combiners'}.{name}"
 
 

@@ -212,7 +212,7 @@ class PointVecEnv(VecEnv):
         return np.clip((self._goals - self._positions) / STEP_LENGTH, -1.0, 1.0).astype(np.float32)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         """Return per task: `task_name`, `family` (its number, or None for the harmful task), `solvable`, and others."""

@@ -78,7 +78,7 @@ class Faults:
 
 
 def describe(role: str, faults: Sequence[Fault], names: Sequence[str], n_updates: int) -> list[str]:
-    """One sentence per task."""
+    """Return one sentence per task."""
     return [
         f"the {role}'s loss or gradient of {names[one.task]} was not finite in {one.updates} updates up to update "
         f"{n_updates}, the last {one.in_a_row} in a row; the task was left out of them"

@@ -23,7 +23,7 @@ from mtrl_transfer.steps import matched_step_size
 from mtrl_transfer.tasks import AllLosses, Shared, TaskLoss, Tree, count_tasks, first_rows, n_rows
 
 CLIP_EPSILON = 1e-6
-"""As in torch's `clip_grad_norm_`."""
+"""That of torch's `clip_grad_norm_`."""
 CHUNK = 64
 """Candidates whose trunks are made at once; bounds memory."""
 CPU_UNITS = 256_000
@@ -175,7 +175,7 @@ class StepLookahead:
     @float32_products()
     @torch.no_grad()
     def after_horizon(self, weights: Tensor, steps: int) -> Tensor:
-        """Losses of single rows `[1 + K, T, rows]`: as they are, and after so many steps along each candidate.
+        """Losses of single rows `[1 + K, T, rows]`: as they are, and after `steps` steps along each candidate.
 
         All candidates take their steps on the same batches. The trunk's gradient alone is clipped.
         """

@@ -186,7 +186,7 @@ class FunctionalModel:
         return lambda predictions: one_task(predictions, batch)
 
     def tapped(self, batch: Tree, trunk: Mapping[str, Any]) -> Losses:
-        """Not to be asked: no weight is known to be linear."""
+        """Raise: no weight of a plain function is known to be linear."""
         raise NotImplementedError
 
     def _task_losses(self, shared: dict[str, Tensor], heads: Tree, batch: Tree) -> Tensor:

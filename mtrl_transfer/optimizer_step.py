@@ -71,7 +71,7 @@ def _by_gradient(
 
 
 def _held(optimizer: torch.optim.Optimizer, shared: Shared) -> dict[str, tuple[Tensor, dict[str, Any], dict[str, Any]]]:
-    """For every parameter, its value, and its group and state in the optimizer."""
+    """Return the value of every parameter, and its group and state in the optimizer."""
     if type(optimizer) not in SUPPORTED:
         known = ", ".join(kind.__name__ for kind in SUPPORTED)
         raise ValueError(f"functional_step knows {known}, not {type(optimizer).__name__}")

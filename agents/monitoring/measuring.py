@@ -10,7 +10,7 @@ AFFINITY_SHARE = 16
 """By default affinity is measured on one sixteenth of an update's rows, at least 2 of each task."""
 
 HORIZON_ROWS = 200
-"""By default affinity over a horizon compares losses on so many rows of each task."""
+"""By default affinity over a horizon compares losses on this many rows of each task."""
 
 
 def affinity_problem(wanted: int | None, horizon: int, rows: int) -> str | None:

@@ -65,7 +65,7 @@ class CompiledGradients:
 
     @torch.no_grad()
     def mean(self, batch: Any, shares: Tensor | None) -> tuple[list[Tensor], Any]:
-        """As :meth:`NetworkLoss.plain_gradients`, with the tasks' shares ``[T]`` in the trunk."""
+        """Return the same as `NetworkLoss.plain_gradients`, given the tasks' shares ``[T]`` in the trunk."""
         (trunk, heads), rows = self._mean(dict(self.loss.trunk), dict(self.loss.heads), batch, shares)
         return [*_trained(trunk, self.loss.trunk).values(), *_trained(heads, self.loss.heads).values()], rows
 

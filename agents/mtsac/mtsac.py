@@ -288,7 +288,7 @@ class MTSAC(StoredWithoutPickle):
         return "reward_scaling" if self.reward_scaling else "clip_targets" if self.clip_targets else None
 
     def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        """As in SB3.
+        """Set the environment, as in SB3.
 
         Raises:
             ValueError: if the environment's tasks are others, or in another order, or if its ``VecNormalize`` does not

@@ -40,7 +40,7 @@ class RewardScaling(ABC):
         self.running[dones] = 0.0
 
     def end_episodes(self) -> None:
-        """Say that new episodes begin, without the rest of those under way."""
+        """Begin new episodes without the rest of those under way."""
         self.running[:] = 0.0
 
     @abstractmethod
@@ -63,7 +63,7 @@ class RewardScaling(ABC):
 
 
 class MaxReturnScaling(RewardScaling):
-    """By the largest discounted return, accumulated forwards as SB3's ``VecNormalize`` does, ``G <- gamma G + r``.
+    """Scale by the largest discounted return, summed forwards as SB3's ``VecNormalize`` does, ``G <- gamma G + r``.
 
     That is causal, and needs no finished episode.
     """
@@ -74,7 +74,7 @@ class MaxReturnScaling(RewardScaling):
 
 
 class MaxRewardScaling(RewardScaling):
-    """By the return of the largest reward, received forever: ``r / (1 - gamma)``.
+    """Scale by the return of the largest reward, received forever: ``r / (1 - gamma)``.
 
     A task that pays next to nothing but for rare spikes (peg-insert, push) never sees a large return, so by
     `MaxReturnScaling` one spike would count as much as a solved episode; its TD errors then outweigh all other

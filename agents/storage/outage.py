@@ -25,7 +25,7 @@ class Outage:
 
     @contextmanager
     def bridged(self) -> Iterator[None]:
-        """Around an attempt to write; an OSError ends it, and goes no further."""
+        """Context of an attempt to write: an OSError ends it, and goes no further."""
         try:
             yield
         except OSError as error:
@@ -38,6 +38,6 @@ class Outage:
             self.lasts = False
 
     def give_up(self, lost: bytes) -> None:
-        """At the end: say so if something was never written."""
+        """Tell at the end if something was never written."""
         if lost:
             self._tell(f"{self._what} IS INCOMPLETE: the last {len(lost):,} bytes could not be written.")

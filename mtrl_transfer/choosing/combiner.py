@@ -182,7 +182,7 @@ class Transference(Combiner):
         return self.measure.sync_free and all(one.sync_free and not isinstance(one, Transference) for one in self.asked)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Also the number of calls, which says when the next measurement is due."""
+        """Return the state with the number of calls, which says when the next measurement is due."""
         return {**super().state_dict(), "calls": torch.tensor(self.calls)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from mtrl_transfer.context import Context
 
 @register("gradvac")
 class GradVac(TorchJDWeighting):
-    """As PCGrad, up to the usual cosine of two gradients rather than 0 (Wang et al., 2021, arXiv 2010.05874).
+    """PCGrad that aims at the usual cosine of two gradients rather than 0 (Wang et al., 2021, arXiv 2010.05874).
 
     The paper sums the corrected gradients; one scale divides the sum by T. TorchJD draws the orders from torch's global
     generator, which is lent the combiner's own stream. Runs on the CPU: it waits for the device.

@@ -118,7 +118,7 @@ class _Program:
         return chosen, float(self.table[chosen].max(axis=0).sum())
 
     def smallest(self, chosen: np.ndarray, score: float) -> np.ndarray:
-        """Of the choices with this score, one with the least total size."""
+        """Return a choice with this score and the least total size."""
         gains = np.zeros(self.table.shape)
         gains[self.rows, self.tasks] = self.gains
         reached = float(gains[chosen].max(axis=0).sum())

@@ -107,7 +107,7 @@ def _solved(
 
 
 def _last_resorts(table: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Which groups `[S]` of one are in no best choice where there is a choice without them."""
+    """Return which groups of one, `[S]` bool, are in no best choice where there is a choice without them."""
     last = sizes == 1
     while last.any():
         others = np.where(last[:, None], -np.inf, table)

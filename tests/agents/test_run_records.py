@@ -73,7 +73,7 @@ def test_a_plain_agent_records_weights(make_agent: Callable[..., MTSAC], tmp_pat
 
 
 def one_by_one(update, rows, others) -> tuple[torch.Tensor, torch.Tensor, Any]:
-    """Losses on others' rows before and after each task's step alone, and rows' own, by a lookahead of its own each."""
+    """Losses on other rows before and after each task's step alone, a lookahead for each, and the result on `rows`."""
     tasks, own = update.model.gradients(rows)
     gram = gramian(tasks.shared_grads)
     lookahead = StepLookahead(update.model, tasks, gram, lambda *_: others, update.step_norm)

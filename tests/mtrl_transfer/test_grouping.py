@@ -32,7 +32,7 @@ BLOCKS = np.array(
         [-0.1, 0.6, -0.2, 9.0],
     ]
 )
-"""Tasks 0 and 2 help each other, as do 1 and 3; the diagonal would mislead whoever counted it."""
+"""Tasks 0 and 2 help each other, as do 1 and 3; the diagonal would mislead a choice that counted it."""
 
 
 def groups_of(n_tasks, singleton_score, max_size=None, must_link=(), cannot_link=()):

@@ -40,7 +40,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def step(self) -> int:
-        """In transitions."""
+        """Transitions at the checkpoint."""
         return self.manifest.step
 
 

@@ -37,7 +37,7 @@ class Segment(NamedTuple):
 
     @property
     def last(self) -> int:
-        """One beyond the last step."""
+        """Number of the step after the last one."""
         return self.first + self.steps
 
 

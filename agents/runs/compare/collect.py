@@ -22,7 +22,7 @@ from mtrl_transfer.agents.runs.run_folder import CONFIG_FILE, EVALUATION_FILE, P
 from mtrl_transfer.recorder import Recording
 
 MEASURES = {"exact": "correlation", "first order": "correlation_first_order"}
-"""Of transference, and the ends of their tags."""
+"""Measures of transference, with the ends of their tags."""
 PROTOCOL_PARTS = ("environment", "evaluation")
 """Parts of a run's protocol card that must be equal; others (versions, machine) are noted."""
 NOTED_PARTS = ("precision", "versions", "machine", "commit")

@@ -15,7 +15,7 @@ from mtrl_transfer.agents.runs.config.yaml_files import Tree, find_config, merge
 from mtrl_transfer.agents.runs.errors import InputError
 
 _STAND_INS = {"name": "unnamed", "total_timesteps": 1, "env": {"id": "Point-3"}}
-"""For required values that are bad, so that the others can still be judged."""
+"""Stand-ins for required values that are bad, so that the others can still be judged."""
 
 SectionT = TypeVar("SectionT", bound=Section)
 

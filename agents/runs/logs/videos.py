@@ -18,7 +18,7 @@ from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.runs.errors import InputError
 
 FRAMES = 125
-"""Of a clip, about; 500 steps of Meta-World's 12.5 ms take as long in the clip as they would in the world."""
+"""Frames of a clip, about; 500 steps of Meta-World's 12.5 ms take as long in the clip as they would in the world."""
 FPS = 20
 
 

@@ -83,7 +83,7 @@ def judge(agent: MTSAC, settings: Settings) -> Iterator[Judged]:
 
 
 def _draw(agent: MTSAC, role: str, generator: torch.Generator, rows: int) -> Any:
-    """A batch of so many rows a task for the role's loss."""
+    """Draw a batch for the role's loss, `rows` rows of each task."""
     batches = agent.minibatches
     make: Callable[..., Any] = batches.critic if role == "critic" else batches.actor
     return make(batches.sample(rows * agent.n_tasks, generator), generator)
