@@ -87,7 +87,8 @@ class MultiTaskPolicy(BasePolicy):
             ``{pi: [...], qf: [...]}``. The default is the published one (Meta-World+, arXiv 2505.11289).
         activation_fn: activation of the trunks, by name or as a class of ``torch.nn``.
         layer_norm: LayerNorm before each activation of the trunks.
-        one_hot_in_trunk: feed the one-hot to the trunks too; by default it only selects the head.
+        one_hot_in_trunk: feed the one-hot to the trunks too, as Meta-World+ does (arXiv 2505.11289); False: it only
+            selects the head, and tasks that see the same share all features, also where each needs another action.
         alignment: a linear map of each task's input before the trunks of actor and critics (Wu, Zhang, Ré, arXiv
             2005.00944), trained in turn with the trunks or together with them; None: no map. See
             `AlignmentSchedule`.
