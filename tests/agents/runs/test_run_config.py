@@ -33,7 +33,7 @@ PUBLISHED = {
         "net_arch": [400, 400, 400],
         "activation_fn": "relu",
         "layer_norm": False,
-        "one_hot_in_trunk": False,
+        "one_hot_in_trunk": True,
         "standardize_inputs": False,
         "alignment": None,
         "alignment_period": 1_000,
