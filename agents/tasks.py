@@ -30,14 +30,17 @@ def task_names_of(env: GymEnv) -> list[str]:
     """Names of a vector environment's tasks, in order.
 
     Raises:
-        ValueError: for anything but a vector environment, or if its sub-environments have no names.
+        ValueError: for anything but a vector environment, or if its sub-environments have no names, or one twice.
     """
     if not isinstance(env, VecEnv):
         raise ValueError(f"the environment {env!r} should be a vector environment; {ADVICE}")
     names = attribute_of(env, "task_name", [])
     if not names:
         raise ValueError(f"the environment's {env.num_envs} sub-environments have no attribute task_name; {ADVICE}")
-    return [str(name) for name in names]
+    names = [str(name) for name in names]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two of the environment's tasks are called {twice[0]!r}: every task needs another name")
+    return names
 
 
 def check_same_tasks(trained: Sequence[str], names: Sequence[str]) -> None:

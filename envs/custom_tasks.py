@@ -28,11 +28,14 @@ def custom_env_fns(factories: Factories) -> list[Callable[[], gym.Env]]:
 
     Raises:
         TypeError: If a value is not callable.
-        ValueError: If there is no task, or if functions cannot differ in the environment they make.
+        ValueError: If there is no task, if a name is no text, or if functions cannot differ in the environment they
+            make.
     """
     if not factories:
         raise ValueError("a dict of tasks needs at least one entry")
     for name, factory in factories.items():
+        if not (isinstance(name, str) and name.strip() and name.isprintable()):
+            raise ValueError(f"the name of a task, {name!r}, should be one line of text")
         if not callable(factory):
             raise TypeError(f"task {name!r} must be a function that makes an environment, not {type(factory).__name__}")
     _check_late_binding(factories)
@@ -121,6 +124,8 @@ def _is_definition(name: str, value: Any) -> bool:
 
 def _make_task(factory: Callable[[], gym.Env], name: str, index: int, n_tasks: int) -> gym.Env:
     env = factory()
+    if not isinstance(env, gym.Env):
+        raise TypeError(f"the function of task {name!r} should make a gymnasium.Env, but made {env!r}")
     _check_spaces(name, env.observation_space, env.action_space)
     _complete_reset(env)
     return Monitor(TaskEnv(env, name, index, n_tasks))

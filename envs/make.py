@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
 
-from mtrl_transfer.choices import did_you_mean
+from mtrl_transfer.choices import check_positive, check_whole, did_you_mean
 from mtrl_transfer.envs.custom_tasks import custom_env_fns, custom_protocol, own_suite
 from mtrl_transfer.envs.gymnasium_suites import gymnasium_suite
 from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
@@ -81,6 +81,8 @@ def make_vec_env(
         ValueError: If something does not exist or is out of range; the message names the nearest choice.
         TypeError: If an option does not apply to the suite.
     """
+    if seed is not None:
+        check_whole("seed", seed, 0)
     if isinstance(spec, str) and (match := re.fullmatch(r"Point-(\d+)(-rotated)?(-spread)?(?::(.*))?", spec)):
         _no_options(spec, options)
         if n_procs not in (None, 1):
@@ -89,10 +91,9 @@ def make_vec_env(
         return PointVecEnv(int(match[1]), seed, match[2] is not None, tasks, match[3] is not None)
     if n_procs is None:
         n_procs = available_cores()
-    if n_procs < 1:
-        raise ValueError(f"n_procs must be at least 1; got {n_procs}")
-    if worker_timeout is not None and not worker_timeout > 0:
-        raise ValueError(f"worker_timeout must be above 0 seconds, or None; got {worker_timeout}")
+    check_whole("n_procs", n_procs)
+    if worker_timeout is not None:
+        check_positive("worker_timeout", worker_timeout)
     tasks, name = (spec, "custom") if isinstance(spec, Mapping) else (own_suite(spec), str(spec))
     if tasks is not None:
         _no_options("a dict of environments", options)

@@ -84,7 +84,10 @@ class TaskEnv(gym.Wrapper[np.ndarray, Any, Any, Any]):
         return (own.low + share * (own.high - own.low)).astype(own.dtype)
 
     def _encode(self, observation: Any) -> np.ndarray:
-        encoded = np.zeros(self._width + len(self._one_hot), np.float32)
-        encoded[: self.task_space[0]] = np.ravel(observation)
+        encoded, given = np.zeros(self._width + len(self._one_hot), np.float32), np.ravel(observation)
+        if given.size != self.task_space[0]:  # NumPy would spread a single value
+            space = self.env.observation_space
+            raise ValueError(f"an observation has shape {list(np.shape(observation))}, and its space {space} another")
+        encoded[: self.task_space[0]] = given
         encoded[self._width :] = self._one_hot
         return encoded

@@ -6,6 +6,7 @@ import copy
 import difflib
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 
@@ -40,7 +41,7 @@ def check_choice(name: str, value: object, choices: Iterable[str | None]) -> Non
 
 def check_whole(name: str, value: object, least: int = 1) -> None:
     """Raise `ValueError` unless `value` is a whole number of at least `least`."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
 
 

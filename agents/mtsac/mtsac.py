@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 import torch
 from gymnasium import spaces
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from scipy.special import ndtr
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import BasePolicy
@@ -46,6 +46,7 @@ from mtrl_transfer.agents.mtsac.rewards import Rewards
 from mtrl_transfer.agents.mtsac.roles import role_combiners
 from mtrl_transfer.agents.mtsac.temperatures import EntCoef, Temperatures
 from mtrl_transfer.agents.normalization import check_training_normalization
+from mtrl_transfer.agents.storage.policy_archive import usable_device
 from mtrl_transfer.agents.storage.stored import StoredWithoutPickle
 from mtrl_transfer.agents.task_spaces import TaskSpaces
 from mtrl_transfer.agents.tasks import MEAN, EpisodeWindows, check_one_hot, check_same_tasks, task_names_of
@@ -55,9 +56,22 @@ from mtrl_transfer.update import Update
 
 STANDARDIZING_ROWS = 2_000
 """Rows sampled per task to estimate the scale of inputs."""
+
+
+def _is_schedule(function: Callable[[float], float]) -> Callable[[float], float]:
+    """Refuse a function that gives no learning rate at the start."""
+    try:
+        rate = float(function(1.0))
+    except Exception as error:
+        raise ValueError(f"raises {error!r}") from error
+    if not 0 <= rate < np.inf:
+        raise ValueError(f"gives {rate}")
+    return function
+
+
 Rate = Annotated[
-    Annotated[Float, Field(ge=0)] | Callable[[float], float],
-    explained("should be a number of at least 0, or a function of the remaining progress"),
+    Annotated[Float, Field(ge=0)] | Annotated[Callable[[float], float], AfterValidator(_is_schedule)],
+    explained("should be a number of at least 0, or a function that gives one for the remaining progress, 1.0 to 0.0"),
 ]
 PathText = Annotated[str, BeforeValidator(lambda path: str(path) if isinstance(path, Path) else path)]
 
@@ -171,6 +185,8 @@ class MTSAC(StoredWithoutPickle):
         **unknown: Any,
     ) -> None:
         refuse_unknown(unknown, self.arguments.model_fields)
+        if not isinstance(policy, str) and not (isinstance(policy, type) and issubclass(policy, MultiTaskPolicy)):
+            raise _wrong_policy(policy)
         super().__init__(
             policy,
             None if env is None else self._wrap_env(env),
@@ -187,7 +203,7 @@ class MTSAC(StoredWithoutPickle):
             stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
-            device=device,
+            device=usable_device(device),
             support_multi_env=True,
             monitor_wrapper=False,
             seed=seed,
@@ -217,7 +233,7 @@ class MTSAC(StoredWithoutPickle):
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         if policy_name not in self.policy_aliases:
-            raise ValueError(f"policy={policy_name!r} should be 'MultiTaskPolicy' or a subclass of MultiTaskPolicy")
+            raise _wrong_policy(policy_name)
         return self.policy_aliases[policy_name]
 
     def _setup_model(self) -> None:
@@ -491,6 +507,10 @@ class MTSAC(StoredWithoutPickle):
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", *self._optimizers()], ["temperatures.log_alpha"]
+
+
+def _wrong_policy(policy: object) -> ValueError:
+    return ValueError(f"policy={policy!r} should be 'MultiTaskPolicy' or a subclass of MultiTaskPolicy")
 
 
 MTSAC.arguments = section_of(MTSAC, without=("policy", "env"))

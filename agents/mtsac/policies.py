@@ -252,7 +252,10 @@ class MultiTaskPolicy(BasePolicy):
         Raises:
             ValueError: for observations of another width, or whose one-hot names no task.
         """
-        observation = np.asarray(observation, np.float32)
+        try:
+            observation = np.asarray(observation, np.float32)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"observations should be an array of numbers, not {type(observation).__name__}") from error
         rows, is_batch = super().obs_to_tensor(observation)
         tasks_of(observation.reshape(-1, self.obs_dim + self.n_tasks)[:, self.obs_dim :])
         return rows, is_batch

@@ -112,6 +112,8 @@ def locate(source: Target) -> Target:
     if isinstance(source, io.BufferedIOBase):
         return source
     path = Path(source) if Path(source).is_file() else with_suffix(source)
+    if not path.is_file() and Path(source).is_dir():
+        raise FileNotFoundError(f"{source} is a folder, not an agent; that of a run is {Path(source) / 'agent.zip'}")
     if not path.is_file():
         raise FileNotFoundError(f"no agent at {path}")
     return path

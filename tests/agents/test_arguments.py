@@ -54,9 +54,16 @@ def test_unknown_arguments_say_what_to_use(make_agent: Make, given: dict[str, An
         make_agent(**given)
 
 
-def test_the_policy_of_sac_is_refused_by_name():
-    with pytest.raises(ValueError, match="policy='MlpPolicy' should be 'MultiTaskPolicy'"):
-        MTSAC("MlpPolicy", make_vec_env("Point-3"))
+@pytest.mark.parametrize("policy", ["MlpPolicy", SAC.policy_aliases["MlpPolicy"], None])
+def test_policies_of_sac_are_refused_by_name(policy: Any):
+    with pytest.raises(ValueError, match=r"policy=.* should be 'MultiTaskPolicy'"):
+        MTSAC(policy, make_vec_env("Point-3"))
+
+
+@pytest.mark.parametrize("schedule", [lambda: 0.1, lambda rest: None, lambda rest: -rest, lambda rest: "much"])
+def test_functions_that_give_no_rate_are_refused(make_agent: Make, schedule: Any):
+    with pytest.raises(ValueError, match=r"learning_rate=.* should be a number of at least 0, or a function"):
+        make_agent(learning_rate=schedule)
 
 
 BAD = [

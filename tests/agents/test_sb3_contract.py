@@ -140,6 +140,8 @@ def test_predict_keeps_the_batch_axis(trained: MTSAC, rows: np.ndarray):
 def test_observations_of_another_shape_are_refused(trained: MTSAC, shape: tuple[int, ...]):
     with pytest.raises(ValueError, match="Unexpected observation shape"):
         trained.predict(np.ones(shape, np.float32))
+    with pytest.raises(ValueError, match="should be an array of numbers, not dict"):
+        trained.predict({"observation": np.ones(WIDTH)})
 
 
 def test_gymnasiums_reset_is_told_from_sb3s(trained: MTSAC, rows: np.ndarray):
@@ -263,8 +265,14 @@ def test_a_wrong_argument_of_load_is_named(
 
 def test_another_device_is_refused_for_policies(trained: MTSAC, tmp_path: Path):
     trained.policy.save(tmp_path / "policy")
-    with pytest.raises(ValueError, match="device='mps' cannot be used here"):
-        MultiTaskPolicy.load(tmp_path / "policy", device="mps")
+    for make in (partial(MultiTaskPolicy.load, tmp_path / "policy"), partial(own_agent, own_env())):
+        with pytest.raises(ValueError, match="device='mps' cannot be used here"):
+            make(device="mps")
+
+
+def test_a_folder_is_no_agent(trained: MTSAC, tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"is a folder, not an agent; that of a run is .*agent\.zip"):
+        MTSAC.load(tmp_path)
 
 
 @pytest.mark.parametrize("part", ["policy", "actor"])
@@ -499,6 +507,11 @@ def test_what_holds_no_tasks_is_refused(make: Callable[[], Any], problem: str, t
     for use in (own_agent, trained.set_env, partial(MTSAC.load, tmp_path / "agent"), evaluated):
         with pytest.raises(ValueError, match=rf"{problem}.*make_vec_env\({{'mine': lambda:"):
             use(make())
+
+
+def test_tasks_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two of the environment's tasks are called 'own-1'"):
+        own_agent(DummyVecEnv([lambda index=index: OwnTask(index) for index in (0, 1, 1)]))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="other ways to start take seconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import traceback
 from functools import partial
 
@@ -105,8 +106,26 @@ def test_bad_dicts_of_tasks():
         make_vec_env({})
     with pytest.raises(TypeError, match="'near' must be a function"):
         make_vec_env({"near": Line(2.0)})
+    with pytest.raises(TypeError, match=r"'near' should make a gymnasium\.Env, but made 3"):
+        make_vec_env({"near": lambda: 3})
+    for name in (1, "", "two\nlines"):
+        with pytest.raises(ValueError, match=re.escape(f"{name!r}, should be one line of text")):
+            make_vec_env({name: lambda: Line(2.0)})
+    for argument, value in {"seed": "x", "n_procs": "2", "worker_timeout": "soon"}.items():
+        with pytest.raises(ValueError, match=f"{argument}='{value}' must be"):
+            make_vec_env(FACTORIES, **{argument: value})
     with pytest.raises(TypeError, match="'n_goals'"):
         make_vec_env(FACTORIES, n_goals=3)
+
+
+@pytest.mark.parametrize("observation", [3.0, [1.0], np.zeros((3, 1)), None], ids=["number", "one", "three", "None"])
+def test_an_observation_of_another_shape_is_refused(observation):
+    class Other(Line):
+        def reset(self, **arguments):
+            return observation, {}
+
+    with pytest.raises(ValueError, match=r"an observation has shape \[.*\], and its space Box\(.*\(2, 1\), float64\)"):
+        make_vec_env({"other": lambda: Other(2.0)}).reset()
 
 
 class Spaces(gym.Env):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def write_clips(clips: Sequence[Clip], folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     ending = "mp4" if can_write_mp4() else "gif"
     for clip in clips:
-        write_clip(clip.frames, folder / f"{clip.task_name}.{ending}")
+        write_clip(clip.frames, folder / f"{clip.task_name.replace(os.sep, '_')}.{ending}")
     return folder
 
 
