@@ -44,6 +44,11 @@ def float32_products() -> Iterator[None]:
                 backend.fp32_precision = value
 
 
+def products_are_rounded() -> bool:
+    """Return whether float32 matrix products are rounded under the present settings."""
+    return _rounds(*_settings())
+
+
 def product_precision(device: torch.device | str) -> ProductPrecision:
     """Return the precision of float32 matrix products on a device under the present settings, found by computing some.
 

@@ -19,7 +19,7 @@ from mtrl_transfer.generators import restore_generator
 from mtrl_transfer.gradients import TaskGradients, combine, gramian, is_sync_free
 from mtrl_transfer.lookahead import CLIP_EPSILON, RowsOf, StepLookahead
 from mtrl_transfer.model import Model
-from mtrl_transfer.precision import float32_products
+from mtrl_transfer.precision import float32_products, products_are_rounded
 from mtrl_transfer.probe import Measurement, effects_alone, effects_over_horizon
 from mtrl_transfer.running_stats import RunningMeans
 from mtrl_transfer.steps import step_norm
@@ -138,6 +138,8 @@ class Update(Generic[Given]):
                 return plain[0], norm, plain[1], weights
         # One backward pass of all tasks cannot tell whose gradient is not finite; task gradients can, without waiting.
         tasks, given = self._task_gradients(batch)
+        if self.combiner.needs_after_step and products_are_rounded():
+            tasks = tasks._replace(losses=self._losses(batch))
         if weights is not None:
             tasks, _ = self.faults.mask(tasks)
         else:
@@ -239,9 +241,14 @@ class Update(Generic[Given]):
         self.n_combined += 1
         self.means.add("kept", kept)
 
-    @torch.no_grad()
     def _tell_losses(self, batch: Any) -> None:
-        self.combiner.after_step(self.model.losses(batch).squeeze(0))
+        self.combiner.after_step(self._losses(batch))
+
+    @torch.no_grad()
+    @float32_products()
+    def _losses(self, batch: Any) -> Tensor:
+        """Return the losses `[T]`, not rounded: their change in a step is small."""
+        return self.model.losses(batch).squeeze(0)
 
     def _count_choice(self) -> None:
         """Count measured choices by candidate `[K]`; a reader that has shown them sets them to 0."""

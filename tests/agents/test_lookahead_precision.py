@@ -46,6 +46,11 @@ def test_only_the_gradient_is_rounded(make_agent: Callable[..., MTSAC], measure:
     assert torch.get_float32_matmul_precision() == "medium"
 
 
+def test_losses_around_a_step_are_not_rounded(make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch):
+    """FAMO compares them."""
+    assert precisions(make_agent(combiner="famo"), monkeypatch) == ["medium", "highest", "highest"]
+
+
 def test_measurements_are_not_rounded(make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch):
     seen = precisions(make_agent(combiner="mean"), monkeypatch, MeasureTransference(1, 1))
     assert seen.count("medium") == 1
