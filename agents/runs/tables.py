@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def print_end(
 def print_folder(console: Console, folder: Path) -> None:
     """Print where the files are."""
     say(console, f"Written to {folder}: {AGENT_FILE}, {EVALUATION_FILE}, logs and checkpoints")
-    say(console, f"Look at it: tensorboard --logdir {folder.parent}")
+    say(console, f"Look at it: tensorboard --logdir {shlex.quote(str(folder.parent))}")
 
 
 def duration(seconds: float) -> str:

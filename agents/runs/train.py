@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 from collections.abc import Iterator
@@ -124,8 +125,8 @@ def _farewell(session: Session) -> str:
 
 def _resume(session: Session) -> str:
     program = Path(sys.argv[0])
-    command = f"python {program}" if program.suffix == ".py" else program.name
-    return f"{command} {session.folder / run_folder.CONFIG_FILE} resume=true"
+    command = ["python", str(program)] if program.suffix == ".py" else [program.name]
+    return shlex.join([*command, str(session.folder / run_folder.CONFIG_FILE), "resume=true"])
 
 
 def _finish(session: Session, console: Console, stopping: Stopping) -> Path:

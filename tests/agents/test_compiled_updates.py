@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import shaped_tasks
 import torch
 
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import MTSAC, ResetNetworks
 from mtrl_transfer.agents.mtsac import compiling
 from mtrl_transfer.agents.storage.agent_archive import agent_to_archive
 
@@ -54,6 +55,19 @@ def test_compiled_training_repeats_itself(settings: dict[str, Any], make_agent: 
     eager, first, second = (trained(make_agent, compile=one, **settings) for one in (False, True, True))
     assert same_up_to_rounding(first, eager)
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.skipif(not compiling.has_compiler(), reason="needs a C++ compiler")
+def test_compiled_updates_see_networks_that_were_reset():
+    """With FAMO and tasks of different shapes."""
+    eager, compiled = (
+        shaped_tasks.make(combiner="famo", compile=one).learn(90, ResetNetworks([45], updates=5))
+        for one in (False, True)
+    )
+    assert eager._n_updates == compiled._n_updates > 30
+    torch.testing.assert_close(compiled.policy.state_dict(), eager.policy.state_dict())
 
 
 def test_compile_auto_takes_only_small_silu_networks(make_agent: Callable[..., MTSAC], monkeypatch: pytest.MonkeyPatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def report_stage(plan: GroupPlan, console: Console) -> Path:
     """Everything in one HTML page, and in TensorBoard."""
     results = train_stage(plan, console)
     page = write_report(results, _history(plan))
-    say(console, f"Written: {page}; tensorboard --logdir {plan.folder}")
+    say(console, f"Written: {page}; tensorboard --logdir {shlex.quote(str(plan.folder))}")
     return page
 
 
