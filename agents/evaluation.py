@@ -9,6 +9,7 @@ from stable_baselines3.common.vec_env import VecEnv, unwrap_vec_normalize
 
 from mtrl_transfer.agents.normalization import check_same_normalization, copy_normalization
 from mtrl_transfer.agents.tasks import attribute_of, check_same_tasks, solvable_tasks_of, succeeded, task_names_of
+from mtrl_transfer.choices import check_whole
 
 
 class Predicts(Protocol):
@@ -64,8 +65,7 @@ def evaluate(model: Predicts, env: VecEnv, n_eval_episodes: int) -> Evaluation:
         ValueError: if the environment does not suit the agent (`check_evaluation_env`), or
             ``n_eval_episodes`` is not a whole number of at least 1.
     """
-    if n_eval_episodes != int(n_eval_episodes) or n_eval_episodes < 1:
-        raise ValueError(f"n_eval_episodes={n_eval_episodes} must be a whole number of at least 1")
+    check_whole("n_eval_episodes", n_eval_episodes)
     observations = begin_evaluation(model, env)
     n_tasks, normalization = env.num_envs, unwrap_vec_normalize(env)
     played, successes, returns = np.zeros(n_tasks, int), np.zeros(n_tasks), np.zeros(n_tasks)

@@ -21,6 +21,8 @@ from mtrl_transfer.agents.monitoring.features import covariance_similarities, ra
 from mtrl_transfer.agents.monitoring.layout import TENSORBOARD_ONLY, scalar_layout
 from mtrl_transfer.agents.monitoring.timing import counted
 from mtrl_transfer.agents.storage.outage import Outage, Tell
+from mtrl_transfer.agents.tasks import task_names_of
+from mtrl_transfer.choices import check_whole
 from mtrl_transfer.scales import divide
 from mtrl_transfer.update import Update
 
@@ -72,8 +74,9 @@ class MultiTaskEvalCallback(BaseCallback):
         tell: Tell = warnings.warn,
     ) -> None:
         super().__init__(verbose)
-        if eval_freq < 1:
-            raise ValueError(f"eval_freq={eval_freq} must be at least 1 vector step")
+        task_names_of(eval_env)
+        check_whole("eval_freq", eval_freq)
+        check_whole("n_eval_episodes", n_eval_episodes)
         self.eval_env, self.eval_freq, self.n_eval_episodes = eval_env, eval_freq, n_eval_episodes
         self.best_model_save_path = None if best_model_save_path is None else Path(best_model_save_path)
         self.last: Evaluation | None = None
@@ -151,8 +154,7 @@ class TransferenceFigures(BaseCallback):
         from mtrl_transfer.agents.monitoring import figures  # matplotlib takes long to import
 
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every={every} must be at least 1 vector step")
+        check_whole("every", every)
         self._figures = figures
         self.every = every
         self.seconds = 0.0
@@ -275,8 +277,7 @@ class RecordTransference(BaseCallback):
 
     def __init__(self, path: str | Path, every: int, tell: Tell = warnings.warn) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every={every} must be at least 1 update")
+        check_whole("every", every)
         self.path, self.every = Path(path), every
         self._recorder: Recorder | None = None
         self._outage = Outage(path, "records wait in memory", tell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_transfer.agents.declarations import Count
+from mtrl_transfer.choices import check_whole
 
 AFFINITY_SHARE = 16
 """By default affinity is measured on one sixteenth of an update's rows, at least 2 of each task."""
@@ -47,11 +48,11 @@ class MeasureTransference(BaseCallback):
         affinity_horizon: Count = 1,
     ) -> None:
         super().__init__()
-        for name, value in (("every", every), ("affinity_every", affinity_every)):
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} should be at least 1 update, or None for never")
-        if affinity_horizon < 1:
-            raise ValueError(f"affinity_horizon={affinity_horizon} should be at least 1 step")
+        counts = {"every": every, "affinity_every": affinity_every, "affinity_rows": affinity_rows}
+        for name, value in counts.items():
+            if value is not None:
+                check_whole(name, value)
+        check_whole("affinity_horizon", affinity_horizon)
         self.every, self.affinity_every, self.affinity_rows = every, affinity_every, affinity_rows
         self.affinity_horizon = affinity_horizon
 

@@ -8,7 +8,7 @@ from typing import Any
 from stable_baselines3.common.callbacks import BaseCallback
 
 from mtrl_transfer.agents.declarations import Count, Fraction
-from mtrl_transfer.choices import check_whole
+from mtrl_transfer.choices import check_positive, check_whole
 
 
 class ResetNetworks(BaseCallback):
@@ -29,11 +29,14 @@ class ResetNetworks(BaseCallback):
 
     def __init__(self, at: Sequence[Count], updates: Count = 2_000, share: Fraction = 1.0) -> None:
         super().__init__()
+        if not isinstance(at, Sequence):
+            raise ValueError(f"at={at!r} should be a list of numbers of transitions")
         for time in at:
             check_whole("at", time)
         check_whole("updates", updates)
-        if not 0 < share <= 1:
-            raise ValueError(f"share={share} should be above 0 and at most 1")
+        check_positive("share", share)
+        if share > 1:
+            raise ValueError(f"share={share} should be at most 1")
         if sorted(set(at)) != list(at):
             raise ValueError(f"at={at} should be increasing numbers of transitions")
         self.at, self.updates, self.share = at, updates, share

@@ -9,6 +9,7 @@ from torch import Tensor
 from mtrl_transfer import svd_task_weights
 from mtrl_transfer.agents.declarations import Count
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
+from mtrl_transfer.choices import check_whole
 
 SMALLEST = 0.1
 """Floor of a weight, in units of their mean: a task that is not trained could never come to share anything."""
@@ -33,13 +34,13 @@ class ReweightTasks(BaseCallback):
 
     def __init__(self, rank: Count, every: Count = 1_000) -> None:
         super().__init__()
-        if every < 1:
-            raise ValueError(f"every={every} should be at least 1 update")
+        check_whole("rank", rank)
+        check_whole("every", every)
         self.rank, self.every = rank, every
 
     def _on_training_start(self) -> None:
         model = self.model
-        if not 1 <= self.rank < model.n_tasks:
+        if self.rank >= model.n_tasks:
             raise ValueError(f"rank={self.rank} should be 1 to {model.n_tasks - 1}, below the {model.n_tasks} tasks")
         self._done = 0
         if model.learner.task_weights is None:

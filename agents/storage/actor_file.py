@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mtrl_transfer.agents.mtsac.distributions import squashed_mean
 from mtrl_transfer.agents.mtsac.networks import ACTIVATIONS, MultiTaskMLP, action_mask
-from mtrl_transfer.agents.storage.archive import box_from_json, box_to_json, copies
+from mtrl_transfer.agents.storage.archive import box_from_json, box_to_json, copies, written_whole
 from mtrl_transfer.agents.storage.archive_checks import blamed_on, check_parameters
 from mtrl_transfer.agents.storage.policy_archive import parameters_of
 from mtrl_transfer.agents.task_spaces import TaskSpaces
@@ -124,7 +124,8 @@ def save_actor(agent: MTSAC, path: str | Path, env: Mapping[str, Any] | None = N
         "env": None if env is None else dict(env),
     }
     content = safetensors.torch.save(copies(parameters_of(network)), {METADATA: json.dumps(about)})
-    Path(path).write_bytes(content)
+    with written_whole(Path(path)) as temporary:
+        temporary.write_bytes(content)
 
 
 def load_actor(path: str | Path) -> Actor:

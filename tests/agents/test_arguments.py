@@ -13,7 +13,15 @@ import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.utils import ConstantSchedule, FloatSchedule, LinearSchedule
 
-from mtrl_transfer.agents import MTSAC
+from mtrl_transfer.agents import (
+    MTSAC,
+    MeasureTransference,
+    MultiTaskEvalCallback,
+    RecordTransference,
+    ResetNetworks,
+    ReweightTasks,
+    TransferenceFigures,
+)
 from mtrl_transfer.agents.runs.config.loading import load_config
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.envs import make_vec_env
@@ -90,6 +98,28 @@ def test_python_and_configs_refuse_alike(make_agent: Make, name: str, value: Any
     with pytest.raises(InputError) as in_config:
         load_config("point", [f"{key}={setting}" for key, setting in settings.items()])
     assert str(in_config.value) == f"agent.{in_python.value}"
+
+
+BAD_CALLBACKS = [
+    (MeasureTransference, {"every": "x"}),
+    (MeasureTransference, {"affinity_rows": 2.5}),
+    (ResetNetworks, {"at": 5}),
+    (ResetNetworks, {"at": [5], "share": "x"}),
+    (ReweightTasks, {"rank": None}),
+    (MultiTaskEvalCallback, {"eval_env": make_vec_env("Point-3"), "eval_freq": "x"}),
+    (MultiTaskEvalCallback, {"eval_env": make_vec_env("Point-3"), "n_eval_episodes": 0}),
+    (TransferenceFigures, {"every": None}),
+    (RecordTransference, {"path": "here", "every": "x"}),
+]
+
+
+@pytest.mark.parametrize(
+    ("callback", "given"), BAD_CALLBACKS, ids=lambda one: getattr(one, "__name__", None) or [*one][-1]
+)
+def test_callbacks_refuse_wrong_arguments_when_made(callback: Any, given: dict[str, Any]):
+    *_, (name, value) = given.items()
+    with pytest.raises(ValueError, match=f"^{name}={value!r} (must|should) be"):
+        callback(**given)
 
 
 def test_exact_numbers_of_another_type_are_taken(make_agent: Make):

@@ -81,7 +81,7 @@ def test_frozen_parameters_are_not_renewed(make_agent: Make):
         ({"at": [20, 10]}, r"at=\[20, 10\] should be increasing"),
         ({"at": [0]}, "at=0 must be a whole number"),
         ({"at": [20], "updates": -1}, "updates=-1 must be a whole number"),
-        ({"at": [20], "share": 2.0}, "share=2.0 should be above 0"),
+        ({"at": [20], "share": 2.0}, "share=2.0 should be at most 1"),
     ],
 )
 def test_values_out_of_range_are_refused(arguments: dict, told: str):

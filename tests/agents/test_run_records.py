@@ -164,9 +164,9 @@ def test_bad_period() -> None:
 
 
 def test_bad_affinity_period(make_agent: Callable[..., MTSAC]) -> None:
-    with pytest.raises(ValueError, match="affinity_every=0 should be at least 1"):
+    with pytest.raises(ValueError, match="affinity_every=0 must be a whole number of at least 1"):
         MeasureTransference(affinity_every=0)
-    with pytest.raises(ValueError, match="affinity_horizon=0 should be at least 1 step"):
+    with pytest.raises(ValueError, match="affinity_horizon=0 must be a whole number of at least 1"):
         MeasureTransference(affinity_horizon=0)
     with pytest.raises(ValueError, match="affinity_rows=9 should be 2 to 8"):
         make_agent().learn(30, MeasureTransference(affinity_every=5, affinity_rows=9))

@@ -141,8 +141,8 @@ def test_losses_are_logged_without_weights(make_agent: Make):
     ("arguments", "message"),
     [
         ({"rank": 3}, "rank=3 should be 1 to 2, below the 3 tasks"),
-        ({"rank": 0}, "rank=0 should be 1 to 2"),
-        ({"rank": 1, "every": 0}, "every=0 should be at least 1"),
+        ({"rank": 0}, "rank=0 must be a whole number of at least 1"),
+        ({"rank": 1, "every": 0}, "every=0 must be a whole number of at least 1"),
     ],
 )
 def test_bad_arguments_are_named(make_agent: Make, arguments: dict[str, int], message: str):
