@@ -42,18 +42,17 @@ def mean(scores: np.ndarray) -> np.ndarray:
     return scores.mean(axis=(-2, -1))
 
 
-def resampled(scores: np.ndarray, generator: np.random.Generator, repetitions: int = REPETITIONS) -> np.ndarray:
+def resampled(scores: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """Draw bootstrap samples: as many runs as there are, with replacement, each with all its tasks.
 
     Args:
         scores: ``[seeds, tasks]``.
         generator: source of the draws.
-        repetitions: number of samples.
 
     Returns:
-        ``[repetitions, seeds, tasks]``.
+        ``[REPETITIONS, seeds, tasks]``.
     """
-    return scores[generator.integers(len(scores), size=(repetitions, len(scores)))]
+    return scores[generator.integers(len(scores), size=(REPETITIONS, len(scores)))]
 
 
 def estimate(

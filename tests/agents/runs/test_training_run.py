@@ -171,7 +171,7 @@ def test_every_key_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Section, "__getattribute__", noting, raising=False)
-    assert cli.train(["point", *SHORT, "reweighting.rank=1", "resets.at=[450]"]) == 0
+    assert cli.train(["point", *SHORT, "reweighting.rank=1", "resets.at=[450]", "resets.updates=2"]) == 0
     unread = []
     for key in keys(RunConfig):
         section: type = RunConfig

@@ -22,7 +22,7 @@ from mtrl_transfer.agents.runs.compare.engine import EngineConfig, run_all
 from mtrl_transfer.agents.runs.compare.engine_local import _room
 from mtrl_transfer.agents.runs.compare.one_run import run_in_process
 from mtrl_transfer.agents.runs.compare.overview import Follower, Overview
-from mtrl_transfer.agents.runs.compare.planned import PlannedRun, check_planned, is_finished
+from mtrl_transfer.agents.runs.compare.planned import PlannedRun, RunResult, check_planned, is_finished
 from mtrl_transfer.agents.runs.config.loading import to_yaml
 from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.agents.runs.outcome import read_metrics
@@ -41,27 +41,60 @@ def files(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_run_is_the_run_by_hand_and_a_failure_stops_no_other(tmp_path: Path):
-    bad = planned(tmp_path, "bad")
-    agent = bad.config.agent.model_copy(update={"device": "cuda:99"})
-    bad = PlannedRun("bad", bad.config.model_copy(update={"agent": agent}), bad.run_dir)
-    good = planned(tmp_path, "good", "combiner.name=mean")
-    results = run_all([bad, good], LOCAL, quiet())
-    assert [(result.label, result.run_dir) for result in results] == [("bad", bad.run_dir), ("good", good.run_dir)]
-    assert results[0].error is not None
-    assert "agent.device='cuda:99'" in results[0].error
-    assert results[1].error is None
-    assert is_finished(good)
-    assert not is_finished(bad)
+def die_if_bad(config_file: Path, log_file: Path, parent: Connection) -> None:
+    if config_file.name == "dead.yaml":
+        os._exit(7)
+    run_in_process(config_file, log_file, parent)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PlannedRun]:
+    """One that is refused, one whose process dies, one that was cut off before its first checkpoint, a sound one."""
+    folder = tmp_path_factory.mktemp("runs")
+    made = {name: planned(folder, name) for name in ("refused", "dead")}
+    agent = made["refused"].config.agent.model_copy(update={"device": "cuda:99"})
+    config = made["refused"].config.model_copy(update={"agent": agent})
+    made["refused"] = PlannedRun("refused", config, made["refused"].run_dir)
+    begun = made["begun"] = planned(folder, "begun", "checkpoint.every=null")
+    begun.run_dir.mkdir()
+    (begun.run_dir / "config.yaml").write_text(to_yaml(begun.resolved), encoding="utf-8")
+    (begun.run_dir / "metrics.jsonl").write_text('{"step": 7}\n{"st', encoding="utf-8")
+    made["sound"] = planned(folder, "sound", "combiner.name=mean")
+    return made
+
+
+@pytest.fixture(scope="module")
+def results(runs: dict[str, PlannedRun]) -> list[RunResult]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mtrl_transfer.agents.runs.compare.engine_local.run_in_process", die_if_bad)
+        return run_all(list(runs.values()), LOCAL, quiet())
+
+
+def test_a_failure_stops_no_other(runs: dict[str, PlannedRun], results: list[RunResult]):
+    assert [(one.label, one.run_dir) for one in results] == [(name, run.run_dir) for name, run in runs.items()]
+    refused, *others = [one.error for one in results]
+    assert refused is not None
+    assert "agent.device='cuda:99'" in refused
+    assert others == ["ended with exit code 7", None, None]
+    assert [is_finished(run) for run in runs.values()] == [False, False, True, True]
+
+
+def test_what_began_without_a_checkpoint_begins_anew(runs: dict[str, PlannedRun], results: list[RunResult]):
+    rows = read_metrics(runs["begun"].run_dir / "metrics.jsonl")[0]
+    assert [row["step"] for row in rows] == [150, 300, 450, 600]
+
+
+def test_a_run_is_the_run_by_hand(runs: dict[str, PlannedRun], results: list[RunResult], tmp_path: Path):
     by_hand = planned(tmp_path, "by_hand", "combiner.name=mean", "threads=1", "log.progress=false")
     train(by_hand.config.model_copy(update={"run_dir": str(by_hand.run_dir)}), quiet())
-    ours, theirs = (MTSAC.load(run.run_dir / "agent.zip").policy.state_dict() for run in (good, by_hand))
+    ours, theirs = (MTSAC.load(run.run_dir / "agent.zip").policy.state_dict() for run in (runs["sound"], by_hand))
     assert [name for name, value in ours.items() if not torch.equal(value, theirs[name])] == []
 
-    before = files(good.run_dir)
-    again = run_all([good], LOCAL, quiet())
-    assert again[0].error is None
-    assert files(good.run_dir) == before
+
+def test_a_finished_run_is_left_alone(runs: dict[str, PlannedRun], results: list[RunResult]):
+    before = files(runs["sound"].run_dir)
+    assert run_all([runs["sound"]], LOCAL, quiet())[0].error is None
+    assert files(runs["sound"].run_dir) == before
 
 
 ENGINE = """
@@ -110,19 +143,6 @@ def test_a_command_without_standard_streams_trains(tmp_path: Path):
     assert "Mean success" in run.log_file.read_text(encoding="utf-8")
 
 
-def die_if_bad(config_file: Path, log_file: Path, parent: Connection) -> None:
-    if config_file.name == "bad.yaml":
-        os._exit(7)
-    run_in_process(config_file, log_file, parent)
-
-
-def test_a_run_that_dies_before_it_tells_anything_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    bad, good = planned(tmp_path, "bad"), planned(tmp_path, "good", "combiner.name=mean")
-    monkeypatch.setattr("mtrl_transfer.agents.runs.compare.engine_local.run_in_process", die_if_bad)
-    results = run_all([bad, good], LOCAL, quiet())
-    assert [result.error for result in results] == ["ended with exit code 7", None]
-
-
 @pytest.mark.slow
 def test_a_run_records_the_commit_that_its_process_imported():
     program = """
@@ -132,15 +152,6 @@ print(commit.cache_info().currsize)
 """
     told = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
     assert told.strip() == "1"  # asked for already: what is committed later is not what runs forked from here do
-
-
-def test_what_began_without_a_checkpoint_begins_anew(tmp_path: Path):
-    run = planned(tmp_path, "a", "checkpoint.every=null")
-    run.run_dir.mkdir()
-    (run.run_dir / "config.yaml").write_text(to_yaml(run.resolved), encoding="utf-8")
-    (run.run_dir / "metrics.jsonl").write_text('{"step": 7}\n{"st', encoding="utf-8")
-    assert run_all([run], LOCAL, quiet())[0].error is None
-    assert [row["step"] for row in read_metrics(run.run_dir / "metrics.jsonl")[0]] == [150, 300, 450, 600]
 
 
 def test_what_was_killed_before_its_first_file_was_whole_may_begin_anew(tmp_path: Path):

@@ -12,6 +12,7 @@ import pytest
 from finished_runs import finish_all, plan
 from rich.console import Console
 
+from mtrl_transfer.agents.runs.compare import statistics
 from mtrl_transfer.agents.runs.compare.collect import collect
 from mtrl_transfer.agents.runs.compare.command import run_comparison
 from mtrl_transfer.agents.runs.compare.plan import Plan, load_plan
@@ -33,6 +34,11 @@ STRANGE = [
     "\x00",
 ]
 ODD = [None, True, [], {}, "x", -1, 1.5, 1e308, float("inf"), float("nan"), 10**400, "\ud800", [[1]], {"a": 1}]
+
+
+@pytest.fixture(autouse=True)
+def few_repetitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "REPETITIONS", 20)
 
 
 @pytest.fixture(scope="module")
