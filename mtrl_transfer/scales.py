@@ -1,4 +1,4 @@
-"""Division of improvements, and the lengths of candidates' gradients."""
+"""Division where the divisor may be zero, and the lengths of candidates' gradients."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 
-def divide(improvement: Tensor, divisor: Tensor) -> Tensor:
-    """Return `improvement / divisor`, and 0 where the divisor is not positive."""
+def divide(value: Tensor | float, divisor: Tensor, otherwise: Tensor | float = 0) -> Tensor:
+    """Return `value / divisor`, and `otherwise` where the divisor is not positive."""
     usable = divisor > 0
-    return torch.where(usable, improvement / torch.where(usable, divisor, 1), 0)
+    return torch.where(usable, value / torch.where(usable, divisor, 1), otherwise)
 
 
 def squared_norms(gramian: Tensor, weights: Tensor) -> Tensor:

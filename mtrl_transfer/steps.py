@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from mtrl_transfer.choices import check_number
-from mtrl_transfer.scales import squared_norms
+from mtrl_transfer.scales import divide, squared_norms
 
 
 def matched_step_size(gramian: Tensor, step_norm: Tensor | None, weights: Tensor | None = None) -> Tensor:
@@ -33,7 +33,7 @@ def matched_step_size(gramian: Tensor, step_norm: Tensor | None, weights: Tensor
     if weights is None:
         weights = torch.full_like(gramian[0], 1 / len(gramian))
     length = squared_norms(gramian, weights).sqrt()
-    return torch.where(length > 0, step_norm.to(gramian) / torch.where(length > 0, length, 1), 0)
+    return divide(step_norm.to(gramian), length)
 
 
 def match_norms(weights: Tensor, gramian: Tensor, reference: Tensor, max_factor: float | None) -> Tensor:
@@ -51,8 +51,7 @@ def match_norms(weights: Tensor, gramian: Tensor, reference: Tensor, max_factor:
     if max_factor is None:
         return weights
     wanted, found = squared_norms(gramian, reference), squared_norms(gramian, weights)
-    factor = torch.where(found > 0, (wanted / torch.where(found > 0, found, 1)).sqrt(), 1)
-    return weights * factor.clamp(max=max_factor)[..., None]
+    return weights * divide(wanted, found, 1).sqrt().clamp(max=max_factor)[..., None]
 
 
 def match_mean(weights: Tensor, gramian: Tensor, max_factor: float | None) -> Tensor:

@@ -112,7 +112,7 @@ class MultiTaskMLP(nn.Module):
         """Trunk output for rows grouped by task.
 
         Args:
-            x: ``[T, B, in]``, or ``[N, T, B, in]`` where each trunk has its own input.
+            x: ``[T, B, in]``.
             trunk: parameters to use instead of the module's own: ``[M, ...]`` for any ``M``, or with a task axis
                 ``[T, N, ...]`` (see `mtrl_transfer.shared_linear.shared_linear`).
             heads: parameters to take the alignment from, instead of the module's own.
@@ -120,7 +120,7 @@ class MultiTaskMLP(nn.Module):
         Returns:
             ``[M, T, B, width]``.
         """
-        x = self._standardize(x if x.dim() == 4 else x.unsqueeze(0))
+        x = self._standardize(x.unsqueeze(0))
         trunk = self.own_trunk if trunk is None else trunk
         if self.aligned:
             alignment = (self.own_heads if heads is None else heads)["alignment"]
@@ -142,7 +142,7 @@ class MultiTaskMLP(nn.Module):
         """Each task's own output for its own rows.
 
         Args:
-            x: ``[T, B, in]`` or ``[N, T, B, in]``.
+            x: ``[T, B, in]``.
             trunk: as for `features`; ``M`` may be ``N * K`` for ``K`` candidates of each trunk, trunk by trunk.
             heads: parameters to use instead of the module's own.
             trunk_shares: ``[T]``, factors on each task's gradient with respect to the features, and so on its gradient

@@ -10,6 +10,7 @@ from mtrl_transfer import svd_task_weights
 from mtrl_transfer.agents.declarations import Count
 from mtrl_transfer.agents.mtsac.networks import MultiTaskMLP
 from mtrl_transfer.choices import check_whole
+from mtrl_transfer.scales import divide
 
 SMALLEST = 0.1
 """Floor of a weight, in units of their mean: a task that is not trained could never come to share anything."""
@@ -86,12 +87,10 @@ def values_under_every_head(critic: MultiTaskMLP, inputs: Tensor) -> Tensor:
 def standardised(values: Tensor) -> Tensor:
     """Columns of ``[m, T]`` at zero mean and unit variance; constant ones at zero."""
     centred = values - values.mean(dim=0)
-    deviation = centred.square().mean(dim=0).sqrt()
-    return torch.where(deviation > 0, centred / torch.where(deviation > 0, deviation, 1), 0)
+    return divide(centred, centred.square().mean(dim=0).sqrt())
 
 
 def normalised(weights: Tensor) -> Tensor:
     """Weights ``[T]`` at mean 1, small ones lifted to the floor; all 1 where all are zero."""
-    mean = weights.mean()
-    lifted = torch.where(mean > 0, (weights / torch.where(mean > 0, mean, 1)).clamp(min=SMALLEST), 1.0)
+    lifted = divide(weights, weights.mean(), 1.0).clamp(min=SMALLEST)
     return lifted / lifted.mean()

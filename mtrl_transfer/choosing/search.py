@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mtrl_transfer.scales import squared_norms
+from mtrl_transfer.scales import divide, squared_norms
 
 MULTIPLIERS = 24
 STEPS = 100
@@ -88,8 +88,7 @@ def best_direction(gain: Tensor, gramian: Tensor, limit: Tensor) -> Tensor:
     root = roots * vectors.T
     inverse = np.divide(vectors.T, roots, out=np.zeros_like(root), where=roots > RANK_TOLERANCE * roots.max())
     found = torch.as_tensor(nnls(root, inverse @ gain.double().cpu().numpy())[0]).to(gain)
-    length = squared_norms(gramian, found)
-    return torch.where(length > 0, found * (limit / torch.where(length > 0, length, 1)).sqrt(), 0)
+    return found * divide(limit, squared_norms(gramian, found)).sqrt()
 
 
 def best_weights(gain: Tensor, cost: Tensor, gramian: Tensor, limit: Tensor) -> Tensor:
@@ -109,13 +108,13 @@ def best_weights(gain: Tensor, cost: Tensor, gramian: Tensor, limit: Tensor) -> 
         `[T]`; zero where nothing gains.
     """
     norms = gramian.diagonal().clamp(min=0).sqrt()
-    unit = torch.where(norms > 0, limit.sqrt() / torch.where(norms > 0, norms, 1), 0)  # w = unit * v: all of order one
+    unit = divide(limit.sqrt(), norms)  # w = unit * v: all of order one
     gain, cost = gain * unit, cost * unit[:, None] * unit
-    metric = torch.where(limit > 0, gramian * unit[:, None] * unit / torch.where(limit > 0, limit, 1), 0)
+    metric = divide(gramian * unit[:, None] * unit, limit)
     multipliers = torch.logspace(-4, 1, MULTIPLIERS, dtype=gain.dtype, device=gain.device) * gain.norm()
     hessian = 2 * (cost + multipliers[:, None, None] * metric)  # [M, T, T]
     largest = hessian.abs().sum(-1)  # a diagonal matrix that bounds the Hessian: one rate a coordinate
-    rate = torch.where(largest > 0, 1 / torch.where(largest > 0, largest, 1), 0)
+    rate = divide(1, largest)
     found = momentum = torch.zeros(MULTIPLIERS, len(gain), dtype=gain.dtype, device=gain.device)
     for step in range(STEPS):
         ascent = gain - torch.bmm(hessian, momentum[..., None])[..., 0]
@@ -131,6 +130,5 @@ def best_weights(gain: Tensor, cost: Tensor, gramian: Tensor, limit: Tensor) -> 
 def _best_length(found: Tensor, gain: Tensor, cost: Tensor, metric: Tensor) -> Tensor:
     """Factor `[M]` of each row with the largest value among those within the norm."""
     linear, curved, length = found @ gain, ((found @ cost) * found).sum(1), squared_norms(metric, found).sqrt()
-    longest = torch.where(length > 0, 1 / torch.where(length > 0, length, 1), 0)
-    inside = torch.where(curved > 0, linear / torch.where(curved > 0, 2 * curved, 1), longest)
-    return torch.minimum(inside, longest).clamp(min=0)
+    longest = divide(1, length)
+    return torch.minimum(divide(linear, 2 * curved, longest), longest).clamp(min=0)

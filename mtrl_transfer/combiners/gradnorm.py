@@ -65,9 +65,8 @@ class GradNorm(Combiner):
         first.copy_(torch.where((first == 0) & live, losses, first))
         if context.signed:
             return torch.ones_like(losses)
-        remaining = torch.where(first > 0, losses / torch.where(first > 0, first, 1), 1)
-        mean = _mean(remaining, live)
-        return torch.where(mean > 0, remaining / mean, 1)
+        remaining = divide(losses, first, 1)
+        return divide(remaining, _mean(remaining, live), 1)
 
 
 def _mean(values: Tensor, live: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mtrl_transfer.precision import float32_products
+from mtrl_transfer.scales import divide
 
 
 def covariance_similarity(x_i: Tensor, x_j: Tensor, share: float = 0.99) -> Tensor:
@@ -58,8 +59,7 @@ def pairwise_covariance_similarity(inputs: Tensor | Sequence[Tensor], share: flo
     flat = moments.flatten(1)
     products = (flat @ flat.T).clamp(min=0)
     sizes = moments.diagonal(dim1=1, dim2=2).sum(1)
-    scale = (sizes[:, None] * sizes).sqrt()
-    return torch.where(scale > 0, products.sqrt() / torch.where(scale > 0, scale, 1), 0)
+    return divide(products.sqrt(), (sizes[:, None] * sizes).sqrt())
 
 
 def _leading_second_moment(x: Tensor, share: float) -> Tensor:
@@ -68,5 +68,5 @@ def _leading_second_moment(x: Tensor, share: float) -> Tensor:
     spectrum = singular.square()
     total = spectrum.sum()
     before = spectrum.cumsum(0) - spectrum
-    kept = torch.where(before < share * total, spectrum / torch.where(total > 0, total, 1), 0)
+    kept = torch.where(before < share * total, divide(spectrum, total), 0)
     return (directions.mT * kept) @ directions
