@@ -45,17 +45,6 @@ def custom_env_fns(factories: Factories) -> list[Callable[[], gym.Env]]:
     ]
 
 
-def custom_protocol(factories: Factories, name: str = "custom") -> dict[str, Any]:
-    """Return the suite's part of the protocol card."""
-    return {
-        "suite": name,
-        "task_names": list(factories),
-        "solvable_tasks": list(range(len(factories))),
-        "horizon": None,
-        "n_goals": None,
-    }
-
-
 def is_own_suite(spec: object) -> bool:
     """Return True for `"module.NAME"`, also with `":some,tasks"`; nothing is imported."""
     return isinstance(spec, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+(:.*)?", spec) is not None

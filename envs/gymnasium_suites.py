@@ -72,16 +72,6 @@ class GymnasiumSuite:
         """Return one factory per task."""
         return {name: partial(make, render_mode=render_mode) for name, make in self.tasks.items()}
 
-    def protocol(self) -> dict[str, Any]:
-        """Return the suite's part of the protocol card."""
-        return {
-            "suite": self.name,
-            "task_names": list(self.tasks),
-            "solvable_tasks": list(range(len(self.tasks))),
-            "horizon": self.horizon,
-            "n_goals": None,
-        }
-
 
 SUITES: dict[str, GymnasiumSuite] = {
     # Thresholds that standing still for a whole episode (return 1,000 in hopper, walker2d and ant) does not reach.

@@ -11,10 +11,11 @@ import gymnasium as gym
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_transfer.choices import check_positive, check_whole, did_you_mean
-from mtrl_transfer.envs.custom_tasks import custom_env_fns, custom_protocol, own_suite
+from mtrl_transfer.envs.custom_tasks import custom_env_fns, own_suite
 from mtrl_transfer.envs.gymnasium_suites import gymnasium_suite
 from mtrl_transfer.envs.metaworld.suites import MetaWorldOptions, parse_metaworld_suite
 from mtrl_transfer.envs.point import PointVecEnv
+from mtrl_transfer.envs.protocol import suite_protocol
 from mtrl_transfer.envs.vec_env import TaskVecEnv, available_cores
 
 Spec = str | Sequence[str] | Mapping[str, Callable[[], gym.Env]]
@@ -97,12 +98,13 @@ def make_vec_env(
     tasks, name = (spec, "custom") if isinstance(spec, Mapping) else (own_suite(spec), str(spec))
     if tasks is not None:
         _no_options("a dict of environments", options)
-        protocol = custom_protocol(tasks, name)
+        protocol = suite_protocol(name, tasks, None)
         return TaskVecEnv(custom_env_fns(tasks), seed, n_procs, protocol, worker_timeout, own_process)
     if (known := gymnasium_suite(spec)) is not None:
         fns = custom_env_fns(known.factories(options.pop("render_mode", None)))
         _no_options(known.name, options)
-        return TaskVecEnv(fns, seed, n_procs, known.protocol(), worker_timeout, own_process)
+        protocol = suite_protocol(known.name, known.tasks, known.horizon)
+        return TaskVecEnv(fns, seed, n_procs, protocol, worker_timeout, own_process)
     assert not isinstance(spec, Mapping)
     suite = parse_metaworld_suite(spec)
     chosen = _metaworld_options(options)

@@ -15,6 +15,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from mtrl_transfer.envs.generators import generator_state, restored_generator
 from mtrl_transfer.envs.names import checked_tasks
+from mtrl_transfer.envs.protocol import suite_protocol
 
 HORIZON = 50
 STEP_LENGTH = 0.2
@@ -103,13 +104,8 @@ class PointVecEnv(VecEnv):
             spaces.Box(-np.inf, np.inf, (4 + n_tasks,), np.float32),
             spaces.Box(-1.0, 1.0, (2,), np.float32),
         )
-        self.protocol = {
-            "suite": suite if tasks is None else f"{suite}:{','.join(self._attributes['task_name'])}",
-            "task_names": self.get_attr("task_name"),
-            "solvable_tasks": list(self.solvable_tasks),
-            "horizon": HORIZON,
-            "n_goals": None,
-        }
+        name = suite if tasks is None else f"{suite}:{','.join(chosen)}"
+        self.protocol = suite_protocol(name, chosen, HORIZON) | {"solvable_tasks": list(self.solvable_tasks)}
         self._started = time.time()
         self._positions = self._goals = np.zeros((n_tasks, 2))
         self._actions = np.zeros((n_tasks, 2))

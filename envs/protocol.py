@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any
 
@@ -23,6 +24,18 @@ def protocol_card(env: VecEnv) -> dict[str, Any]:
         name: version(name) for name in ("metaworld", "mujoco", "gymnasium", "stable-baselines3", "numpy")
     }
     return card
+
+
+def suite_protocol(suite: str, task_names: Iterable[str], horizon: int | None) -> dict[str, Any]:
+    """Return the part of a suite in which all tasks can be solved and every episode draws its own goal."""
+    names = list(task_names)
+    return {
+        "suite": suite,
+        "task_names": names,
+        "solvable_tasks": list(range(len(names))),
+        "horizon": horizon,
+        "n_goals": None,
+    }
 
 
 def goal_hash(goals: np.ndarray) -> str:
