@@ -12,42 +12,43 @@ import gymnasium as gym
 from mtrl_transfer.envs.names import checked_tasks
 
 
-class ReachesReturn(gym.Wrapper[Any, Any, Any, Any]):
-    """Success: the episode's return so far is at least `threshold`."""
+class _Progress(gym.Wrapper[Any, Any, Any, Any]):
+    """Success: the progress of the episode, 0 at its beginning, is at least `needed`."""
 
-    def __init__(self, env: gym.Env, threshold: float) -> None:
+    def __init__(self, env: gym.Env, needed: float) -> None:
         super().__init__(env)
-        self.threshold, self._total = threshold, 0.0
+        self.needed, self._progress = needed, 0.0
+
+    def after(self, progress: float, observation: Any, reward: float) -> float:
+        """Return the progress after a step; a wrapper implements this."""
+        raise NotImplementedError
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode."""
-        self._total = 0.0
+        self._progress = 0.0
         return self.env.reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Add the reward."""
+        """Step, and note the progress."""
         observation, reward, terminated, truncated, info = self.env.step(action)
-        self._total += float(reward)
-        return observation, float(reward), terminated, truncated, {**info, "success": self._total >= self.threshold}
+        self._progress = self.after(self._progress, observation, float(reward))
+        return observation, float(reward), terminated, truncated, {**info, "success": self._progress >= self.needed}
 
 
-class StaysUpright(gym.Wrapper[Any, Any, Any, Any]):
-    """Success: the pendulum has pointed up (`cos(angle) > 0.95`) for `steps` steps in a row."""
+class ReachesReturn(_Progress):
+    """Success: the episode's return so far is at least `needed`."""
 
-    def __init__(self, env: gym.Env, steps: int) -> None:
-        super().__init__(env)
-        self.steps, self._upright = steps, 0
+    def after(self, progress: float, observation: Any, reward: float) -> float:
+        """Return the sum of rewards."""
+        return progress + reward
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """Begin an episode."""
-        self._upright = 0
-        return self.env.reset(seed=seed, options=options)
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Count the steps."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
-        self._upright = self._upright + 1 if observation[0] > 0.95 else 0
-        return observation, float(reward), terminated, truncated, {**info, "success": self._upright >= self.steps}
+class StaysUpright(_Progress):
+    """Success: the pendulum has pointed up (`cos(angle) > 0.95`) for `needed` steps in a row."""
+
+    def after(self, progress: float, observation: Any, reward: float) -> float:
+        """Return the number of steps in a row."""
+        return progress + 1 if observation[0] > 0.95 else 0.0
 
 
 def _locomotion(name: str, threshold: float, render_mode: str | None = None, **kwargs: Any) -> gym.Env:
