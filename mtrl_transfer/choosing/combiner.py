@@ -17,7 +17,7 @@ from mtrl_transfer.choosing.measures import MEASURES, Exact, ModelMeasure
 from mtrl_transfer.choosing.proposals import Listed, Proposals
 from mtrl_transfer.choosing.quadratic import Quadratic
 from mtrl_transfer.choosing.scales import SCALES, Scale
-from mtrl_transfer.choosing.searched import searched
+from mtrl_transfer.choosing.searched import found_subset, found_weights
 from mtrl_transfer.choosing.selection import SELECTORS, BestCandidate
 from mtrl_transfer.combiners.base import Combiner, live_tasks
 from mtrl_transfer.combiners.registry import register
@@ -136,8 +136,10 @@ class Transference(Combiner):
         known = live_tasks(gramian) & losses.before.isfinite()
         divisor = torch.where(known, self.scale(losses.before, context), 0)
         if isinstance(losses, Quadratic) and proposals is self._full_set:
-            factor = self.max_norm_factor
-            rows, members = searched(losses, divisor, gramian, weights=self._all_weights, max_norm_factor=factor)
+            if self._all_weights:
+                rows, members = found_weights(losses, divisor, gramian)
+            else:
+                rows, members = found_subset(losses, divisor, gramian, self.max_norm_factor)
         transference = scales.divide(losses.decrease(rows), divisor)
         errors = losses.lead_errors(divisor) if by_row else None
         scores, choice = self.selector(transference, members, step, self.every, errors)
