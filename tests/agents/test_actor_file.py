@@ -47,8 +47,8 @@ def model() -> MTSAC:
 
 @pytest.fixture
 def saved(model: MTSAC, tmp_path: Path) -> Path:
-    save_actor(model, tmp_path / "actor.safetensors", env={"id": "Point-3"})
-    return tmp_path / "actor.safetensors"
+    save_actor(model, tmp_path / "new" / "actor.safetensors", env={"id": "Point-3"})
+    return tmp_path / "new" / "actor.safetensors"
 
 
 @pytest.mark.parametrize("name", KWARGS)
