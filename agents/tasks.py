@@ -38,8 +38,9 @@ def task_names_of(env: GymEnv) -> list[str]:
     if not names:
         raise ValueError(f"the environment's {env.num_envs} sub-environments have no attribute task_name; {ADVICE}")
     names = [str(name) for name in names]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ValueError(f"two of the environment's tasks are called {twice[0]!r}: every task needs another name")
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        raise ValueError(f"two of the environment's tasks are called {twice!r}: every task needs another name")
     return names
 
 

@@ -27,18 +27,10 @@ def custom_env_fns(factories: Factories) -> list[Callable[[], gym.Env]]:
     """Return one factory of a sub-environment per task.
 
     Raises:
-        TypeError: If a value is not callable.
-        ValueError: If there is no task, if a name is no text, or if functions cannot differ in the environment they
-            make.
+        ValueError: If there is no task, if a name is no text, if a value is not callable, or if functions cannot differ
+            in the environment they make.
     """
-    if not factories:
-        raise ValueError("a dict of tasks needs at least one entry")
-    for name, factory in factories.items():
-        if not (isinstance(name, str) and name.strip() and name.isprintable()):
-            raise ValueError(f"the name of a task, {name!r}, should be one line of text")
-        if not callable(factory):
-            raise TypeError(f"task {name!r} must be a function that makes an environment, not {type(factory).__name__}")
-    _check_late_binding(factories)
+    _check_factories(factories, "a dict of tasks")
     return [
         partial(_make_task, factory, name, index, len(factories))
         for index, (name, factory) in enumerate(factories.items())
@@ -70,12 +62,24 @@ def own_suite(spec: object) -> Factories | None:
     try:
         found = pkgutil.resolve_name(path)
         tasks = found() if callable(found) else found
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ValueError(f"{spec!r} cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(tasks, Mapping):
         raise ValueError(f"{path} should be a dict of functions that make environments, not {tasks!r}")
     names = checked_tasks(chosen.split(","), tasks, f"task of {path}") if chosen else tasks
+    _check_factories(tasks, path)
     return {name: tasks[name] for name in names}
+
+
+def _check_factories(factories: Factories, where: str) -> None:
+    if not factories:
+        raise ValueError(f"{where} needs at least one entry")
+    for name, factory in factories.items():
+        if not (isinstance(name, str) and name.strip() and name.isprintable()):
+            raise ValueError(f"the name of a task, {name!r}, should be one line of text")
+        if not callable(factory):
+            raise ValueError(f"task {name!r} must be a function that makes an environment, not {factory!r}")
+    _check_late_binding(factories)
 
 
 def _check_late_binding(factories: Factories) -> None:

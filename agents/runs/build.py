@@ -10,6 +10,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mtrl_transfer.agents import MTSAC, MeasureTransference, ResetNetworks, ReweightTasks
 from mtrl_transfer.agents.runs.config.schema import CombinerConfig, EnvConfig, RunConfig
+from mtrl_transfer.agents.runs.errors import InputError
 from mtrl_transfer.envs import make_vec_env
 from mtrl_transfer.envs.custom_tasks import is_own_suite
 from mtrl_transfer.envs.gymnasium_suites import SUITES
@@ -92,4 +93,10 @@ def combiner_kwargs(combiner: CombinerConfig) -> dict[str, Any]:
 
 def _make(env: EnvConfig, seed: int, options: dict[str, Any], own_process: bool = True) -> VecEnv:
     spec = env.id if isinstance(env.id, str) else list(env.id)
-    return make_vec_env(spec, seed, env.n_procs, env.worker_timeout, own_process, **options)
+    try:
+        return make_vec_env(spec, seed, env.n_procs, env.worker_timeout, own_process, **options)
+    except Exception as error:
+        if not is_own_suite(spec):
+            raise
+        told = [f"{type(error).__name__}: {error}", *getattr(error, "__notes__", [])]
+        raise InputError(f"env.id={spec}: {', '.join(told)}") from error

@@ -24,7 +24,7 @@ def own_callbacks(config: RunConfig) -> list[BaseCallback]:
     for position, one in enumerate(config.callbacks):
         try:
             made.append(_make(one))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problems.append(f"callbacks[{position}]: {one.name}: {type(error).__name__}: {error}")
     if problems:
         raise InputError(problems)

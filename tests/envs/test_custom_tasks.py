@@ -104,7 +104,7 @@ def test_truncation_is_no_termination_and_success_stays():
 def test_bad_dicts_of_tasks():
     with pytest.raises(ValueError, match="at least one"):
         make_vec_env({})
-    with pytest.raises(TypeError, match="'near' must be a function"):
+    with pytest.raises(ValueError, match="'near' must be a function"):
         make_vec_env({"near": Line(2.0)})
     with pytest.raises(TypeError, match=r"'near' should make a gymnasium\.Env, but made 3"):
         make_vec_env({"near": lambda: 3})

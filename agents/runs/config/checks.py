@@ -13,6 +13,7 @@ from mtrl_transfer.agents.mtsac.arguments import RELATIONS, ROWS_PER_TASK
 from mtrl_transfer.agents.runs.build import env_options, is_metaworld, is_point
 from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems, task_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
+from mtrl_transfer.agents.tasks import MEAN
 from mtrl_transfer.envs import make_vec_env
 from mtrl_transfer.envs.custom_tasks import own_suite
 from mtrl_transfer.envs.gymnasium_suites import gymnasium_suite
@@ -73,9 +74,11 @@ def task_names(config: RunConfig) -> tuple[str, ...]:
 
 def _suite(config: RunConfig) -> list[str]:
     try:
-        task_names(config)
+        names = task_names(config)
     except ValueError as error:
         return [f"env.id: {error}"]
+    if MEAN in names:
+        return [f"env.id: a task is called {MEAN!r}, as the figures of the mean over tasks are: rename it"]
     if is_point(config.env) and config.env.n_procs != 1:
         return [f"env.n_procs={config.env.n_procs} should be 1: {config.env.id} steps all tasks in one process"]
     return []

@@ -414,6 +414,26 @@ def test_a_run_on_tasks_of_the_users_module(tmp_path: Path, monkeypatch: pytest.
     assert cli.evaluate([str(run.folder), "video=true"]) == 2  # they are not made to be drawn
 
 
+BAD_TASKS = {
+    "{}": "tasks_{n}.TASKS needs at least one entry",
+    "{'a': 3}": "task 'a' must be a function that makes an environment, not 3",
+    "{'mean': gym.Env}": "a task is called 'mean'",
+    "{'a': lambda: gym.make('CartPole-v1')}": "ValueError: task 'a' must have a Box of numbers",
+    "{'a': lambda: 1 / 0}": "env.id=tasks_{n}.TASKS: ZeroDivisionError: division by zero",
+    "exit(0)": "cannot be imported: SystemExit: 0",
+}
+
+
+def test_faults_of_the_users_tasks_are_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    for n, (tasks, told) in enumerate(BAD_TASKS.items()):
+        (tmp_path / f"tasks_{n}.py").write_text(f"import gymnasium as gym\nTASKS = {tasks}\n", encoding="utf-8")
+        assert cli.train(arguments(tmp_path / "run", f"env.id=tasks_{n}.TASKS")) == 2
+        assert told.replace("{n}", str(n)) in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 STATEFUL = """
 from gymnasium.envs.classic_control import PendulumEnv
 
