@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.utils._pytree import tree_leaves
 
+from mtrl_transfer.choices import check_positive
 from mtrl_transfer.combiners import Combiner
 from mtrl_transfer.context import Context
 from mtrl_transfer.faults import Faults
@@ -45,6 +46,9 @@ class Update(Generic[Given]):
         max_grad_norm: norm to which the whole gradient is clipped; None: it is not.
         seed: of the generators that draw the rows of lookahead and measurement.
 
+    Raises:
+        ValueError: for a combiner that is none, or a norm that is not positive.
+
     Attributes:
         weights: `[T]`, the last step's; the same memory from step to step.
         gramian: `[T, T]`, the latest; the same memory from step to step. None before the first.
@@ -61,6 +65,12 @@ class Update(Generic[Given]):
         max_grad_norm: float | None = None,
         seed: int = 0,
     ) -> None:
+        if not isinstance(combiner, Combiner):
+            raise ValueError(
+                f"combiner={combiner!r} must be a Combiner, such as Transference() or make_combiner('mean')"
+            )
+        if max_grad_norm is not None:
+            check_positive("max_grad_norm", max_grad_norm)
         self.model, self.optimizer, self.combiner = model, optimizer, combiner
         self.max_grad_norm = max_grad_norm
         n_tasks, device = model.n_tasks, self._all_parameters()[0].device

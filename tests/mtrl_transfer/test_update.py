@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import pytest
 import torch
@@ -224,3 +225,13 @@ def test_a_saved_update_continues_alike(problem):
 
     for found, expected in zip(run(pause=True), run(pause=False), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("combiner", "mean"), ("combiner", Mean), ("max_grad_norm", -1.0), ("max_grad_norm", "x")]
+)
+def test_wrong_arguments_are_refused(problem, name, value):
+    own = Trained(problem, "mapped")
+    model = FunctionalModel(shared=own.shared, heads=own.heads, **own.functions)
+    with pytest.raises(ValueError, match=re.escape(f"{name}={value!r} must be a")):
+        Update(model, own.optimizer, **{"combiner": Mean(), name: value})
