@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from same_runs import assert_same_run
+from same_runs import assert_same_run, learned
 from short_runs import Run, arguments, short_run
 
 from mtrl_transfer.agents.runs import cli
@@ -17,7 +17,9 @@ FEW = ("total_timesteps=150", "evaluation.every=null", "checkpoint.every=null")
 def test_each_seed_is_the_run_alone(tmp_path: Path):
     line = [part for part in arguments(tmp_path / "all", *FEW) if part != "seed=5"]
     assert cli.train([*line, "seeds=5,6"]) == 0
-    assert_same_run(Run(tmp_path / "all" / "s6"), short_run(tmp_path / "alone", *FEW, "seed=6"))
+    five, six = (Run(tmp_path / "all" / f"s{seed}") for seed in (5, 6))
+    assert_same_run(six, short_run(tmp_path / "alone", *FEW, "seed=6"))
+    assert learned(five) != learned(six)
     assert cli.train([*line, "seeds=5,6", "resume=true"]) == 2  # complete
     point, *more = [*line, "resume=true"]
     assert [(run.seed, run.resume) for run in runs_to_do(point, [*more, "seeds=5,6,7"])] == [(7, False)]

@@ -15,7 +15,7 @@ from mtrl_transfer.agents.runs.exit_codes import exit_code
 from mtrl_transfer.agents.runs.stopping import StopBetweenUpdates
 from mtrl_transfer.envs.point import PointVecEnv
 
-QUICK = ("log.figures_every=null", "evaluation.every=null", "evaluation.final_n_goals=1")
+QUICK = ("total_timesteps=600", "log.figures_every=null", "evaluation.every=null", "evaluation.final_n_goals=1")
 
 
 def test_a_second_signal_stops_at_once(
@@ -39,7 +39,7 @@ def test_a_second_signal_stops_at_once(
     assert stopped is not None
     assert stopped.step == 300  # the one before, whole; none of 390
     assert cli.train([str(tmp_path / "a" / "config.yaml"), "resume=true"]) == 0
-    assert Run(tmp_path / "a").json("evaluation.json")["step"] == 900
+    assert Run(tmp_path / "a").json("evaluation.json")["step"] == 600
 
 
 def test_a_signal_in_the_final_evaluation_ends_cleanly(
@@ -59,9 +59,9 @@ def test_a_signal_in_the_final_evaluation_ends_cleanly(
     assert not (folder / "evaluation.json").exists()
     stopped = newest(folder)
     assert stopped is not None
-    assert stopped.step == 900
+    assert stopped.step == 600
     assert cli.train([str(folder / "config.yaml"), "resume=true"]) == 0
-    assert Run(folder).json("evaluation.json")["step"] == 900
+    assert Run(folder).json("evaluation.json")["step"] == 600
 
 
 def test_a_signal_before_training_writes_no_agent(

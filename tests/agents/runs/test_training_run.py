@@ -191,11 +191,6 @@ def test_watching_changes_nothing(run: Run, tmp_path: Path):
     assert_same_parameters(run, short_run(tmp_path / "a", *watched))
 
 
-def test_the_seed_matters(run: Run, tmp_path: Path):
-    other = short_run(tmp_path / "a", "seed=6")
-    assert any(not torch.equal(one, parameters(other)[name]) for name, one in parameters(run).items())
-
-
 def test_resuming_continues_the_count(run: Run, tmp_path: Path):
     folder = shutil.copytree(run.folder, tmp_path / "a")
     before = stored_rewards(folder)
