@@ -47,7 +47,7 @@ class Update(Generic[Given]):
         seed: of the generators that draw the rows of lookahead and measurement.
 
     Raises:
-        ValueError: for a combiner that is none, or a norm that is not positive.
+        ValueError: for a combiner that is none or does not suit the model, or a norm that is not positive.
 
     Attributes:
         weights: `[T]`, the last step's; the same memory from step to step.
@@ -71,6 +71,7 @@ class Update(Generic[Given]):
             )
         if max_grad_norm is not None:
             check_positive("max_grad_norm", max_grad_norm)
+        combiner.check(model.n_tasks, model.signed)
         self.model, self.optimizer, self.combiner = model, optimizer, combiner
         self.max_grad_norm = max_grad_norm
         n_tasks, device = model.n_tasks, self._all_parameters()[0].device

@@ -16,7 +16,7 @@ from mtrl_transfer.choosing.measure import Measure
 from mtrl_transfer.choosing.measures import MEASURES, Exact, ModelMeasure
 from mtrl_transfer.choosing.proposals import Listed, Proposals
 from mtrl_transfer.choosing.quadratic import Quadratic
-from mtrl_transfer.choosing.scales import SCALES, Scale
+from mtrl_transfer.choosing.scales import SCALES, Ratio, Scale
 from mtrl_transfer.choosing.searched import found_subset, found_weights
 from mtrl_transfer.choosing.selection import SELECTORS, BestCandidate
 from mtrl_transfer.combiners.base import Combiner, live_tasks
@@ -97,6 +97,14 @@ class Transference(Combiner):
             return None
         found = {name: value.clone() for name, value in self._decision.state.items()}
         return Decision(**found, weights=self.state["weights"].clone(), fresh=(self.calls - 1) % self.every == 0)
+
+    def check(self, n_tasks: int, signed: bool) -> None:
+        """Raise `ValueError` for candidates of other tasks, too many of them, or a scale for positive losses."""
+        super().check(n_tasks, signed)
+        if isinstance(self.scale, Ratio):
+            self.scale.check(signed)
+        if not self._searches(n_tasks):
+            self._proposals.check(n_tasks)
 
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Return the weights `[T]` of the chosen candidate."""

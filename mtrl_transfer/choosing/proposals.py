@@ -71,6 +71,11 @@ class Proposals:
             rows, members = torch.cat([rows, proposed]), torch.cat([members, proposed != 0])
         return Proposed(matched(rows, gramian, self.max_norm_factor), members)
 
+    def check(self, n_tasks: int) -> None:
+        """Raise `ValueError` if what is listed is not of that many tasks."""
+        for part in self._subsets_listed:
+            _rows_of(part, n_tasks)
+
     def _rows(self, gramian: Tensor) -> Tensor:
         """Listed rows `[S, T]`, the full set first; built once, since they cross to the device."""
         n_tasks, static = len(gramian), self._static

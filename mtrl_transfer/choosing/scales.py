@@ -50,10 +50,14 @@ class Ratio(Scale):
         check_number("floor", floor, 0)
         self.floor = floor
 
+    def check(self, signed: bool) -> None:
+        """Raise `ValueError` for losses that may be negative."""
+        if signed:
+            raise ValueError("scale='ratio' needs positive losses and these are signed; choose 'ema' or 'auto'")
+
     def __call__(self, losses: Tensor, context: Context) -> Tensor:
         """Return `max(L, floor) [T]`."""
-        if context.signed:
-            raise ValueError("scale='ratio' needs positive losses and these are signed; choose 'ema' or 'auto'")
+        self.check(context.signed)
         return torch.maximum(losses, self.floor * self.running_mean(losses))
 
 

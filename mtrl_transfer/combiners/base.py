@@ -79,6 +79,11 @@ class Combiner(Stateful):
         """Other combiners that a call asks: its parts."""
         return [part for part in self.parts.values() if isinstance(part, Combiner)]
 
+    def check(self, n_tasks: int, signed: bool) -> None:
+        """Raise `ValueError` if it does not suit so many tasks, or losses that may be negative."""
+        for one in self.asked:
+            one.check(n_tasks, signed)
+
     @float32_products()
     def __call__(self, gramian: Tensor, context: Context | None = None) -> Tensor:
         """Return the weights `[T]` of task gradients with inner products `gramian [T, T]`; always finite."""

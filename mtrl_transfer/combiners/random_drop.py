@@ -56,11 +56,15 @@ class RandomDrop(_RandomControl):
         self.rates: float | list[float] = given.tolist()
         self._rates: Tensor | None = None
 
+    def check(self, n_tasks: int, signed: bool) -> None:
+        """Raise `ValueError` for another number of rates."""
+        if isinstance(self.rates, list) and len(self.rates) != n_tasks:
+            raise ValueError(f"rates has {len(self.rates)} entries for {n_tasks} tasks")
+
     def weigh(self, gramian: Tensor, context: Context | None) -> Tensor:
         """Weights `[T]`: of those kept the norm-matched `1/T`, of the others 0."""
         n_tasks = len(gramian)
-        if isinstance(self.rates, list) and len(self.rates) != n_tasks:
-            raise ValueError(f"rates has {len(self.rates)} entries for {n_tasks} tasks")
+        self.check(n_tasks, signed=False)
         draws = torch.rand(n_tasks, generator=self.generator(gramian.device), device=gramian.device)
         live = live_tasks(gramian)
         kept = (draws >= self._rates_on(gramian)) & live

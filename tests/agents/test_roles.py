@@ -72,3 +72,18 @@ def test_a_config_names_both_combiners() -> None:
     for wrong, told in (("actor: pcgrd", "did you mean pcgrad"), ("actor: {name: pcgrad, decay: 1}", "actor.decay")):
         with pytest.raises(InputError, match=told):
             load_config("point", [f"combiner={{critic: famo, {wrong}}}"])
+
+
+@pytest.mark.parametrize(
+    ("combiner", "kwargs", "told"),
+    [
+        ("random_drop", {"rates": [0.1, 0.2]}, "rates has 2 entries for 3 tasks"),
+        ("transference", {"candidates": [[0, 3]]}, "candidates names task 3, but tasks are numbered 0 to 2"),
+        ("transference", {"candidates": ["mean", [5]]}, "candidates names task 5"),
+        ("transference", {"scale": "ratio"}, "scale='ratio' needs positive losses and these are signed"),
+    ],
+    ids=["rates", "subset", "mixed", "scale"],
+)
+def test_combiners_that_do_not_suit_are_refused_when_made(make_agent: Any, combiner: str, kwargs: Any, told: str):
+    with pytest.raises(ValueError, match=told):
+        make_agent(combiner=combiner, combiner_kwargs=kwargs)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Set
 from functools import partial
+from itertools import count
 from typing import Any
 
 import torch
 
 from mtrl_transfer.agents.monitoring.measuring import affinity_problem
 from mtrl_transfer.agents.mtsac.arguments import RELATIONS, ROWS_PER_TASK
-from mtrl_transfer.agents.runs.build import env_options, is_metaworld, is_point
+from mtrl_transfer.agents.mtsac.roles import role_combiners
+from mtrl_transfer.agents.runs.build import combiner_kwargs, env_options, is_metaworld, is_point
 from mtrl_transfer.agents.runs.config.combiner_checks import combiner_problems, task_problems
 from mtrl_transfer.agents.runs.config.schema import RunConfig
 from mtrl_transfer.agents.tasks import MEAN
@@ -162,7 +164,16 @@ def _combiner(config: RunConfig) -> list[str]:
 
 
 def _combiner_tasks(config: RunConfig, tasks: int) -> list[str]:
-    return [] if combiner_problems(config.combiner) else task_problems(config.combiner, tasks)
+    if combiner_problems(config.combiner):
+        return []
+    problems = task_problems(config.combiner, tasks)
+    made = role_combiners(config.combiner.name, combiner_kwargs(config.combiner), count())
+    for role, combiner in () if problems else made.items():
+        try:
+            combiner.check(tasks, signed=role == "actor")
+        except ValueError as error:
+            problems.append(f"combiner of the {role}: {error}")
+    return problems
 
 
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[RunConfig], list[str]]], ...] = (

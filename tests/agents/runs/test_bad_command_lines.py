@@ -96,6 +96,7 @@ BAD_TRAININGS = [
     ("point combiner.actor.candidates=[[0,7]]", "actor.candidates names task 7, but tasks are numbered 0 to 6"),
     ("point combiner.kwargs.candidates=[[a],[]]", "names task 'a'"),
     ("point combiner.kwargs.scale=ratio", "combiner.actor.scale=ema"),
+    ("point env.id=Point-28 combiner.kwargs.candidates=power_set", "critic: power_set is limited to 16 tasks, got 28"),
     ("point combiner.kwargs=3", "combiner.kwargs=3"),
     ("point env.id=Point-2", "at least 3"),
     ("point env.id=Point-x", "env.id"),
