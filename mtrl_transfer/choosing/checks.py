@@ -32,6 +32,8 @@ def check_together(candidates: Any, measure: Measure, selector: BestCandidate, i
     if measure.needs_last_gradients and every > 1:
         name = type(measure).__name__.lower()
         raise ValueError(f"every={every} does not go with measure={name!r}, which looks at every update; leave every=1")
+    if getattr(selector, "needs_errors", False) and measure.rows == 1:
+        raise ValueError("rows=1 a task gives no standard error; selector='significant' needs at least 2")
     absence = getattr(selector, "max_absence", None)
     if absence is not None and absence < every:
         raise ValueError(f"max_absence={absence} cannot be kept: a choice stands for every={every} calls")

@@ -244,6 +244,7 @@ def test_lookahead_defaults_to_the_matched_step(problem):
         ({"selector": {"smoothing": 1.0}}, "smoothing=1.0 must be"),
         ({"selector": {"name": "significant", "z": -1.0}}, "z=-1.0 must be"),
         ({"selector": {"max_absence": 2}, "every": 3}, "max_absence=2 cannot be kept"),
+        ({"selector": "significant", "measure": {"rows": 1}}, "rows=1 a task gives no standard error"),
         ({"candidates": torch.ones(1, 4), "inner": "pcgrad"}, "no meaning for rows of given weights"),
     ],
 )
