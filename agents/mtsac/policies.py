@@ -87,8 +87,8 @@ class MultiTaskPolicy(BasePolicy):
             ``{pi: [...], qf: [...]}``. The default is the published one (Meta-World+, arXiv 2505.11289).
         activation_fn: activation of the trunks, by name or as a class of ``torch.nn``.
         layer_norm: LayerNorm before each activation of the trunks.
-        one_hot_in_trunk: feed the one-hot to the trunks too, as Meta-World+ does (arXiv 2505.11289); False: it only
-            selects the head, and tasks that see the same share all features, also where each needs another action.
+        one_hot_in_trunk: feed the one-hot to the trunks, as Meta-World+ does; False: it only selects the head, and
+            tasks that see the same share all features, also where each needs another action.
         alignment: a linear map of each task's input before the trunks of actor and critics (Wu, Zhang, Ré, arXiv
             2005.00944), trained in turn with the trunks or together with them; None: no map. See
             `AlignmentSchedule`.
@@ -117,7 +117,7 @@ class MultiTaskPolicy(BasePolicy):
         net_arch: NetArch = (400, 400, 400),  # type: ignore[assignment] # a tuple cannot be changed by accident
         activation_fn: Annotated[Activation, BeforeValidator(_name_of_class)] = "relu",
         layer_norm: bool = False,
-        one_hot_in_trunk: bool = False,
+        one_hot_in_trunk: bool = True,
         alignment: Literal["alternating", "joint"] | None = None,
         alignment_period: Count = 1_000,
         standardize_inputs: bool = False,

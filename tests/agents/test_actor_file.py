@@ -89,7 +89,7 @@ def changed(path: Path, tensors: dict[str, torch.Tensor | None], **about: Any) -
     ("tensors", "about", "reason"),
     [
         ({}, {"format": 2}, "format 2"),
-        ({}, {"task_names": ["a", "b"]}, "do not fit"),
+        ({}, {"task_names": ["a", "b"]}, "another shape"),
         ({}, {"task_names": None}, "TypeError"),
         ({}, {"network": {"activation": "evil"}}, "KeyError"),
         ({}, {"observation_space": {"shape": [10**12]}}, "do not fit"),

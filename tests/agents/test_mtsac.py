@@ -181,8 +181,8 @@ def test_going_on_without_a_reset_ends_no_episode(make_agent: Make) -> None:
     assert not agent.replay_buffer.storage.ends.any()
 
 
-def test_the_one_hot_only_selects_the_head(make_agent: Make) -> None:
-    agent = make_agent()
+def test_hidden_from_the_trunk_the_one_hot_only_selects_the_head(make_agent: Make) -> None:
+    agent = make_agent(policy_kwargs={"net_arch": [16], "one_hot_in_trunk": False})
     heads = agent.policy.actor.heads
     row = np.random.default_rng(0).normal(size=agent.policy.obs_dim).astype(np.float32)
     observations = np.concatenate([np.tile(row, (3, 1)), np.eye(3, dtype=np.float32)], axis=1)
@@ -196,8 +196,8 @@ def test_the_one_hot_only_selects_the_head(make_agent: Make) -> None:
     np.testing.assert_allclose(actions, np.tile(actions[0], (3, 1)), rtol=1e-6)
 
 
-def test_one_hot_in_trunk_is_an_option(make_agent: Make) -> None:
-    agent = make_agent(policy_kwargs={"net_arch": [16], "one_hot_in_trunk": True})
+def test_by_default_the_trunk_sees_the_one_hot(make_agent: Make) -> None:
+    agent = make_agent(policy_kwargs={"net_arch": [16]})
     assert agent.policy.actor.trunk["weight0"].shape[1] == agent.policy.obs_dim + 3
     with torch.no_grad():
         for head in agent.policy.actor.heads.values():

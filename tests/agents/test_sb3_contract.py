@@ -753,7 +753,7 @@ def sac_and_mtsac(**kwargs: Any) -> tuple[SAC, MTSAC]:
     """Both on one task, with the same parameters."""
     settings: dict[str, Any] = {"gamma": GAMMA, "buffer_size": 10, "device": "cpu"}
     theirs = SAC("MlpPolicy", gym.make("Pendulum-v1"), policy_kwargs={"net_arch": [16, 12]}, seed=0, **settings)
-    settings |= {"policy_kwargs": {"net_arch": [16, 12]}, "combiner": "mean", **kwargs}
+    settings |= {"policy_kwargs": {"net_arch": [16, 12], "one_hot_in_trunk": False}, "combiner": "mean", **kwargs}
     ours = MTSAC("MultiTaskPolicy", pendulum(), **settings)
     copy_sac(theirs, ours.policy)
     return theirs, ours
