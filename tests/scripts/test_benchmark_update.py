@@ -78,11 +78,11 @@ def test_more_tasks_take_more_memory():
 
 def test_operations_are_counted_from_the_products():
     """Forward 2 flops a weight and row; backward twice that, without the input's gradient in the first layer."""
-    rows, layers = 12, [(39, 8), (8, 6), (6, 8)]
+    rows, layers = 12, [(39 + 3, 8), (8, 6), (6, 8)]  # the trunk sees the one-hot
     actor_forward = sum(2 * rows * a * b for a, b in layers)
-    critic = [(43, 8), (8, 6), (6, 1)]
+    critic = [(39 + 3 + 4, 8), (8, 6), (6, 1)]
     critic_forward = 2 * sum(2 * rows * a * b for a, b in critic)
-    first_actor, first_critic = 2 * rows * 39 * 8, 2 * 2 * rows * 43 * 8
+    first_actor, first_critic = 2 * rows * 42 * 8, 2 * 2 * rows * 46 * 8
     target = actor_forward + critic_forward
     critic_update = 3 * critic_forward - first_critic
     actor_update = 3 * actor_forward - first_actor + 2 * critic_forward
