@@ -149,9 +149,9 @@ class Transference(Combiner):
             else:
                 rows, members = found_subset(losses, divisor, gramian, self.max_norm_factor)
         transference = scales.divide(losses.decrease(rows), divisor)
-        errors = losses.lead_errors(divisor) if by_row else None
+        errors = losses.lead_errors(rows, divisor) if self.selector.needs_errors else None
         scores, choice = self.selector(transference, members, step, self.every, errors)
-        if self.selector.needs_errors and not by_row:
+        if self.selector.needs_errors and errors is None:
             choice = self._confirmed(choice, context, rows, step, divisor)
         found = {"candidates": rows, "transference": transference, "scores": scores, "choice": choice}
         found |= {"step_size": step, "losses": losses.before, "divisor": divisor}
@@ -166,7 +166,7 @@ class Transference(Combiner):
         pair = torch.cat([rows[:1], rows.index_select(0, choice[None])])
         table = self.measure.by_row(context, pair, step)
         scores = scales.divide(table.decrease(pair), divisor).sum(1)
-        return choice * self.selector.leads(scores, table.lead_errors(divisor))[1]
+        return choice * self.selector.leads(scores, table.lead_errors(pair, divisor))[1]
 
     def _searches(self, n_tasks: int) -> bool:
         """True if the candidate is found by a search rather than listed."""

@@ -24,6 +24,9 @@ class Losses(Protocol):
     def decrease(self, rows: Tensor) -> Tensor:
         """Return `L_j(θ) − L_j(θ_w)` as `[K, T]` for candidates `rows [K, T]`."""
 
+    def lead_errors(self, rows: Tensor, divisor: Tensor) -> Tensor | None:
+        """Return standard errors `[K]` of the candidates' total transference less the full set's; None: not known."""
+
 
 class Table(NamedTuple):
     """Losses of listed candidates: `before [T]`, and after each candidate's step `after [K, T]`."""
@@ -34,6 +37,9 @@ class Table(NamedTuple):
     def decrease(self, rows: Tensor) -> Tensor:
         """Return `[K, T]`; `rows` are those that were listed."""
         return self.before - self.after
+
+    def lead_errors(self, rows: Tensor, divisor: Tensor) -> None:
+        """Return None: means of losses do not tell."""
 
 
 class RowTable(NamedTuple):
@@ -50,13 +56,14 @@ class RowTable(NamedTuple):
         """Return `[K, T]`; `rows` are those that were listed."""
         return (self.table[:1] - self.table[1:]).mean(-1)
 
-    def lead_errors(self, divisor: Tensor) -> Tensor:
+    def lead_errors(self, rows: Tensor, divisor: Tensor) -> Tensor:
         """Return standard errors `[K]` of the candidates' total transference less the full set's.
 
         Candidates are compared on the same rows: with `δ_jb` the loss of task `j` on row `b` after the full set's step
         less that after the candidate's, `error² = Σ_j Var_b(δ_jb) / (rows · divisor_j²)`.
 
         Args:
+            rows: `[K, T]`, those that were listed.
             divisor: `[T]`; a task of divisor 0 does not count.
         """
         n_rows = self.table.shape[-1]

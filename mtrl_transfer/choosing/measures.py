@@ -144,7 +144,8 @@ class Hindsight(ModelMeasure, Stateful):
         L_j(w) ≈ L_j + Σ_t w_t mean(−η ⟨g_t, h_j⟩)
 
     in which a task whose gradients are noise has no effect on anyone, its own loss included. It costs one product of
-    task gradients, and the memory to keep the last ones.
+    task gradients, and the memory to keep the last ones. The scatter of the effects over updates gives leads their
+    standard errors, at no cost: with weights `a_u` of updates that sum to 1, `Var(mean) = Var · Σ a_u² / (1 − Σ a_u²)`.
 
     Args:
         rows: must be None: the update's own rows serve.
@@ -170,13 +171,27 @@ class Hindsight(ModelMeasure, Stateful):
     def __call__(self, context: Context, gramian: Tensor, rows: Tensor, step_size: Tensor) -> Quadratic:
         """Return losses that are linear in the weights."""
         newest = self.look(context).slopes_of_last_step(None if self.step_size == "optimizer" else step_size)
-        mean = self.state.setdefault("slopes", torch.zeros_like(gramian))
-        known = self.state.setdefault("known", torch.zeros_like(gramian[0, 0]))
+        sums = self._sums(gramian)
         if newest is not None:
-            share = (1 - self.smoothing) * newest.isfinite().all().to(mean)
-            mean.lerp_(newest.nan_to_num(0.0), share)
-            known.lerp_(torch.ones_like(known), share)
-        return Quadratic(context.losses, divide(mean, known), None)
+            share = (1 - self.smoothing) * newest.isfinite().all().to(gramian)
+            newest = newest.nan_to_num(0.0)
+            sums["slopes"].lerp_(newest, share)
+            sums["products"].lerp_(newest[:, :, None] * newest[:, None], share)
+            sums["known"].lerp_(torch.ones_like(share), share)
+            sums["squares"].mul_((1 - share).square()).add_(share.square())
+        known, squares = sums["known"], sums["squares"]
+        mean = divide(sums["slopes"], known)
+        spread = divide(sums["products"], known) - mean[:, :, None] * mean[:, None]
+        noise = divide(squares * spread, known.square() - squares, torch.inf)  # of one update nothing is known
+        return Quadratic(context.losses, mean, None, noise=noise)
+
+    def _sums(self, gramian: Tensor) -> dict[str, Tensor]:
+        """Return weighted sums over updates: of slopes, of their products, of weights and of squared weights."""
+        (n_tasks, _), new = gramian.shape, gramian.new_zeros
+        for name, shape in {"slopes": [n_tasks] * 2, "products": [n_tasks] * 3, "known": [], "squares": []}.items():
+            if name not in self.state:
+                self.state[name] = new(shape)
+        return self.state
 
 
 MEASURES = {

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import grad, vjp, vmap
 
 from mtrl_transfer.precision import float32_products
+from mtrl_transfer.scales import divide
 
 CHUNK = 4096
 """Candidates whose losses are evaluated at once; bounds memory."""
@@ -27,12 +28,14 @@ class Quadratic(NamedTuple):
     - `slope`: `[T receiver, T giver]`.
     - `curvature`: `[T receiver, T giver, T giver]`, None where it is taken as zero (first order).
     - `offset`: `[T]`, what a step along no task changes (an optimizer's momentum moves on); None: nothing.
+    - `noise`: `[T receiver, T giver, T giver]`, covariance of the slope's errors, each receiver's; None: not known.
     """
 
     before: Tensor
     slope: Tensor
     curvature: Tensor | None
     offset: Tensor | None = None
+    noise: Tensor | None = None
 
     def decrease(self, rows: Tensor) -> Tensor:
         """Return `L_j(θ) − L_j(w)` as `[K, T]`, for candidates `rows [K, T]`."""
@@ -42,6 +45,22 @@ class Quadratic(NamedTuple):
                 [torch.einsum("kt,jts,ks->kj", part, self.curvature, part) for part in rows.split(CHUNK)]
             )
         return found if self.offset is None else found - self.offset
+
+    def lead_errors(self, rows: Tensor, divisor: Tensor) -> Tensor | None:
+        """Return standard errors `[K]` of the candidates' total transference less the full set's; None: not known.
+
+        With `δ_k` a candidate's weights less the full set's, and receivers' errors independent,
+        `error_k² = Σ_j δ_kᵀ noise_j δ_k / divisor_j²`.
+
+        Args:
+            rows: candidates `[K, T]`, the full set first.
+            divisor: `[T]`; a task of divisor 0 does not count.
+        """
+        if self.noise is None:
+            return None
+        away = rows - rows[:1]
+        variances = torch.einsum("kt,jts,ks->kj", away, self.noise, away).clamp(min=0)
+        return divide(variances.sqrt(), divisor).square().sum(1).sqrt()
 
 
 @float32_products()

@@ -77,8 +77,9 @@ class SignificantLead(BestCandidate):
 
     Of many candidates measured on few rows one leads by chance, and is then worse than the full set. Candidates are
     compared on the same rows, so the paired differences of single rows give a lead its standard error. `exact` knows
-    these for all candidates, at no cost. With any other measure the best candidate is looked at once more, exactly: one
-    forward at `θ`, one at the end of its step and one at the end of the full set's.
+    these for all candidates, at no cost, and `hindsight` has others, from the scatter of its effects over updates. With
+    any other measure the best candidate is looked at once more, exactly: one forward at `θ`, one at the end of its step
+    and one at the end of the full set's.
 
     Args:
         z: number of standard errors that a lead must exceed; more where there are more candidates.

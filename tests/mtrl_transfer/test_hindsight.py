@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mtrl_transfer import FunctionalModel, Hindsight, Transference, Update, combine, make_context, per_task_gradients
+from mtrl_transfer.candidates import leave_one_out
 from mtrl_transfer.context import Context, FunctionLookahead
 
 FULL = torch.full((4,), 0.25).double()
@@ -73,6 +74,40 @@ def test_smoothing_forgets_and_starts_without_bias():
         seen.append(None if value is None else torch.full((2, 2), value))
         found = measure(context, torch.eye(2), torch.ones(1, 2), torch.tensor(0.1))
         torch.testing.assert_close(found.slope, torch.full((2, 2), expected))
+
+
+def test_errors_of_leads_are_those_of_a_weighted_mean():
+    measure, seen = Hindsight(step_size=0.1, smoothing=0.8), []
+    context = Context(losses=torch.ones(3), lookahead=FunctionLookahead(None, slopes_of_last_step=lambda _: seen[-1]))
+    for slopes in torch.randn(12, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64):
+        seen.append(slopes)
+        found = measure(context, torch.eye(3).double(), torch.ones(1, 3), torch.tensor(0.1))
+    rows, divisor = leave_one_out(3).double(), torch.tensor([2.0, 0.0, 0.5]).double()
+    share = 0.8 ** torch.arange(12).flip(0)
+    share = (share / share.sum()).double()
+    leads = torch.stack(seen) @ (rows - rows[0]).T  # [update, receiver, candidate]
+    spread = (share[:, None, None] * (leads - torch.tensordot(share, leads, 1)).square()).sum(0)
+    of_mean = spread * share.square().sum() / (1 - share.square().sum())
+    expected = (of_mean[[0, 2]] / divisor[[0, 2], None].square()).sum(0).sqrt()  # a task of divisor 0 does not count
+    torch.testing.assert_close(found.lead_errors(rows, divisor), expected)
+
+
+@pytest.mark.parametrize("harm", [0.0, 0.05])
+def test_significant_leads_need_no_forward(harm):
+    """The only lookahead is at the last step: by chance nobody is left out, and a task that harms all others is."""
+    draw = torch.Generator().manual_seed(0)
+
+    def slopes(step_size):
+        found = 0.1 * torch.randn(4, 4, generator=draw)
+        found[:, 3] += harm
+        return found
+
+    combiner = Transference(measure=Hindsight(step_size=0.1), selector={"name": "significant", "z": 4})
+    context = Context(losses=torch.ones(4), lookahead=FunctionLookahead(None, slopes_of_last_step=slopes))
+    for _ in range(200):
+        weights = combiner.weigh(torch.eye(4), context)
+        combiner.calls += 1
+    assert (weights == 0).tolist() == [False, False, False, harm > 0]
 
 
 def update_of(problem, combiner):

@@ -180,7 +180,7 @@ def _over_horizon(role: str, update: Update[Any], draw: Callable[[int], Any], se
             table = _rows_at(model, draw(n_rows), deciding)
             scores = total_transference(table, model.signed)
             divisor = table[0].std(-1) if model.signed else table[0].mean(-1)
-            errors = RowTable(table).lead_errors(divisor)
+            errors = RowTable(table).lead_errors(rows, divisor)
             for significant in (False, True):
                 leads = scores - scores[0] > settings.z * errors * significant
                 choice = int(torch.where(leads, scores, -torch.inf).argmax()) if leads.any() else 0
