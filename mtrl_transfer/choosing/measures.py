@@ -145,7 +145,8 @@ class Hindsight(ModelMeasure, Stateful):
 
     in which a task whose gradients are noise has no effect on anyone, its own loss included. It costs one product of
     task gradients, and the memory to keep the last ones. The scatter of the effects over updates gives leads their
-    standard errors, at no cost: with weights `a_u` of updates that sum to 1, `Var(mean) = Var · Σ a_u² / (1 − Σ a_u²)`.
+    standard errors without a forward pass: with weights `a_u` of updates that sum to 1, the variance of the mean is
+    `Var · Σ a_u² / (1 − Σ a_u²)`.
 
     Args:
         rows: must be None: the update's own rows serve.
@@ -187,10 +188,10 @@ class Hindsight(ModelMeasure, Stateful):
 
     def _sums(self, gramian: Tensor) -> dict[str, Tensor]:
         """Return weighted sums over updates: of slopes, of their products, of weights and of squared weights."""
-        (n_tasks, _), new = gramian.shape, gramian.new_zeros
-        for name, shape in {"slopes": [n_tasks] * 2, "products": [n_tasks] * 3, "known": [], "squares": []}.items():
-            if name not in self.state:
-                self.state[name] = new(shape)
+        n_tasks = len(gramian)
+        shapes = {"slopes": [n_tasks] * 2, "products": [n_tasks] * 3, "known": [], "squares": []}
+        if self.state.keys() != shapes.keys():  # the first update, or a state from before there were errors
+            self.state.update({name: gramian.new_zeros(shape) for name, shape in shapes.items()})
         return self.state
 
 
